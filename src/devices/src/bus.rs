@@ -1,0 +1,184 @@
+//! Port and memory buses: which device answers at which address.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+/// A device that answers reads and writes of a range of addresses.
+///
+/// Calls come from vCPU threads, one at a time per device. `data` is 1 to 8
+/// bytes long (a guest may choose any of these widths, aligned or not) and
+/// `offset` is relative to the start of the range, at most its length less one;
+/// `offset + data.len()` may lie beyond the end. A device ignores writes and
+/// leaves `data` as all ones for reads it does not understand. It never blocks
+/// on anything a guest controls and never panics.
+pub trait BusDevice: Send {
+    /// Fills `data`, which holds all ones at entry.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// Takes `data`.
+    fn write(&mut self, offset: u64, data: &[u8]);
+}
+
+/// A device shared between the vCPU threads that may address it.
+pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
+
+/// A range that cannot be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The range is empty or passes the end of the address space.
+    #[error("range {base:#x}+{length:#x} is empty or wraps")]
+    BadRange {
+        /// First address.
+        base: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// Another device already answers in the range.
+    #[error("range {base:#x}+{length:#x} overlaps another device")]
+    Overlap {
+        /// First address.
+        base: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+}
+
+struct Range {
+    length: u64,
+    device: SharedDevice,
+}
+
+/// An address space of non-overlapping device ranges.
+///
+/// The table lock is held only for the look-up, never while a device runs, so a
+/// device may move ranges (a PCI BAR) from inside its own write.
+#[derive(Default)]
+pub struct Bus {
+    ranges: RwLock<BTreeMap<u64, Range>>,
+}
+
+impl Bus {
+    /// An empty bus.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Places `device` at `base`.
+    ///
+    /// # Errors
+    /// [`BusError`], and nothing is placed.
+    pub fn insert(&self, base: u64, length: u64, device: SharedDevice) -> Result<(), BusError> {
+        let end = base.checked_add(length).filter(|_| length > 0);
+        let Some(end) = end else {
+            return Err(BusError::BadRange { base, length });
+        };
+        let mut ranges = self.ranges.write().unwrap();
+        let below = ranges.range(..end).next_back();
+        if below.is_some_and(|(&start, range)| start + range.length > base) {
+            return Err(BusError::Overlap { base, length });
+        }
+        ranges.insert(base, Range { length, device });
+        Ok(())
+    }
+
+    /// Removes the range that starts at `base`; tells whether there was one.
+    pub fn remove(&self, base: u64) -> bool {
+        self.ranges.write().unwrap().remove(&base).is_some()
+    }
+
+    /// Reads from the device at `address`. Where there is none, or a width no
+    /// device takes, the guest sees all ones.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some((offset, device)) = self.find(address, data.len()) {
+            device.lock().unwrap().read(offset, data);
+        }
+    }
+
+    /// Writes to the device at `address`; without one nothing happens.
+    pub fn write(&self, address: u64, data: &[u8]) {
+        if let Some((offset, device)) = self.find(address, data.len()) {
+            device.lock().unwrap().write(offset, data);
+        }
+    }
+
+    fn find(&self, address: u64, width: usize) -> Option<(u64, SharedDevice)> {
+        if !(1..=8).contains(&width) {
+            return None;
+        }
+        let ranges = self.ranges.read().unwrap();
+        let (&base, range) = ranges.range(..=address).next_back()?;
+        let offset = address - base;
+        (offset < range.length).then(|| (offset, Arc::clone(&range.device)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Probe {
+        last: Option<(u64, Vec<u8>)>,
+    }
+
+    impl BusDevice for Probe {
+        fn read(&mut self, offset: u64, data: &mut [u8]) {
+            data.fill(offset as u8);
+        }
+
+        fn write(&mut self, offset: u64, data: &[u8]) {
+            self.last = Some((offset, data.to_vec()));
+        }
+    }
+
+    fn probe() -> Arc<Mutex<Probe>> {
+        Arc::default()
+    }
+
+    #[test]
+    fn finds_devices_by_address() {
+        let bus = Bus::new();
+        let device = probe();
+        bus.insert(0x100, 8, device.clone()).unwrap();
+        let mut data = [0; 2];
+        bus.read(0x107, &mut data);
+        assert_eq!(data, [7, 7]);
+        bus.read(0x108, &mut data);
+        assert_eq!(data, [0xff, 0xff], "one past the end is nobody's");
+        bus.write(0x103, &[1, 2]);
+        assert_eq!(device.lock().unwrap().last, Some((3, vec![1, 2])));
+    }
+
+    #[test]
+    fn refuses_overlaps_and_wraps() {
+        let bus = Bus::new();
+        bus.insert(0x100, 0x10, probe()).unwrap();
+        for (base, length) in [(0xff, 2), (0x100, 1), (0x10f, 1), (0, 0x1000)] {
+            assert_eq!(
+                bus.insert(base, length, probe()),
+                Err(BusError::Overlap { base, length })
+            );
+        }
+        for (base, length) in [(5, 0), (u64::MAX, 2)] {
+            assert_eq!(
+                bus.insert(base, length, probe()),
+                Err(BusError::BadRange { base, length })
+            );
+        }
+        bus.insert(0x110, 1, probe()).unwrap();
+        assert!(bus.remove(0x100));
+        assert!(!bus.remove(0x100));
+        bus.insert(0xff, 2, probe()).unwrap();
+    }
+
+    #[test]
+    fn ignores_widths_no_processor_issues() {
+        let bus = Bus::new();
+        bus.insert(0, 0x100, probe()).unwrap();
+        let mut data = [0; 9];
+        bus.read(0, &mut data);
+        assert_eq!(data, [0xff; 9]);
+        bus.write(0, &[]);
+    }
+}

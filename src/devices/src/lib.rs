@@ -1,0 +1,13 @@
+//! Device models of a guest's machine, and the buses they sit on.
+//!
+//! A device knows registers, queues and its own back end. It does not know who
+//! calls it (a vCPU thread, through a [`bus::Bus`]), how an interrupt reaches
+//! the guest ([`interrupt`]) or which hypervisor runs below.
+
+pub mod bus;
+pub mod interrupt;
+pub mod state;
+pub mod virtio;
+
+/// The memory of a guest as devices see it.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
