@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# Makes the hybrid ISO: BIOS and UEFI, CD and USB stick. The same inputs give the same bytes, which is why GRUB's
+# images and the disk layout are spelled out here and not left to grub-mkrescue.
+#
+#   iso_build LOCK GRUB_DIR KERNEL INITRD OUTPUT
+#
+# The disk a BIOS or UEFI sees:
+#   CD    El Torito, one BIOS entry (GRUB with its own ISO reader) and one EFI entry (the FAT image below)
+#   stick an MBR that starts the same BIOS image, and a GPT whose second partition is the same FAT image
+#
+# Needs log.sh, packages.sh, CACHE and SOURCE_DATE_EPOCH.
+
+# What GRUB can do without files beside it.
+ISO_GRUB_MODULES=(normal configfile search search_fs_file iso9660 part_gpt part_msdos fat linux echo test true
+    sleep reboot halt minicmd ls cat serial terminal all_video gzio)
+
+# iso_grub_image LOCK FORMAT OUTPUT EARLY_CONFIG MODULE... : one self-contained GRUB.
+iso_grub_image() {
+    local lock=$1 format=$2 output=$3 config=$4 package=grub-pc-bin dir=i386-pc
+    shift 4
+    if [[ $format == x86_64-efi ]]; then
+        package=grub-efi-amd64-bin dir=x86_64-efi
+    fi
+    grub-mkimage -O "$format" -d "$(packages_tree "$lock" "$package")/usr/lib/grub/$dir" -p /boot/grub \
+        -c "$config" -o "$output" "${ISO_GRUB_MODULES[@]}" "$@" || die "grub-mkimage failed for $format"
+}
+
+# iso_esp GRUB_EFI OUTPUT : a FAT image with the removable-media boot path.
+iso_esp() {
+    local efi=$1 output=$2 kib
+    kib=$(($(stat -c %s "$efi") / 1024 + 512))
+    rm -f "$output"
+    truncate -s "${kib}K" "$output"
+    mformat -i "$output" -N 4c6f6467 -v LODGE-EFI -h 16 -s 32 -T $((kib * 2)) ::
+    mmd -i "$output" ::/EFI ::/EFI/BOOT
+    touch -d "@$SOURCE_DATE_EPOCH" "$efi"
+    mcopy -m -i "$output" "$efi" ::/EFI/BOOT/BOOTX64.EFI
+}
+
+# iso_build LOCK GRUB_DIR KERNEL INITRD OUTPUT
+iso_build() {
+    local lock=$1 grub=$2 kernel=$3 initrd=$4 output=$5 work tree
+    work=$(mktemp -d "$CACHE/iso.XXXXXX")
+    tree=$work/tree
+    mkdir -p "$tree/boot/grub" "$tree/EFI/BOOT"
+    install -m 0644 "$kernel" "$tree/boot/vmlinuz"
+    install -m 0644 "$initrd" "$tree/boot/initrd.zst"
+    install -m 0644 "$grub/grub.cfg" "$tree/boot/grub/grub.cfg"
+    iso_grub_image "$lock" i386-pc-eltorito "$tree/boot/grub/bios.img" "$grub/early.cfg" biosdisk
+    iso_grub_image "$lock" x86_64-efi "$work/BOOTX64.EFI" "$grub/early.cfg" efi_gop
+    # A copy outside the FAT image too, for people who copy the files onto a FAT stick instead of the whole image.
+    install -m 0644 "$work/BOOTX64.EFI" "$tree/EFI/BOOT/BOOTX64.EFI"
+    iso_esp "$work/BOOTX64.EFI" "$work/esp.img"
+    find "$tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+    iso_write "$tree" "$work/esp.img" "$(packages_tree "$lock" grub-pc-bin)/usr/lib/grub/i386-pc/boot_hybrid.img" "$output"
+    rm -rf "$work"
+}
+
+# iso_write TREE ESP MBR OUTPUT
+iso_write() {
+    local tree=$1 esp=$2 mbr=$3 output=$4 log
+    log=$(mktemp)
+    if ! SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH xorriso -as mkisofs -quiet \
+        -V LODGE -A Lodge -iso-level 3 -r -J -o "$output.part" \
+        --sort-weight 0 / --sort-weight 1 /boot \
+        --grub2-mbr "$mbr" --protective-msdos-label --mbr-force-bootable \
+        -partition_cyl_align off -partition_offset 16 \
+        -append_partition 2 C12A7328-F81F-11D2-BA4B-00A0C93EC93B "$esp" -appended_part_as_gpt \
+        -iso_mbr_part_type EBD0A0A2-B9E5-4433-87C0-68B6B72699C7 \
+        -c boot/boot.cat \
+        -b boot/grub/bios.img -no-emul-boot -boot-load-size 4 -boot-info-table --grub2-boot-info \
+        -eltorito-alt-boot -e '--interval:appended_partition_2:all::' -no-emul-boot \
+        "$tree" >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log" "$output.part"
+        die "xorriso could not write the ISO"
+    fi
+    rm -f "$log"
+    mv "$output.part" "$output"
+}

@@ -1,0 +1,121 @@
+# shellcheck shell=bash
+# Chooses kernel modules by name, with everything they depend on, from the tree of a Debian kernel package.
+#
+#   modules_index TREE                      # prints a folder with modules.dep and its kin for the whole package
+#   modules_install TREE LIST DESTINATION   # copies the modules which LIST names, and their own indexes
+#
+# Needs log.sh, packages.sh and CACHE.
+
+# modules_release TREE : the kernel release, such as 6.12.95+deb12-amd64.
+modules_release() {
+    local dir
+    for dir in "$1"/lib/modules/*/ "$1"/usr/lib/modules/*/; do
+        [[ -d $dir/kernel ]] && basename "$dir" && return 0
+    done
+    die "no kernel modules in $1"
+}
+
+# modules_dir TREE : the folder that holds the module tree of that release.
+modules_dir() {
+    local release dir
+    release=$(modules_release "$1")
+    for dir in "$1/lib/modules/$release" "$1/usr/lib/modules/$release"; do
+        [[ -d $dir ]] && printf '%s\n' "$dir" && return 0
+    done
+}
+
+# modules_index TREE : Debian leaves running depmod to the installed machine, so it is done here, once per package.
+modules_index() {
+    local tree=$1 release index
+    release=$(modules_release "$tree")
+    index=$CACHE/depmod/$(basename "$tree")
+    if [[ ! -d $index ]]; then
+        note "indexing the modules of $release"
+        rm -rf "$index.part"
+        mkdir -p "$index.part/lib/modules"
+        ln -s "$(modules_dir "$tree")" "$index.part/source"
+        cp -rs "$(modules_dir "$tree")" "$index.part/lib/modules/$release"
+        depmod -b "$index.part" "$release" || die "depmod failed on $tree"
+        mv "$index.part" "$index"
+    fi
+    printf '%s\n' "$index/lib/modules/$release"
+}
+
+# modules_names LIST [HOW] : the names in a list file, or only those of groups marked HOW.
+modules_names() {
+    awk -v how="${2:-}" '
+        { sub(/#.*/, "") }
+        /^\[/ { gsub(/[][]/, ""); group = $2; next }
+        NF && (how == "" || group == how) { print $1 }' "$1"
+}
+
+# modules_resolve INDEX : reads names on stdin, prints the files that are needed, relative to the module tree,
+# sorted. Follows modules.dep and both kinds of soft dependency, whose names may be aliases.
+modules_resolve() {
+    awk -v index_dir="$1" '
+        function key(name) { gsub(/-/, "_", name); return name }
+        function base(path) { sub(/.*\//, "", path); sub(/\.ko.*/, "", path); return key(path) }
+        function want(name,    i, parts, n) {
+            name = key(name)
+            if (name in seen) return
+            seen[name] = 1
+            if (!(name in file)) return
+            print file[name]
+            n = split(depends[name], parts, " ")
+            for (i = 1; i <= n; i++) want(base(parts[i]))
+            n = split(soft[name], parts, " ")
+            for (i = 1; i <= n; i++) want_soft(parts[i])
+        }
+        # A soft dependency that does not exist is allowed to be missing.
+        function want_soft(name,    i, parts, n) {
+            if (key(name) in file) { want(name); return }
+            n = split(alias[name], parts, " ")
+            for (i = 1; i <= n; i++) want(parts[i])
+        }
+        BEGIN {
+            while ((getline line < (index_dir "/modules.dep")) > 0) {
+                split(line, halves, ":")
+                name = base(halves[1])
+                file[name] = halves[1]
+                depends[name] = halves[2]
+            }
+            while ((getline line < (index_dir "/modules.alias")) > 0) {
+                split(line, words, " ")
+                if (words[1] == "alias") alias[words[2]] = alias[words[2]] " " words[3]
+            }
+            while ((getline line < (index_dir "/modules.softdep")) > 0) {
+                n = split(line, words, " ")
+                if (words[1] != "softdep") continue
+                for (i = 3; i <= n; i++) if (words[i] !~ /:$/) soft[key(words[2])] = soft[key(words[2])] " " words[i]
+            }
+            while ((getline line < (index_dir "/modules.builtin")) > 0) builtin[base(line)] = 1
+        }
+        {
+            name = key($1)
+            if (name in file) want(name)
+            else if (!(name in builtin)) { print "missing: " $1 > "/dev/stderr"; failed = 1 }
+        }
+        END { exit failed }' | sort -u
+}
+
+# modules_install TREE LIST DESTINATION : fills DESTINATION/lib/modules/RELEASE.
+# The modules are stored uncompressed: the archive around them is compressed as a whole, which is smaller than many
+# small archives, and loading one at boot is then a plain finit_module.
+modules_install() {
+    local tree=$1 list=$2 destination=$3 index release target path
+    index=$(modules_index "$tree")
+    release=$(modules_release "$tree")
+    target=$destination/lib/modules/$release
+    mkdir -p "$target"
+    modules_names "$list" | modules_resolve "$index" >"$destination.modules" ||
+        die "$list names modules that kernel $release does not have (above)"
+    while read -r path; do
+        mkdir -p "$target/$(dirname "$path")"
+        xz -dc "$index/$path" >"$target/${path%.xz}"
+    done <"$destination.modules"
+    cp "$index/modules.builtin" "$index/modules.builtin.modinfo" "$index/modules.order" "$target/"
+    depmod -b "$destination" "$release"
+    # The binary indexes are for kmod; `lodge init` and busybox read the text. depmod writes some empty ones too.
+    rm -f "$target"/*.bin "$target"/modules.{order,symbols,devname,weakdep} "$destination.modules"
+    note "$(find "$target" -name '*.ko' | wc -l) modules for $release, $(du -sm "$target" | cut -f1) MiB unpacked"
+}
