@@ -1,0 +1,308 @@
+//! Guests.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{Name, Size};
+
+/// A guest: what is wanted (`spec`) and what is (`status`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Vm {
+    /// Stable identity, also the guest's SMBIOS UUID.
+    pub id: Uuid,
+    /// Name and configuration. Changes take effect at the next start.
+    #[serde(flatten)]
+    pub spec: VmSpec,
+    /// What the host observes.
+    pub status: VmStatus,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Revision of name and configuration; also the `ETag`.
+    pub revision: u64,
+}
+
+/// A guest's name and configuration: the body of `POST /v1/vms` and `PUT /v1/vms/{vm}`
+/// (which may rename). `PATCH` takes the same fields, all optional, as a JSON merge patch (RFC 7396).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Unique name.
+    pub name: Name,
+    /// Free text, at most 1024 characters.
+    #[serde(default)]
+    pub description: String,
+    /// Virtual CPUs, 1 to 64.
+    #[serde(default = "default_vcpus")]
+    pub vcpus: u8,
+    /// Memory: a multiple of 1 MiB, at least 16 MiB.
+    #[serde(default = "default_memory")]
+    pub memory: Size,
+    /// How it starts.
+    pub boot: VmBoot,
+    /// Disks, in the order in which the guest sees them; at most 16.
+    #[serde(default)]
+    pub disks: Vec<VmDisk>,
+    /// Network interfaces, in the order in which the guest sees them; at most 8.
+    #[serde(default)]
+    pub nics: Vec<VmNic>,
+    /// Start it when the host starts.
+    #[serde(default)]
+    pub autostart: bool,
+    /// What to do when the guest ends other than by its own power-off or a user's stop.
+    #[serde(default)]
+    pub on_crash: OnCrash,
+}
+
+fn default_vcpus() -> u8 {
+    1
+}
+
+fn default_memory() -> Size {
+    Size::mib(512)
+}
+
+/// How a guest starts: directly from a kernel, without firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmBoot {
+    /// Image of kind `kernel`: bzImage or ELF `vmlinux`.
+    pub kernel: Name,
+    /// Image of kind `initrd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<Name>,
+    /// Kernel command line, at most 2047 bytes.
+    #[serde(default)]
+    pub cmdline: String,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmDisk {
+    /// Name of the disk.
+    pub disk: Name,
+    /// Whether the guest may only read it. Several guests may share a disk so.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A network interface of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmNic {
+    /// Network it is attached to.
+    #[serde(default = "default_network")]
+    pub network: Name,
+    /// MAC address `xx:xx:xx:xx:xx:xx`, unicast and unique on this host; absent: one is
+    /// generated and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+    pub mac: Option<String>,
+}
+
+fn default_network() -> Name {
+    "default".parse().expect("a valid name")
+}
+
+/// What to do when a guest crashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    /// Leave it stopped, with the reason in its status.
+    #[default]
+    Stop,
+    /// Start it again, with growing pauses between attempts.
+    Restart,
+}
+
+/// What a guest is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmStatus {
+    /// State in one word.
+    pub state: VmState,
+    /// Why it is in this state, for a person; present after an end that nobody asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in this state.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Resets since it was started.
+    #[serde(default)]
+    pub resets: u64,
+    /// Process id of its monitor on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// CPU time used since its start, in microseconds, monitor included.
+    #[serde(default)]
+    pub cpu_time_us: u64,
+    /// Memory its monitor holds now, guest memory included.
+    #[serde(default)]
+    pub memory_used: Size,
+    /// Whether its configuration was changed since it was started.
+    #[serde(default)]
+    pub restart_pending: bool,
+}
+
+/// State of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Not running.
+    Stopped,
+    /// Its monitor is being set up.
+    Starting,
+    /// Running.
+    Running,
+    /// Held; its memory stays.
+    Paused,
+    /// Asked to power off.
+    Stopping,
+    /// Ended by a fault: of the guest (triple fault) or of its monitor. `reason` says which.
+    Crashed,
+}
+
+impl VmState {
+    /// Whether a monitor process exists.
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::Stopped | Self::Crashed)
+    }
+
+    /// The word used in JSON and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Crashed => "crashed",
+        }
+    }
+}
+
+/// Verbs: `POST /v1/vms/{vm}:{verb}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VmAction {
+    /// Start a stopped guest.
+    Start,
+    /// Press its power button and wait for it to power off.
+    Stop,
+    /// End it at once.
+    Kill,
+    /// Hardware reset.
+    Reset,
+    /// Hold it.
+    Pause,
+    /// Continue it.
+    Resume,
+}
+
+impl VmAction {
+    /// All verbs.
+    pub const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Stop,
+        Self::Kill,
+        Self::Reset,
+        Self::Pause,
+        Self::Resume,
+    ];
+
+    /// The word used in URLs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Kill => "kill",
+            Self::Reset => "reset",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+/// Optional body of `POST /v1/vms/{vm}:stop`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmStopOptions {
+    /// Seconds to wait for the guest, 1 to 3600 (default 60).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
+    /// Kill the guest when the time is over; otherwise the operation fails and the guest runs on.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Query parameters of the console WebSocket `GET /v1/vms/{vm}/console`.
+///
+/// Binary frames carry bytes both ways. The server closes with code 1000 when
+/// the guest ends.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, utoipa::IntoParams,
+)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ConsoleParams {
+    /// Bytes of history to send first (default 65536, at most 262144).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrollback: Option<u32>,
+    /// `serial` (default) or `virtio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<ConsolePort>,
+}
+
+/// A guest's text consoles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsolePort {
+    /// The first serial port (`ttyS0`).
+    #[default]
+    Serial,
+    /// The virtio console (`hvc0`).
+    Virtio,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Result<VmSpec, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn little_is_needed() {
+        let spec = spec(r#"{"name": "web", "boot": {"kernel": "debian"}}"#).unwrap();
+        assert_eq!(spec.vcpus, 1);
+        assert_eq!(spec.memory, Size::mib(512));
+        assert_eq!(spec.on_crash, OnCrash::Stop);
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        for json in [
+            r#"{"name": "web", "boot": {"kernel": "debian"}, "cpus": 2}"#,
+            r#"{"name": "web", "boot": {"kernel": "debian", "args": ""}}"#,
+            r#"{"name": "web", "boot": {"kernel": "k"}, "nics": [{"net": "x"}]}"#,
+        ] {
+            let error = spec(json).unwrap_err().to_string();
+            assert!(error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_response_is_flat_and_may_grow() {
+        let json = r#"{"id": "a1b2c3d4-0000-4000-8000-000000000000", "name": "web",
+            "boot": {"kernel": "debian"}, "created_at": "2026-01-01T00:00:00Z", "revision": 7,
+            "status": {"state": "running", "since": "2026-01-01T00:00:00Z"}, "later": true}"#;
+        let vm: Vm = serde_json::from_str(json).unwrap();
+        assert_eq!(vm.spec.name.as_str(), "web");
+        let back = serde_json::to_value(&vm).unwrap();
+        assert_eq!(back["name"], "web");
+        assert_eq!(back["boot"]["kernel"], "debian");
+    }
+}
