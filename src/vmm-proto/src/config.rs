@@ -1,0 +1,268 @@
+//! What a monitor is told at birth: the guest's hardware and the descriptors behind it.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Most vCPUs one guest may have.
+pub const MAX_VCPUS: u8 = 64;
+
+/// Least memory one guest may have, in bytes (16 MiB): below it no Linux kernel unpacks.
+pub const MIN_MEMORY: u64 = 16 << 20;
+
+/// Position of a descriptor in the list sent along with [`Launch`], from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FdIndex(pub u16);
+
+/// The first and only message of the manager on the birth socket.
+///
+/// The descriptors travel with it (`SCM_RIGHTS`); each [`FdIndex`] points into them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// [`crate::PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// The guest to build.
+    pub guest: GuestConfig,
+    /// `/dev/kvm`, opened read-write.
+    pub kvm: FdIndex,
+    /// The bound and listening control socket (`SOCK_SEQPACKET`).
+    pub control: FdIndex,
+    /// An empty regular file that receives the [`crate::ExitRecord`].
+    pub exit_record: FdIndex,
+    /// Unprivileged user and group id to become; `None` keeps the caller's
+    /// (hosted mode without root, and tests).
+    #[serde(default)]
+    pub uid_gid: Option<(u32, u32)>,
+    /// Enter empty namespaces and install seccomp filters. Off only in tests
+    /// on machines that forbid it.
+    #[serde(default = "yes")]
+    pub jail: bool,
+}
+
+/// A guest's virtual hardware.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuestConfig {
+    /// Stable identity; also the SMBIOS system UUID.
+    pub id: Uuid,
+    /// Name, for logs and the process title.
+    pub name: String,
+    /// 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Guest memory in bytes, a multiple of 4 KiB, at least [`MIN_MEMORY`].
+    pub memory: u64,
+    /// How the guest starts.
+    pub boot: Boot,
+    /// Disks in PCI slot order.
+    #[serde(default)]
+    pub disks: Vec<DiskConfig>,
+    /// Network interfaces in PCI slot order.
+    #[serde(default)]
+    pub nics: Vec<NicConfig>,
+}
+
+/// How a guest starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Boot {
+    /// The monitor loads a kernel itself; no firmware runs.
+    Direct {
+        /// bzImage or ELF `vmlinux`, plain or compressed; detected from the content.
+        kernel: FdIndex,
+        /// Initial RAM disk, passed on as it is.
+        #[serde(default)]
+        initrd: Option<FdIndex>,
+        /// Kernel command line, without the terminating NUL.
+        #[serde(default)]
+        cmdline: String,
+    },
+}
+
+/// One virtio-blk device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// The raw file or block device, opened with the access mode of `read_only`.
+    pub file: FdIndex,
+    /// Refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Virtio-blk device ID string: at most 20 ASCII bytes (virtio 1.2, 5.2.6).
+    #[serde(default)]
+    pub serial: String,
+}
+
+/// One virtio-net device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NicConfig {
+    /// A tap opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking.
+    pub tap: FdIndex,
+    /// `/dev/vhost-net`, when the host has it.
+    #[serde(default)]
+    pub vhost: Option<FdIndex>,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// The largest packet payload the link carries, in bytes (68 to 65535).
+    #[serde(default = "ethernet_mtu")]
+    pub mtu: u16,
+}
+
+/// The monitor's only answer on the birth socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LaunchReply {
+    /// The guest runs; everything else goes over the control socket.
+    Launched,
+    /// The guest could not be built. The monitor exits.
+    Failed {
+        /// What kind of failure.
+        error: LaunchError,
+        /// What is wrong and what to do about it, for a person.
+        message: String,
+    },
+}
+
+/// Kinds of launch failures, so that the manager can point at the right field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchError {
+    /// The kernel file is none, damaged, or too large for the guest's memory.
+    Kernel,
+    /// The initial RAM disk does not fit.
+    Initrd,
+    /// The command line is too long or not printable.
+    Cmdline,
+    /// The memory could not be had.
+    Memory,
+    /// A disk could not be attached.
+    Disk,
+    /// A network interface could not be attached.
+    Nic,
+    /// KVM refused.
+    Kvm,
+    /// The jail could not be built.
+    Jail,
+    /// Anything else.
+    Internal,
+}
+
+/// A [`GuestConfig`] that cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct ConfigError {
+    /// Field of [`GuestConfig`], in dotted form (`disks.0.serial`).
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl ConfigError {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl Launch {
+    /// Checks every bound the monitor relies on, given how many descriptors came along.
+    ///
+    /// # Errors
+    /// Names the first field that is out of its range.
+    pub fn validate(&self, fds: usize) -> Result<(), ConfigError> {
+        for (field, index) in self.descriptors() {
+            if usize::from(index.0) >= fds {
+                return Err(ConfigError::new(
+                    field,
+                    format!("descriptor {} of {fds} does not exist", index.0),
+                ));
+            }
+        }
+        self.guest.validate()
+    }
+
+    fn descriptors(&self) -> Vec<(String, FdIndex)> {
+        let mut all = vec![
+            ("kvm".to_owned(), self.kvm),
+            ("control".to_owned(), self.control),
+            ("exit_record".to_owned(), self.exit_record),
+        ];
+        let Boot::Direct { kernel, initrd, .. } = &self.guest.boot;
+        all.push(("boot.kernel".to_owned(), *kernel));
+        all.extend(initrd.map(|fd| ("boot.initrd".to_owned(), fd)));
+        for (slot, disk) in self.guest.disks.iter().enumerate() {
+            all.push((format!("disks.{slot}.file"), disk.file));
+        }
+        for (slot, nic) in self.guest.nics.iter().enumerate() {
+            all.push((format!("nics.{slot}.tap"), nic.tap));
+            all.extend(nic.vhost.map(|fd| (format!("nics.{slot}.vhost"), fd)));
+        }
+        all
+    }
+}
+
+impl GuestConfig {
+    /// Most disks plus network interfaces: what fits on PCI bus 0 beside the fixed devices.
+    pub const MAX_DEVICES: usize = 24;
+
+    /// Longest kernel command line in bytes: `COMMAND_LINE_SIZE` of x86 Linux less the NUL.
+    pub const MAX_CMDLINE: usize = 2047;
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=MAX_VCPUS).contains(&self.vcpus) {
+            return Err(ConfigError::new(
+                "vcpus",
+                format!("must be 1 to {MAX_VCPUS}"),
+            ));
+        }
+        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(4096) {
+            return Err(ConfigError::new(
+                "memory",
+                "must be a multiple of 4096 bytes and at least 16 MiB",
+            ));
+        }
+        if self.disks.len() + self.nics.len() > Self::MAX_DEVICES {
+            return Err(ConfigError::new(
+                "disks",
+                format!("at most {} disks and nics together", Self::MAX_DEVICES),
+            ));
+        }
+        let Boot::Direct { cmdline, .. } = &self.boot;
+        if cmdline.len() > Self::MAX_CMDLINE || cmdline.bytes().any(|b| b == 0) {
+            return Err(ConfigError::new(
+                "boot.cmdline",
+                format!("at most {} bytes, none of them NUL", Self::MAX_CMDLINE),
+            ));
+        }
+        for (slot, disk) in self.disks.iter().enumerate() {
+            if disk.serial.len() > 20 || !disk.serial.is_ascii() {
+                return Err(ConfigError::new(
+                    format!("disks.{slot}.serial"),
+                    "at most 20 ASCII characters",
+                ));
+            }
+        }
+        for (slot, nic) in self.nics.iter().enumerate() {
+            if nic.mac[0] & 1 != 0 {
+                return Err(ConfigError::new(
+                    format!("nics.{slot}.mac"),
+                    "must be a unicast address",
+                ));
+            }
+            if nic.mtu < 68 {
+                return Err(ConfigError::new(
+                    format!("nics.{slot}.mtu"),
+                    "must be at least 68",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn ethernet_mtu() -> u16 {
+    1500
+}

@@ -1,0 +1,245 @@
+//! The control conversation of a running monitor.
+
+use serde::{Deserialize, Serialize};
+
+/// One request of the manager. Answered by exactly one [`Reply`] with the same `id`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the sender; unique among its unanswered requests.
+    pub id: u64,
+    /// What is asked.
+    #[serde(flatten)]
+    pub body: RequestBody,
+}
+
+/// What the manager can ask of a running guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum RequestBody {
+    /// Report [`GuestStatus`].
+    Status,
+    /// Send every later [`Notice`] on this connection.
+    Subscribe,
+    /// Stop all vCPUs and quiesce devices. Idempotent.
+    Pause,
+    /// Continue after [`RequestBody::Pause`]. Idempotent.
+    Resume,
+    /// Hardware reset: the guest boots again, in place. Allowed while paused (it stays paused).
+    Reset,
+    /// Press and release the ACPI power button.
+    PowerButton,
+    /// Flush the disks, end the guest at once and exit.
+    Kill,
+    /// Connect the one descriptor that travels with this message (a
+    /// `SOCK_STREAM` socket) to a console: scroll-back first, then live output;
+    /// what is written to it becomes guest input.
+    AttachConsole {
+        /// Which console.
+        port: ConsolePort,
+        /// How much history to send first, in bytes; capped at what is kept.
+        #[serde(default)]
+        scrollback: u32,
+    },
+}
+
+/// A guest's text consoles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsolePort {
+    /// The 16550A at I/O port 0x3f8.
+    Com1,
+    /// The virtio console.
+    Virtio,
+}
+
+/// Everything a monitor sends on a control connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ServerMessage {
+    /// The answer to a request.
+    Reply(Reply),
+    /// Something happened in the guest.
+    Notice(Notice),
+}
+
+/// The answer to one [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's `id`.
+    pub id: u64,
+    /// Its outcome.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+/// The outcome of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// The state asked for.
+    Status(GuestStatus),
+    /// Refused or failed; nothing changed.
+    Error {
+        /// Kind of failure.
+        code: ErrorCode,
+        /// For a person.
+        message: String,
+    },
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not possible in the guest's present state.
+    WrongState,
+    /// The message could not be understood.
+    BadRequest,
+    /// Too many consoles attached or connections open.
+    Busy,
+    /// The monitor failed to do it.
+    Internal,
+}
+
+/// Whether the guest's vCPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// vCPUs run.
+    Running,
+    /// vCPUs are held by [`RequestBody::Pause`].
+    Paused,
+    /// The monitor is ending.
+    Stopping,
+}
+
+/// A snapshot of the guest's condition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// [`crate::PROTOCOL_VERSION`] of the monitor.
+    pub version: u32,
+    /// Whether vCPUs run.
+    pub state: RunState,
+    /// Milliseconds since the monitor started the guest.
+    pub uptime_ms: u64,
+    /// How often the guest has been reset since.
+    pub resets: u64,
+    /// CPU time of all vCPU threads, in microseconds.
+    #[serde(default)]
+    pub vcpu_time_us: u64,
+    /// Bytes read from, written to disks, received and sent by NICs (without vhost).
+    #[serde(default)]
+    pub disk_read_bytes: u64,
+    /// See `disk_read_bytes`.
+    #[serde(default)]
+    pub disk_written_bytes: u64,
+}
+
+/// An event, in order, on every subscribed connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What happened.
+    pub event: GuestEvent,
+}
+
+/// What can happen in a guest without anybody asking.
+///
+/// The end of the guest is not among them: it is the end of the connection,
+/// and the [`crate::ExitRecord`] says why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum GuestEvent {
+    /// The run state changed.
+    State {
+        /// The new state.
+        state: RunState,
+    },
+    /// The guest asked for a reset and boots again.
+    Reset,
+    /// A device broke off (`DEVICE_NEEDS_RESET`) or a disk reported an error.
+    DeviceError {
+        /// Which device, e.g. `disk0`.
+        device: String,
+        /// What happened.
+        message: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_have_the_documented_form() {
+        let request = Request {
+            id: 7,
+            body: RequestBody::AttachConsole {
+                port: ConsolePort::Com1,
+                scrollback: 100,
+            },
+        };
+        let text = json!({"id": 7, "type": "attach_console", "port": "com1", "scrollback": 100});
+        assert_eq!(serde_json::to_value(&request).unwrap(), text);
+        assert_eq!(serde_json::from_value::<Request>(text).unwrap(), request);
+    }
+
+    #[test]
+    fn replies_and_notices_are_told_apart() {
+        for message in [
+            ServerMessage::Reply(Reply {
+                id: 1,
+                answer: Answer::Status(GuestStatus {
+                    version: 1,
+                    state: RunState::Paused,
+                    uptime_ms: 5,
+                    resets: 2,
+                    vcpu_time_us: 3,
+                    disk_read_bytes: 4,
+                    disk_written_bytes: 6,
+                }),
+            }),
+            ServerMessage::Reply(Reply {
+                id: u64::MAX,
+                answer: Answer::Error {
+                    code: ErrorCode::Busy,
+                    message: "no".to_owned(),
+                },
+            }),
+            ServerMessage::Notice(Notice {
+                event: GuestEvent::State {
+                    state: RunState::Running,
+                },
+            }),
+            ServerMessage::Notice(Notice {
+                event: GuestEvent::Reset,
+            }),
+        ] {
+            let text = serde_json::to_string(&message).unwrap();
+            assert_eq!(
+                serde_json::from_str::<ServerMessage>(&text).unwrap(),
+                message,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_peer_of_another_release_is_understood() {
+        let newer = json!({"id": 1, "type": "status", "verbosity": "high"});
+        assert_eq!(
+            serde_json::from_value::<Request>(newer).unwrap().body,
+            RequestBody::Status
+        );
+        let older = json!({"id": 1, "type": "attach_console", "port": "virtio"});
+        assert_eq!(
+            serde_json::from_value::<Request>(older).unwrap().body,
+            RequestBody::AttachConsole {
+                port: ConsolePort::Virtio,
+                scrollback: 0
+            }
+        );
+    }
+}

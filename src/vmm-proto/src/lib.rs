@@ -1,0 +1,39 @@
+//! The language between `lodge serve` (the manager) and `lodge vmm` (one guest's monitor).
+//!
+//! Two conversations use it:
+//!
+//! * **birth**: over the socket pair the monitor inherits as file descriptor
+//!   [`BIRTH_FD`], the manager sends one [`Launch`] with every descriptor the
+//!   guest may ever use, and the monitor answers [`LaunchReply`];
+//! * **control**: on the listening socket handed over at birth, any number of
+//!   later managers connect, send [`Request`]s and receive [`Reply`]s and
+//!   [`Notice`]s.
+//!
+//! Messages are JSON so that either side can be a release older than the other:
+//! unknown fields are ignored, missing ones have defaults. [`channel`] carries
+//! them, with their descriptors, over `SOCK_SEQPACKET`; the message types do
+//! not know their transport, so the same ones will travel over TCP between hosts.
+
+mod channel;
+mod config;
+mod control;
+mod exit;
+mod spawn;
+
+pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
+pub use config::{
+    Boot, ConfigError, DiskConfig, FdIndex, GuestConfig, Launch, LaunchError, LaunchReply,
+    MAX_VCPUS, MIN_MEMORY, NicConfig,
+};
+pub use control::{
+    Answer, ConsolePort, ErrorCode, GuestEvent, GuestStatus, Notice, Reply, Request, RequestBody,
+    RunState, ServerMessage,
+};
+pub use exit::{ExitReason, ExitRecord};
+pub use spawn::{SpawnError, spawn};
+
+/// Version of this protocol. A peer accepts its own version and the one before.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The file descriptor on which a new monitor finds its birth socket.
+pub const BIRTH_FD: i32 = 3;
