@@ -1,0 +1,9 @@
+//! The Linux machine Lodge runs on: its hardware, filesystems, control groups, kernel log, and the seam to PID 1.
+//!
+//! Nothing here knows what a virtual machine means to a user; the manager and PID 1 do.
+
+pub mod boot;
+pub mod kvm;
+pub mod power;
+pub mod seed;
+pub mod system;
