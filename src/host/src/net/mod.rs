@@ -1,0 +1,23 @@
+//! The network of the host: Ethernet links, bridges that guests attach to, their addresses, and taps.
+//!
+//! [`HostNetwork`] is a handle on a task that owns all of it. It looks at what the kernel has, compares that
+//! with what was asked for ([`HostNetworkConfig`]) and changes only the differences, so that a restarted
+//! manager takes over a running machine without a flap. What it finds is published as [`NetworkState`].
+//!
+//! Every link is known by its permanent MAC address; kernel names are shown to people and used for nothing.
+
+pub mod config;
+mod error;
+mod handle;
+pub mod state;
+mod tap;
+mod worker;
+
+pub use config::{
+    Addressing, HostAddress, HostNetworkConfig, Ipv4Config, Ipv6Config, LinkConfig, NetworkSpec,
+    Uplink,
+};
+pub use error::NetError;
+pub use handle::{HostNetwork, Shutdown};
+pub use state::{DnsConfig, NetWarning, NetworkInfo, NetworkState};
+pub use tap::{Tap, open_vhost_net, tap_name};
