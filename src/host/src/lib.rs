@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod kvm;
+pub mod net;
 pub mod power;
 pub mod seed;
 pub mod system;
