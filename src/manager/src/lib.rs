@@ -1,1 +1,29 @@
-//! Placeholder.
+//! What the API means: guests, images, disks, networks, users and operations, as
+//! desired state (in the store) and observed state (of this host).
+//!
+//! [`Manager`] is the whole of it, seen from the server: one method per verb of
+//! the API. Every method that changes something returns only after the change is
+//! durable, or with a [`Problem`](lodge_api::Problem) and nothing changed.
+
+mod caller;
+mod config;
+mod disks;
+mod events;
+mod images;
+mod log_ring;
+mod manager;
+mod metrics;
+mod networks;
+mod operations;
+mod sessions;
+mod system;
+mod users;
+mod vms;
+
+pub use caller::{Caller, Credential, Identity, IfMatch};
+pub use config::{ManagerConfig, OpenError};
+pub use events::Subscription;
+pub use log_ring::{LogRing, RingLayer};
+pub use manager::Manager;
+pub use metrics::{MetricsSnapshot, VmMetrics};
+pub use system::Endpoint;
