@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::Name;
-use crate::privilege::Role;
+use crate::privilege::{Privilege, Role};
 
 /// Shortest password, in characters.
 pub const MIN_PASSWORD: usize = 8;
@@ -45,6 +45,27 @@ pub struct Session {
     /// When it ends unless it is used.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+}
+
+/// Answer to `GET /v1/sessions/current`: who the server takes the caller for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionInfo {
+    /// Whose session or token.
+    pub user: Name,
+    /// The role that applies.
+    pub role: Role,
+    /// What the role carries.
+    pub privileges: Vec<Privilege>,
+}
+
+/// Body of `POST /v1/sessions/current:password`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    /// The password so far, so that a session left open is not enough.
+    pub current_password: String,
+    /// The new one; at least [`MIN_PASSWORD`] characters.
+    pub password: String,
 }
 
 /// A person or program that may log in.

@@ -38,6 +38,44 @@ pub enum Privilege {
     SelfManage,
 }
 
+impl Privilege {
+    /// All privileges.
+    pub const ALL: [Self; 13] = [
+        Self::SystemRead,
+        Self::SystemPower,
+        Self::VmRead,
+        Self::VmConfigure,
+        Self::VmPower,
+        Self::VmConsole,
+        Self::StorageRead,
+        Self::StorageWrite,
+        Self::NetworkRead,
+        Self::NetworkWrite,
+        Self::OperationControl,
+        Self::UserManage,
+        Self::SelfManage,
+    ];
+
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SystemRead => "system_read",
+            Self::SystemPower => "system_power",
+            Self::VmRead => "vm_read",
+            Self::VmConfigure => "vm_configure",
+            Self::VmPower => "vm_power",
+            Self::VmConsole => "vm_console",
+            Self::StorageRead => "storage_read",
+            Self::StorageWrite => "storage_write",
+            Self::NetworkRead => "network_read",
+            Self::NetworkWrite => "network_write",
+            Self::OperationControl => "operation_control",
+            Self::UserManage => "user_manage",
+            Self::SelfManage => "self_manage",
+        }
+    }
+}
+
 /// A named bundle of privileges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -26,6 +26,12 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Path of the operation that failed, where a request waited for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// Seconds after which another try makes sense; also sent as `Retry-After`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u32>,
 }
 
 macro_rules! error_codes {
@@ -106,6 +112,8 @@ impl Problem {
             detail: detail.into(),
             pointer: None,
             hint: None,
+            operation: None,
+            retry_after_s: None,
         }
     }
 
@@ -133,6 +141,13 @@ impl Problem {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the seconds after which another try makes sense.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
         self
     }
 }
