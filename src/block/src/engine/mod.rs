@@ -1,1 +1,455 @@
-//! x
+//! Asynchronous access to one disk from one thread, by io_uring.
+//!
+//! The owner submits requests with a token of its choice, polls [`Engine::wake`]
+//! beside its other descriptors, and collects [`Completion`]s. Short transfers,
+//! misaligned buffers and filesystems that lack a call are dealt with in here:
+//! a request completes once, whole or with an error.
+#![allow(unsafe_code)]
+
+mod bounce;
+mod helper;
+mod operation;
+mod transfer;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use io_uring::{IoUring, squeue, types};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use self::bounce::Pool;
+use self::helper::Helper;
+use self::operation::{Operation, Outcome, Step};
+use self::transfer::{Direction, Transfer};
+use crate::raw::RawDisk;
+
+/// The disk, as registered with the ring.
+const DISK: types::Fixed = types::Fixed(0);
+
+/// Most requests an engine can hold.
+pub const MAX_DEPTH: u16 = 1024;
+
+/// The result of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// The token it was submitted with.
+    pub token: u64,
+    /// Whether all of it was done.
+    pub result: Result<(), IoError>,
+}
+
+/// A request that failed. A failed write may have changed any part of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IoError {
+    /// The datastore is full. The same request succeeds once there is room.
+    #[error("no space left on the datastore")]
+    NoSpace,
+    /// The file is shorter than it was: somebody cut it.
+    #[error("the disk ends before its size")]
+    EndOfFile,
+    /// Any other error of the host, by number.
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    Host(i32),
+}
+
+impl IoError {
+    fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ENOSPC | libc::EDQUOT => Self::NoSpace,
+            errno => Self::Host(errno),
+        }
+    }
+}
+
+/// A request that was not accepted. It will not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// As many requests as the engine holds are under way.
+    #[error("too many requests under way")]
+    Full,
+    /// The range is empty or passes the end of the disk.
+    #[error("range {offset}+{length} is not inside the disk of {size} bytes")]
+    Range {
+        /// First byte.
+        offset: u64,
+        /// Length in bytes.
+        length: u64,
+        /// Size of the disk in bytes.
+        size: u64,
+    },
+    /// The range does not begin and end at logical blocks.
+    #[error("range {offset}+{length} is not made of blocks of {block} bytes")]
+    Misaligned {
+        /// First byte.
+        offset: u64,
+        /// Length in bytes.
+        length: u64,
+        /// Logical block size in bytes.
+        block: u32,
+    },
+    /// The disk is read-only.
+    #[error("the disk is read-only")]
+    ReadOnly,
+}
+
+/// An io_uring on one disk.
+///
+/// Dropping it waits for what is under way: afterwards nothing touches the
+/// buffers of any request.
+pub struct Engine {
+    ring: IoUring,
+    disk: Arc<RawDisk>,
+    wake: EventFd,
+    slots: Vec<Option<Operation>>,
+    free: Vec<u16>,
+    /// Operations whose next step needs a place in the submission queue.
+    ready: VecDeque<u16>,
+    /// Operations whose next step needs a bounce buffer.
+    starved: VecDeque<u16>,
+    bounce: Pool,
+    helper: Option<Helper>,
+    done: Vec<Completion>,
+}
+
+impl Engine {
+    /// An engine that holds up to `depth` requests, at most [`MAX_DEPTH`].
+    ///
+    /// # Errors
+    /// When the kernel refuses the ring.
+    pub fn new(disk: Arc<RawDisk>, depth: u16) -> io::Result<Self> {
+        let depth = depth.clamp(1, MAX_DEPTH);
+        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        // The owner sleeps in epoll, not in the ring: without cooperative task running every
+        // completion would interrupt it for nothing.
+        let ring = IoUring::builder()
+            .setup_coop_taskrun()
+            .build(u32::from(depth))?;
+        ring.submitter()
+            .register_files(&[disk.file().as_raw_fd()])?;
+        ring.submitter().register_eventfd(wake.as_raw_fd())?;
+        Ok(Self {
+            ring,
+            disk,
+            wake,
+            slots: (0..depth).map(|_| None).collect(),
+            free: (0..depth).rev().collect(),
+            ready: VecDeque::new(),
+            starved: VecDeque::new(),
+            bounce: Pool::default(),
+            helper: None,
+            done: Vec::new(),
+        })
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &Arc<RawDisk> {
+        &self.disk
+    }
+
+    /// Becomes readable when [`Engine::reap`] has something to do. Read it empty before reaping.
+    pub fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+
+    /// Whether another request would be accepted.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Requests under way, including those whose completion was not collected yet.
+    pub fn under_way(&self) -> usize {
+        self.slots.len() - self.free.len() + self.done.len()
+    }
+
+    /// Queues a read of the disk at `offset` into `buffers`.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    ///
+    /// # Safety
+    /// Every buffer must be valid for writes until the request completed or the
+    /// engine was dropped. Others may access the buffers at the same time only
+    /// if no Rust reference to them exists (guest memory).
+    pub unsafe fn read(
+        &mut self,
+        token: u64,
+        offset: u64,
+        buffers: &[libc::iovec],
+    ) -> Result<(), SubmitError> {
+        let transfer = Transfer::new(Direction::Read, offset, buffers);
+        self.check(offset, transfer.left())?;
+        self.accept(token, Step::Transfer(transfer))
+    }
+
+    /// Queues a write of `buffers` to the disk at `offset`.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    ///
+    /// # Safety
+    /// As [`Engine::read`], but valid for reads.
+    pub unsafe fn write(
+        &mut self,
+        token: u64,
+        offset: u64,
+        buffers: &[libc::iovec],
+    ) -> Result<(), SubmitError> {
+        let transfer = Transfer::new(Direction::Write, offset, buffers);
+        self.check_writable(offset, transfer.left())?;
+        self.accept(token, Step::Transfer(transfer))
+    }
+
+    /// Queues a flush: all writes that completed before it is submitted are on
+    /// stable storage when it completes.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`].
+    pub fn flush(&mut self, token: u64) -> Result<(), SubmitError> {
+        self.accept(token, Step::Flush)
+    }
+
+    /// Queues a discard: the range may read as anything afterwards, and its space may be given back.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn discard(&mut self, token: u64, offset: u64, length: u64) -> Result<(), SubmitError> {
+        self.check_writable(offset, length)?;
+        self.accept(token, Step::Discard { offset, length })
+    }
+
+    /// Queues zeroing of a range, giving its space back if `unmap` and the host can.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn write_zeroes(
+        &mut self,
+        token: u64,
+        offset: u64,
+        length: u64,
+        unmap: bool,
+    ) -> Result<(), SubmitError> {
+        self.check_writable(offset, length)?;
+        let step = if unmap {
+            Step::ZeroUnmap { offset, length }
+        } else {
+            Step::ZeroKeep { offset, length }
+        };
+        self.accept(token, step)
+    }
+
+    /// Hands everything queued to the kernel.
+    ///
+    /// # Errors
+    /// When the kernel takes nothing any more. Shortage passes and is no error:
+    /// the rest is handed over by the next call, for which [`Engine::wake`] is signalled.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.push_ready();
+        while !self.ring.submission().is_empty() {
+            match self.ring.submit() {
+                Ok(0) => return self.wake.write(1),
+                Ok(_) => self.push_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // No memory, or a completion queue to be emptied first.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {
+                    return self.wake.write(1);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the completions there are to `sink`, without waiting, and carries
+    /// on with requests that need more steps.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn reap(&mut self, sink: &mut Vec<Completion>) -> io::Result<()> {
+        loop {
+            let entry = self.ring.completion().next();
+            let Some(entry) = entry else { break };
+            self.complete_step(entry.user_data() as u16, entry.result());
+        }
+        while let Some((index, result)) = self.helper.as_mut().and_then(Helper::next) {
+            self.complete_step(index, result);
+        }
+        sink.append(&mut self.done);
+        self.submit()?;
+        sink.append(&mut self.done);
+        Ok(())
+    }
+
+    /// Waits until nothing is under way; nothing touches the buffers of any request afterwards.
+    ///
+    /// # Errors
+    /// When the kernel takes nothing any more; buffers may then still be in use.
+    pub fn drain(&mut self, sink: &mut Vec<Completion>) -> io::Result<()> {
+        self.reap(sink)?;
+        while self.under_way() > 0 {
+            self.wait()?;
+            self.reap(sink)?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until a step of some request is done.
+    fn wait(&mut self) -> io::Result<()> {
+        let mut poll = libc::pollfd {
+            fd: self.wake.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // The helper's completions do not pass through the ring, but signal the same event.
+        // SAFETY: `poll` is one valid entry.
+        let result = unsafe { libc::poll(&raw mut poll, 1, -1) };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        // Empty already when a signal interrupted the wait.
+        let _ = self.wake.read();
+        Ok(())
+    }
+
+    fn check_writable(&self, offset: u64, length: u64) -> Result<(), SubmitError> {
+        if self.disk.read_only() {
+            return Err(SubmitError::ReadOnly);
+        }
+        self.check(offset, length)
+    }
+
+    fn check(&self, offset: u64, length: u64) -> Result<(), SubmitError> {
+        let size = self.disk.size();
+        let inside = offset.checked_add(length).is_some_and(|end| end <= size);
+        if length == 0 || !inside {
+            return Err(SubmitError::Range {
+                offset,
+                length,
+                size,
+            });
+        }
+        let block = self.disk.logical_block();
+        if !(offset | length).is_multiple_of(u64::from(block)) {
+            return Err(SubmitError::Misaligned {
+                offset,
+                length,
+                block,
+            });
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u64, step: Step) -> Result<(), SubmitError> {
+        let index = self.free.pop().ok_or(SubmitError::Full)?;
+        self.slots[usize::from(index)] = Some(Operation::new(token, step));
+        self.ready.push_back(index);
+        Ok(())
+    }
+
+    /// Moves ready operations to the submission queue while it has places.
+    fn push_ready(&mut self) {
+        while let Some(&index) = self.ready.front() {
+            if self.ring.submission().is_full() {
+                return;
+            }
+            self.ready.pop_front();
+            self.begin_step(index);
+        }
+    }
+
+    fn begin_step(&mut self, index: u16) {
+        let Some(operation) = self.slots[usize::from(index)].as_mut() else {
+            return;
+        };
+        match operation.begin(&self.disk, &mut self.bounce) {
+            operation::Begin::Entry(entry) => self.push(index, entry),
+            operation::Begin::Starved => self.starved.push_back(index),
+            operation::Begin::Helper { offset, length } => self.ask_helper(index, offset, length),
+            operation::Begin::Failed(error) => self.finish(index, Err(error)),
+        }
+    }
+
+    fn push(&mut self, index: u16, entry: squeue::Entry) {
+        let entry = entry.user_data(u64::from(index));
+        // SAFETY: what the entry points to lives in the operation's slot and, by the contract of
+        // `read` and `write`, in buffers that stay valid until the request completed.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // There was a place: only `push_ready` gets here, after it looked.
+        if pushed.is_err() {
+            self.ready.push_front(index);
+        }
+    }
+
+    fn ask_helper(&mut self, index: u16, offset: u64, length: u64) {
+        if self.helper.is_none() {
+            match Helper::start(Arc::clone(&self.disk), &self.wake) {
+                Ok(helper) => self.helper = Some(helper),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot start the discard helper");
+                    return self.finish(index, Err(IoError::Host(libc::EAGAIN)));
+                }
+            }
+        }
+        if let Some(helper) = &self.helper {
+            helper.ask(index, offset, length);
+        }
+    }
+
+    fn complete_step(&mut self, index: u16, result: i32) {
+        let Some(operation) = self
+            .slots
+            .get_mut(usize::from(index))
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let outcome = operation.complete(result, &mut self.bounce);
+        if self.bounce.has_room() {
+            self.ready.extend(self.starved.pop_front());
+        }
+        match outcome {
+            Outcome::Again => self.ready.push_back(index),
+            Outcome::Done(result) => self.finish(index, result),
+        }
+    }
+
+    fn finish(&mut self, index: u16, result: Result<(), IoError>) {
+        if let Some(operation) = self.slots[usize::from(index)].take() {
+            self.free.push(index);
+            self.done.push(Completion {
+                token: operation.token(),
+                result,
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Engine")
+            .field("disk", &self.disk)
+            .field("under_way", &self.under_way())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let mut sink = Vec::new();
+        if let Err(error) = self.drain(&mut sink) {
+            // Memory the kernel may still write to must not be given to anything else.
+            tracing::error!(%error, "the disk engine cannot be stopped");
+            std::process::abort();
+        }
+    }
+}
+
+// SAFETY: the raw pointers inside are buffers of requests, which by the contract of `read` and
+// `write` are valid for whoever has the engine; nothing in it is tied to a thread.
+unsafe impl Send for Engine {}
