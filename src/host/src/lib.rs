@@ -3,8 +3,12 @@
 //! Nothing here knows what a virtual machine means to a user; the manager and PID 1 do.
 
 pub mod boot;
+pub mod cgroup;
+pub mod disk;
+pub mod kmsg;
 pub mod kvm;
 pub mod net;
 pub mod power;
+pub mod process;
 pub mod seed;
 pub mod system;

@@ -248,7 +248,7 @@ fn ipv4(text: &str, link: &Link) -> Result<SeedIpv4, SeedError> {
         .address
         .as_ref()
         .map(Spanned::span)
-        .or(link.gateway.as_ref().map(Spanned::span));
+        .or_else(|| link.gateway.as_ref().map(Spanned::span));
     match (link.method, &link.address, stray) {
         (Ipv4Method::Static, Some(address), _) => {
             let cidr = *address.get_ref();
@@ -290,7 +290,7 @@ fn ipv6(text: &str, link: &Link) -> Result<SeedIpv6, SeedError> {
         .ipv6_address
         .as_ref()
         .map(Spanned::span)
-        .or(link.ipv6_gateway.as_ref().map(Spanned::span));
+        .or_else(|| link.ipv6_gateway.as_ref().map(Spanned::span));
     match (link.ipv6, &link.ipv6_address, stray) {
         (Ipv6Method::Static, Some(address), _) => {
             let cidr = *address.get_ref();

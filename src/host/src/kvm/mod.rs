@@ -1,6 +1,12 @@
 //! Whether guests can run on this machine, and if not, why.
 
+mod diagnose;
+mod processor;
+
 use serde::{Deserialize, Serialize};
+
+pub use diagnose::diagnose;
+pub use processor::cpu_vendor;
 
 /// What is known about KVM here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,57 @@
+//! Block devices, what is on them, and mounting it. No udev, no blkid: sysfs and superblocks are read directly.
+
+mod device;
+mod mount;
+mod probe;
+
+pub use device::{BlockDevice, block_devices};
+pub use mount::{Mount, MountFlags, Space, mount, mounts, space, unmount};
+pub use probe::{Filesystem, FilesystemKind, probe};
+
+use std::io;
+
+/// A filesystem and the device it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The device.
+    pub device: BlockDevice,
+    /// What is on it.
+    pub filesystem: Filesystem,
+}
+
+/// Every device of `devices` that holds a filesystem labelled `label`, letter case aside (FAT keeps none).
+///
+/// A whole disk and its first partition may be the same filesystem (hybrid ISO images); then only the whole disk counts.
+/// Devices that cannot be read are passed over: an empty drive is no error.
+pub fn find_label(devices: &[BlockDevice], label: &str) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for device in devices {
+        let Ok(Some(filesystem)) = probe(&device.path()) else {
+            continue;
+        };
+        let same = |f: &Found| {
+            device.parent.as_deref() == Some(&f.device.name)
+                && f.filesystem.kind == filesystem.kind
+                && f.filesystem.uuid == filesystem.uuid
+        };
+        if filesystem.label.eq_ignore_ascii_case(label) && !found.iter().any(same) {
+            found.push(Found {
+                device: device.clone(),
+                filesystem,
+            });
+        }
+    }
+    found
+}
+
+/// Reads a small file of sysfs, trimmed; `None` when it is missing, empty or not text.
+pub(crate) fn attribute(path: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// An errno as an [`io::Error`].
+fn from_errno(errno: nix::errno::Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno as i32)
+}
