@@ -19,6 +19,33 @@ pub trait BusDevice: Send {
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
+/// A device with byte-wide registers, as on an ISA bus: a wider access is a
+/// sequence of byte accesses at rising addresses, as the bus bridge splits it.
+pub trait ByteDevice: Send {
+    /// Number of registers; accesses beyond are nobody's.
+    const LENGTH: u64;
+
+    /// Reads the register at `offset`.
+    fn read_byte(&mut self, offset: u64) -> u8;
+
+    /// Writes the register at `offset`.
+    fn write_byte(&mut self, offset: u64, value: u8);
+}
+
+impl<T: ByteDevice> BusDevice for T {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in (offset..Self::LENGTH).zip(data) {
+            *byte = self.read_byte(at);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        for (at, byte) in (offset..Self::LENGTH).zip(data) {
+            self.write_byte(at, *byte);
+        }
+    }
+}
+
 /// A device shared between the vCPU threads that may address it.
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
 

@@ -13,6 +13,34 @@ pub trait InterruptLine: Send + Sync {
     fn set_level(&self, high: bool);
 }
 
+/// A wired interrupt and the level last driven, so that only changes reach the
+/// hypervisor: driving a line costs a system call.
+pub struct DrivenLine {
+    line: Arc<dyn InterruptLine>,
+    high: bool,
+}
+
+impl DrivenLine {
+    /// A line that is low.
+    pub fn new(line: Arc<dyn InterruptLine>) -> Self {
+        Self { line, high: false }
+    }
+
+    /// Drives the line if that changes it.
+    pub fn set(&mut self, high: bool) {
+        if self.high != high {
+            self.high = high;
+            self.line.set_level(high);
+        }
+    }
+
+    /// Drives the line in any case, e.g. after a restore.
+    pub fn force(&mut self, high: bool) {
+        self.high = high;
+        self.line.set_level(high);
+    }
+}
+
 /// One message-signalled interrupt: an MSI-X table entry made real.
 pub trait MsiVector: Send + Sync {
     /// Sends the message last configured, if it is not masked.

@@ -4,8 +4,17 @@
 //! calls it (a vCPU thread, through a [`bus::Bus`]), how an interrupt reaches
 //! the guest ([`interrupt`]) or which hypervisor runs below.
 
+pub mod acpi_pm;
 pub mod bus;
+pub mod cmos;
+pub mod console;
+pub mod event_loop;
+pub mod i8042;
 pub mod interrupt;
+pub mod lifecycle;
+pub mod pci;
+pub mod power;
+pub mod serial;
 pub mod state;
 pub mod virtio;
 

@@ -1,0 +1,170 @@
+//! How a monitor treats all devices alike: reset, pause, save, restore.
+//!
+//! Order of calls. A new device is *running*. The monitor stops all vCPUs, then
+//! calls [`Device::pause`]; the device finishes what it has in flight and touches
+//! guest memory no more. Only then may it be saved or restored, and
+//! [`Device::resume`] starts it again. [`Device::reset`] is allowed running or paused
+//! (a paused device stays paused) and needs stopped vCPUs too. `pause` and
+//! `resume` may be repeated.
+
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{DeviceState, RestoreError};
+
+/// A part of the machine with state.
+pub trait Device: Send {
+    /// Unique within the machine and stable between releases, e.g. `com1` or `disk0`.
+    fn name(&self) -> &str;
+
+    /// Back to the state at power-on.
+    fn reset(&mut self);
+
+    /// Comes to rest. Devices without threads or requests in flight have nothing to do.
+    fn pause(&mut self) {}
+
+    /// Carries on after [`Device::pause`] or [`Device::restore`].
+    fn resume(&mut self) {}
+
+    /// The state, while paused.
+    fn save(&self) -> DeviceState;
+
+    /// Takes back what [`Device::save`] gave, while paused.
+    ///
+    /// # Errors
+    /// The state is not this device's, or makes no sense; the device is unchanged.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
+}
+
+/// A device shared with the buses that address it.
+pub type Shared = Arc<Mutex<dyn Device>>;
+
+/// All devices of one machine.
+#[derive(Default)]
+pub struct DeviceSet {
+    devices: Vec<Shared>,
+    paused: bool,
+}
+
+/// The saved state of a machine's devices, in the order they were added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedDevices {
+    /// Name and state of each device.
+    pub devices: Vec<(String, DeviceState)>,
+}
+
+/// Saving or restoring a machine failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// [`DeviceSet::pause`] comes first.
+    #[error("devices are running; pause them first")]
+    Running,
+    /// The saved machine has another set of devices.
+    #[error("the saved machine has {found}, this one has {expected}")]
+    Devices {
+        /// Devices here.
+        expected: String,
+        /// Devices in the state.
+        found: String,
+    },
+    /// A device refused its state. Devices before it were restored: the
+    /// machine must be reset or dropped.
+    #[error("{name}: {source}")]
+    Restore {
+        /// Which device.
+        name: String,
+        /// Why.
+        source: RestoreError,
+    },
+}
+
+impl DeviceSet {
+    /// No devices, running.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a device, which must be running as it is when new.
+    pub fn add(&mut self, device: Shared) {
+        self.devices.push(device);
+    }
+
+    /// The devices in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Shared> {
+        self.devices.iter()
+    }
+
+    /// Brings every device to rest. vCPUs are stopped.
+    pub fn pause(&mut self) {
+        for device in &self.devices {
+            device.lock().unwrap().pause();
+        }
+        self.paused = true;
+    }
+
+    /// Starts every device again. vCPUs are still stopped.
+    pub fn resume(&mut self) {
+        self.paused = false;
+        for device in &self.devices {
+            device.lock().unwrap().resume();
+        }
+    }
+
+    /// Back to power-on. vCPUs are stopped.
+    pub fn reset(&mut self) {
+        for device in &self.devices {
+            device.lock().unwrap().reset();
+        }
+    }
+
+    /// The state of every device.
+    ///
+    /// # Errors
+    /// [`LifecycleError::Running`].
+    pub fn save(&self) -> Result<SavedDevices, LifecycleError> {
+        if !self.paused {
+            return Err(LifecycleError::Running);
+        }
+        let devices = self.devices.iter().map(|device| {
+            let device = device.lock().unwrap();
+            (device.name().to_owned(), device.save())
+        });
+        Ok(SavedDevices {
+            devices: devices.collect(),
+        })
+    }
+
+    /// Gives every device its state back.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; only [`LifecycleError::Restore`] leaves changes behind.
+    pub fn restore(&self, saved: &SavedDevices) -> Result<(), LifecycleError> {
+        if !self.paused {
+            return Err(LifecycleError::Running);
+        }
+        let expected = self.names();
+        let found: Vec<String> = saved.devices.iter().map(|(name, _)| name.clone()).collect();
+        if expected != found {
+            return Err(LifecycleError::Devices {
+                expected: expected.join(", "),
+                found: found.join(", "),
+            });
+        }
+        for (device, (name, state)) in self.devices.iter().zip(&saved.devices) {
+            let restored = device.lock().unwrap().restore(state);
+            restored.map_err(|source| LifecycleError::Restore {
+                name: name.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.devices
+            .iter()
+            .map(|device| device.lock().unwrap().name().to_owned())
+            .collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! The ICH9 LPC bridge at 00:1f.0 (8086:2918): it decides where the power
+//! management block is, and how the chipset's interrupt inputs are routed.
+
+use std::sync::{Arc, Mutex};
+
+use super::PciFunction;
+use super::config::{ConfigSpace, ConfigState, Header};
+use super::root::Address;
+use crate::acpi_pm::{AcpiPm, PM_BLOCK_LENGTH};
+use crate::bus::Bus;
+use crate::lifecycle::Device;
+use crate::state::{DeviceState, RestoreError};
+
+const KIND: &str = "pci-lpc-ich9";
+/// PMBASE (ICH9 datasheet, 13.1.13): bits 15:7, and a constant 1 for "I/O space".
+const PMBASE: usize = 0x40;
+const PMBASE_MASK: u32 = 0xff80;
+/// ACPI_CNTL (13.1.14): bit 7 turns the block on.
+const ACPI_CNTL: usize = 0x44;
+const ACPI_ENABLE: u8 = 1 << 7;
+/// PIRQA-D and PIRQE-H routing (13.1.16, 13.1.18). Nothing raises these inputs,
+/// but systems program them.
+const PIRQ_A: usize = 0x60;
+const PIRQ_E: usize = 0x68;
+const PIRQ_OFF: u8 = 0x80;
+const PIRQ_MASK: u8 = 0x8f;
+/// LPC_I/O_DEC and LPC_EN (13.1.19, 13.1.20): which legacy ranges are decoded; always all here.
+const LPC_DECODE: usize = 0x80;
+
+/// The LPC bridge.
+pub struct Lpc {
+    config: ConfigSpace,
+    port_bus: Arc<Bus>,
+    pm: Arc<Mutex<AcpiPm>>,
+    mapped: Option<u64>,
+}
+
+impl Lpc {
+    /// Where it belongs.
+    pub const ADDRESS: Address = Address::from_devfn(0x1f << 3);
+
+    /// An LPC bridge that puts `pm` on `port_bus` at `pm_base` at power-on (as firmware would
+    /// have set it; a multiple of 128, not 0), or leaves it off. `None` when the base cannot be.
+    pub fn new(port_bus: Arc<Bus>, pm: Arc<Mutex<AcpiPm>>, pm_base: Option<u16>) -> Option<Self> {
+        let mut config = ConfigSpace::new(&Header {
+            vendor: 0x8086,
+            device: 0x2918,
+            revision: 2,
+            class: 0x06_01_00,
+            subsystem_vendor: 0x1af4,
+            subsystem: 0x1100,
+            multifunction: true,
+        });
+        let base = u32::from(pm_base.unwrap_or(0));
+        if base & !PMBASE_MASK != 0 || pm_base == Some(0) {
+            return None;
+        }
+        let enable = if pm_base.is_some() { ACPI_ENABLE } else { 0 };
+        config.define(
+            PMBASE,
+            &(base | 1).to_le_bytes(),
+            &PMBASE_MASK.to_le_bytes(),
+        );
+        config.define(ACPI_CNTL, &[enable], &[ACPI_ENABLE | 0x07]);
+        config.define(PIRQ_A, &[PIRQ_OFF; 4], &[PIRQ_MASK; 4]);
+        config.define(PIRQ_E, &[PIRQ_OFF; 4], &[PIRQ_MASK; 4]);
+        config.define(LPC_DECODE, &[0; 4], &[0x77, 0x13, 0x0f, 0x3f]);
+        let mut lpc = Self {
+            config,
+            port_bus,
+            pm,
+            mapped: None,
+        };
+        lpc.sync();
+        Some(lpc)
+    }
+
+    fn sync(&mut self) {
+        let base = u64::from(self.config.u32(PMBASE) & PMBASE_MASK);
+        let enabled = self.config.u16(ACPI_CNTL) & u16::from(ACPI_ENABLE) != 0;
+        let wanted = (enabled && base != 0).then_some(base);
+        if wanted == self.mapped {
+            return;
+        }
+        if let Some(base) = self.mapped.take() {
+            self.port_bus.remove(base);
+        }
+        if let Some(base) = wanted {
+            let pm = Arc::clone(&self.pm);
+            match self.port_bus.insert(base, PM_BLOCK_LENGTH, pm) {
+                Ok(()) => self.mapped = Some(base),
+                Err(error) => tracing::debug!(%error, "power management block stays unmapped"),
+            }
+        }
+    }
+}
+
+impl PciFunction for Lpc {
+    fn config_read(&mut self, offset: usize, data: &mut [u8]) {
+        self.config.read(offset, data);
+    }
+
+    fn config_write(&mut self, offset: usize, data: &[u8]) {
+        self.config.write(offset, data);
+        self.sync();
+    }
+}
+
+impl Device for Lpc {
+    fn name(&self) -> &str {
+        "pci-lpc"
+    }
+
+    fn reset(&mut self) {
+        self.config.reset();
+        self.sync();
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::new(KIND, 1, &self.config.save())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let config: ConfigState = state.decode(KIND, 1)?;
+        let invalid = |problem| RestoreError::Invalid {
+            kind: KIND,
+            problem,
+        };
+        self.config.restore(&config).map_err(invalid)?;
+        self.sync();
+        Ok(())
+    }
+}

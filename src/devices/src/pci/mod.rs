@@ -1,0 +1,46 @@
+//! A conventional PCI bus as a Q35 chipset shows it: one bus, no bridges.
+//!
+//! Configuration space is reached by ports (mechanism #1, [`ConfigPorts`]) and by
+//! memory (ECAM, mapped by the [`HostBridge`]). There is no wired interrupt: every
+//! function interrupts by MSI-X and says so with an interrupt pin of 0.
+//!
+//! With firmware absent, [`PciRoot::assign_bars`] gives every memory BAR an address;
+//! a guest may move them at will, and [`Bars`] follows.
+
+mod bar;
+mod config;
+mod host_bridge;
+mod lpc;
+mod msix;
+mod ports;
+mod root;
+
+pub use bar::{BarError, BarKind, Bars};
+pub use config::{ConfigSpace, Header};
+pub use host_bridge::{EcamWindow, HostBridge};
+pub use lpc::Lpc;
+pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
+pub use ports::{CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts};
+pub use root::{Address, AssignError, PciRoot, Windows};
+
+use crate::lifecycle::Device;
+
+/// Bytes of configuration space a conventional function has.
+pub const CONFIG_BYTES: usize = 256;
+
+/// One function on the bus.
+pub trait PciFunction: Device {
+    /// Reads 1 to 4 bytes that lie within one aligned doubleword below [`CONFIG_BYTES`].
+    fn config_read(&mut self, offset: usize, data: &mut [u8]);
+
+    /// Writes 1 to 4 bytes that lie within one aligned doubleword below [`CONFIG_BYTES`].
+    fn config_write(&mut self, offset: usize, data: &[u8]);
+
+    /// The memory BARs that want an address, as (index, size in bytes, kind).
+    fn bar_requests(&self) -> Vec<(usize, u64, BarKind)> {
+        Vec::new()
+    }
+
+    /// Sets a BAR to `base`, as firmware would.
+    fn set_bar(&mut self, _index: usize, _base: u64) {}
+}
