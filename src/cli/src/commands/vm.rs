@@ -1,0 +1,531 @@
+//! `lodge vm`: virtual machines.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use lodge_api::operation::Operation;
+use lodge_api::vm::{OnCrash, Vm, VmAction, VmStopOptions};
+use lodge_api::{Name, Size};
+use lodge_client::{Client, ClientError};
+use serde_json::{Map, Value, json};
+
+use super::{age, all, console, path};
+use crate::context::{Context, ask};
+use crate::output;
+use crate::target::{RemoteName, Target};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a virtual machine
+    Create {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Image with the kernel
+        #[arg(long)]
+        kernel: Name,
+        #[command(flatten)]
+        settings: Settings,
+        /// Start it at once
+        #[arg(long)]
+        start: bool,
+        /// Start it and open its console
+        #[arg(long, conflicts_with = "start")]
+        console: bool,
+    },
+    /// List virtual machines
+    #[command(visible_alias = "ls")]
+    List {
+        /// REMOTE:
+        remote: Option<RemoteName>,
+        /// Only those for which this holds, e.g. 'state eq running'
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Show one in full
+    Show {
+        /// [REMOTE:]NAME
+        name: Target,
+    },
+    /// Change the configuration; it takes effect at the next start
+    Set {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// A new name
+        #[arg(long)]
+        rename: Option<Name>,
+        /// Image with the kernel
+        #[arg(long)]
+        kernel: Option<Name>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Start
+    Start {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+        #[command(flatten)]
+        background: Background,
+    },
+    /// Press the power button and wait for the guest to power off
+    Stop {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+        /// Seconds to wait
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        timeout: u32,
+        /// End it when the time is over
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        background: Background,
+    },
+    /// End at once, as if the power was cut
+    Kill {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+        #[command(flatten)]
+        background: Background,
+    },
+    /// Press the reset button
+    Reset {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+    },
+    /// Hold; the memory stays
+    Pause {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+    },
+    /// Continue after a pause
+    Resume {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+    },
+    /// Delete; its disks stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// [REMOTE:]NAME, one or several
+        #[arg(required = true)]
+        names: Vec<Target>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Open the serial console; Ctrl-] leaves it
+    Console {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Bytes of history to show first
+        #[arg(long, default_value_t = 65536)]
+        scrollback: u32,
+        /// Open the virtio console instead of the serial port
+        #[arg(long)]
+        virtio: bool,
+    },
+}
+
+/// Do not wait for the end of the operation.
+#[derive(Debug, Args)]
+pub(crate) struct Background {
+    /// Print the operation and return at once
+    #[arg(long)]
+    background: bool,
+}
+
+/// Configuration as options; what is not given stays (or has its default).
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Free text
+    #[arg(long)]
+    description: Option<String>,
+    /// Virtual CPUs
+    #[arg(long, visible_alias = "vcpus")]
+    cpus: Option<u8>,
+    /// Memory, like 512MiB
+    #[arg(long)]
+    memory: Option<Size>,
+    /// Image with the initial RAM disk
+    #[arg(long)]
+    initrd: Option<Name>,
+    /// Kernel command line
+    #[arg(long, allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// A disk, NAME or NAME:ro; repeat for more
+    #[arg(long = "disk", value_name = "NAME[:ro]")]
+    disks: Vec<String>,
+    /// A network interface, NETWORK or NETWORK,MAC; repeat for more
+    #[arg(long = "nic", value_name = "NETWORK[,MAC]")]
+    nics: Vec<String>,
+    /// Start it when the host starts
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    autostart: Option<bool>,
+    /// What to do when it crashes
+    #[arg(long, value_parser = ["stop", "restart"])]
+    on_crash: Option<String>,
+}
+
+impl Settings {
+    /// The fields given, as the API's JSON.
+    fn json(&self, kernel: Option<&Name>) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        set(
+            "description",
+            self.description.as_ref().map(|text| json!(text)),
+        );
+        set("vcpus", self.cpus.map(|count| json!(count)));
+        set("memory", self.memory.map(|size| json!(size)));
+        set("autostart", self.autostart.map(|on| json!(on)));
+        set("on_crash", self.on_crash.as_ref().map(|word| json!(word)));
+        set("disks", non_empty(&self.disks, disk));
+        set("nics", non_empty(&self.nics, nic));
+        let mut boot = Map::new();
+        if let Some(kernel) = kernel {
+            boot.insert("kernel".to_owned(), json!(kernel));
+        }
+        if let Some(initrd) = &self.initrd {
+            boot.insert("initrd".to_owned(), json!(initrd));
+        }
+        if let Some(cmdline) = &self.cmdline {
+            boot.insert("cmdline".to_owned(), json!(cmdline));
+        }
+        set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
+        fields
+    }
+}
+
+fn non_empty(items: &[String], convert: fn(&str) -> Value) -> Option<Value> {
+    (!items.is_empty()).then(|| items.iter().map(|item| convert(item)).collect())
+}
+
+fn disk(text: &str) -> Value {
+    match text.strip_suffix(":ro") {
+        Some(name) => json!({"disk": name, "read_only": true}),
+        None => json!({"disk": text}),
+    }
+}
+
+fn nic(text: &str) -> Value {
+    match text.split_once(',') {
+        Some((network, mac)) => json!({"network": network, "mac": mac}),
+        None => json!({"network": text}),
+    }
+}
+
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError> {
+    match verb {
+        Verb::Create {
+            name,
+            kernel,
+            settings,
+            start,
+            console,
+        } => {
+            create(
+                context,
+                &name,
+                &settings.json(Some(&kernel)),
+                start || console,
+            )
+            .await?;
+            if console {
+                console::open(context, &name, 0, false).await
+            } else {
+                Ok(())
+            }
+        }
+        Verb::List { remote, filter } => list(context, remote, filter.as_deref()).await,
+        Verb::Show { name } => show(context, &name).await,
+        Verb::Set {
+            name,
+            rename,
+            kernel,
+            settings,
+        } => {
+            let mut fields = settings.json(kernel.as_ref());
+            if let Some(rename) = rename {
+                fields.insert("name".to_owned(), json!(rename));
+            }
+            set(context, &name, &fields).await
+        }
+        Verb::Start { names, background } => {
+            act(
+                context,
+                &names,
+                VmAction::Start,
+                None,
+                background.background,
+            )
+            .await
+        }
+        Verb::Stop {
+            names,
+            timeout,
+            force,
+            background,
+        } => {
+            let options = VmStopOptions {
+                timeout_s: Some(timeout),
+                force,
+            };
+            act(
+                context,
+                &names,
+                VmAction::Stop,
+                Some(options),
+                background.background,
+            )
+            .await
+        }
+        Verb::Kill { names, background } => {
+            act(context, &names, VmAction::Kill, None, background.background).await
+        }
+        Verb::Reset { names } => act(context, &names, VmAction::Reset, None, false).await,
+        Verb::Pause { names } => act(context, &names, VmAction::Pause, None, false).await,
+        Verb::Resume { names } => act(context, &names, VmAction::Resume, None, false).await,
+        Verb::Delete { names, yes } => delete(context, &names, yes).await,
+        Verb::Console {
+            name,
+            scrollback,
+            virtio,
+        } => console::open(context, &name, scrollback, virtio).await,
+    }
+}
+
+async fn create(
+    context: &Context,
+    target: &Target,
+    settings: &Map<String, Value>,
+    start: bool,
+) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let mut body = settings.clone();
+    body.insert("name".to_owned(), json!(target.name));
+    let vm: Vm = client.send(Method::POST, "/v1/vms", &body, None).await?;
+    output::done(context.format, &format!("VM {} created", vm.spec.name));
+    if start {
+        request(
+            context,
+            &client,
+            vm.spec.name.as_str(),
+            VmAction::Start,
+            None,
+            false,
+        )
+        .await?;
+    } else if context.format != output::Format::Table {
+        output::structured(context.format, &vm)?;
+    }
+    Ok(())
+}
+
+async fn set(
+    context: &Context,
+    target: &Target,
+    fields: &Map<String, Value>,
+) -> Result<(), ClientError> {
+    if fields.is_empty() {
+        return Err(ClientError::Usage(
+            "nothing to change: give at least one option, see --help".to_owned(),
+        ));
+    }
+    let client = context.client(target.remote.as_deref())?;
+    let vm: Vm = client
+        .send(Method::PATCH, &path("vms", &target.name), fields, None)
+        .await?;
+    let later = if vm.status.restart_pending {
+        "; it takes effect at the next start"
+    } else {
+        ""
+    };
+    output::done(
+        context.format,
+        &format!("VM {} changed{later}", vm.spec.name),
+    );
+    Ok(())
+}
+
+async fn act(
+    context: &Context,
+    targets: &[Target],
+    action: VmAction,
+    options: Option<VmStopOptions>,
+    background: bool,
+) -> Result<(), ClientError> {
+    for target in targets {
+        let client = context.client(target.remote.as_deref())?;
+        request(
+            context,
+            &client,
+            &target.name,
+            action,
+            options.as_ref(),
+            background,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn request(
+    context: &Context,
+    client: &Client,
+    name: &str,
+    action: VmAction,
+    options: Option<&VmStopOptions>,
+    background: bool,
+) -> Result<(), ClientError> {
+    let url = format!("{}:{}", path("vms", name), action.as_str());
+    let operation: Operation = match options {
+        Some(options) => client.send(Method::POST, &url, options, None).await?,
+        None => {
+            let response = client.raw(Method::POST, &url, None, None).await?;
+            serde_json::from_slice(&response.body)
+                .map_err(|error| ClientError::Usage(error.to_string()))?
+        }
+    };
+    let past = match action {
+        VmAction::Start => "started",
+        VmAction::Stop => "stopped",
+        VmAction::Kill => "killed",
+        VmAction::Reset => "reset",
+        VmAction::Pause => "paused",
+        VmAction::Resume => "resumed",
+    };
+    context
+        .finish(client, operation, background, &format!("VM {name} {past}"))
+        .await
+}
+
+async fn delete(context: &Context, targets: &[Target], yes: bool) -> Result<(), ClientError> {
+    for target in targets {
+        let client = context.client(target.remote.as_deref())?;
+        let url = path("vms", &target.name);
+        let vm: Vm = client.get(&url).await?;
+        if !yes
+            && ask(&format!(
+                "Delete VM {}? Its disks stay. [y/N] ",
+                vm.spec.name
+            ))? != "y"
+        {
+            return Err(ClientError::Usage("nothing was deleted".to_owned()));
+        }
+        client.delete(&url).await?;
+        output::done(context.format, &format!("VM {} deleted", vm.spec.name));
+    }
+    Ok(())
+}
+
+async fn list(
+    context: &Context,
+    remote: Option<RemoteName>,
+    filter: Option<&str>,
+) -> Result<(), ClientError> {
+    let client = context.client(remote.as_ref().map(|name| name.0.as_str()))?;
+    let vms: Vec<Vm> = all(&client, "vms", filter).await?;
+    let head = [
+        "NAME", "STATE", "SINCE", "CPUS", "MEMORY", "DISKS", "NICS", "REASON",
+    ];
+    output::list(context.format, &vms, &head, |vm| {
+        vec![
+            vm.spec.name.to_string(),
+            vm.status.state.as_str().to_owned(),
+            age(vm.status.since),
+            vm.spec.vcpus.to_string(),
+            vm.spec.memory.to_string(),
+            vm.spec.disks.len().to_string(),
+            vm.spec.nics.len().to_string(),
+            vm.status.reason.clone().unwrap_or_default(),
+        ]
+    })
+}
+
+async fn show(context: &Context, target: &Target) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let vm: Vm = client.get(&path("vms", &target.name)).await?;
+    output::object(context.format, &vm, rows)
+}
+
+fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
+    let spec = &vm.spec;
+    let join = |items: Vec<String>| {
+        if items.is_empty() {
+            "-".to_owned()
+        } else {
+            items.join(", ")
+        }
+    };
+    let disks = spec.disks.iter().map(|disk| {
+        format!(
+            "{}{}",
+            disk.disk,
+            if disk.read_only { " (read-only)" } else { "" }
+        )
+    });
+    let nics = spec
+        .nics
+        .iter()
+        .map(|nic| format!("{} {}", nic.network, nic.mac.as_deref().unwrap_or_default()));
+    let mut rows = vec![
+        ("Name", spec.name.to_string()),
+        ("Id", vm.id.to_string()),
+        (
+            "State",
+            format!("{} for {}", vm.status.state.as_str(), age(vm.status.since)),
+        ),
+    ];
+    rows.extend(vm.status.reason.clone().map(|reason| ("Reason", reason)));
+    rows.extend(vm.status.pid.map(|pid| {
+        (
+            "Monitor",
+            format!("process {pid}, {} resets", vm.status.resets),
+        )
+    }));
+    rows.extend([
+        ("Description", spec.description.clone()),
+        ("CPUs", spec.vcpus.to_string()),
+        (
+            "CPU time",
+            format!("{:.1} s", vm.status.cpu_time_us as f64 / 1e6),
+        ),
+        (
+            "Memory",
+            format!("{}, {} held", spec.memory, vm.status.memory_used),
+        ),
+        ("Kernel", spec.boot.kernel.to_string()),
+        (
+            "Initrd",
+            spec.boot
+                .initrd
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), Name::to_string),
+        ),
+        ("Command line", spec.boot.cmdline.clone()),
+        ("Disks", join(disks.collect())),
+        ("NICs", join(nics.collect())),
+        (
+            "Autostart",
+            if spec.autostart { "yes" } else { "no" }.to_owned(),
+        ),
+        (
+            "On crash",
+            if spec.on_crash == OnCrash::Restart {
+                "restart"
+            } else {
+                "stop"
+            }
+            .to_owned(),
+        ),
+        ("Created", vm.created_at.to_string()),
+    ]);
+    rows
+}

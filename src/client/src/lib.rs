@@ -1,0 +1,24 @@
+//! A client of the Lodge API: what the command line and the text console share.
+//!
+//! It knows remotes (a host's address, its pinned certificate and a
+//! credential), speaks HTTPS to one of them, and turns every failure into a
+//! [`ClientError`] that says what to do.
+
+mod connect;
+mod error;
+mod fingerprint;
+mod operations;
+mod remotes;
+mod request;
+mod resolve;
+mod tls;
+mod url;
+mod websocket;
+
+pub use connect::{Exchange, Trace, fetch_fingerprint};
+pub use error::ClientError;
+pub use fingerprint::{Fingerprint, FingerprintError};
+pub use remotes::{Remote, RemoteError, Remotes};
+pub use request::{Client, Response, UploadBody};
+pub use url::{BaseUrl, encode_segment};
+pub use websocket::{Socket, SocketMessage};

@@ -1,0 +1,40 @@
+//! Names to addresses, without the C library: Lodge is one static binary, and
+//! a static C library cannot load the plug-ins its own resolver needs.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use hickory_resolver::TokioResolver;
+
+use crate::{BaseUrl, ClientError};
+
+/// Every address of a remote, in the order to try.
+pub(crate) async fn addresses(url: &BaseUrl) -> Result<Vec<SocketAddr>, ClientError> {
+    if let Ok(address) = url.host().parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, url.port())]);
+    }
+    if url.host().eq_ignore_ascii_case("localhost") {
+        return Ok(vec![SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            url.port(),
+        )]);
+    }
+    let failed = |problem: String| ClientError::Connect {
+        host: url.host().to_owned(),
+        problem,
+    };
+    let resolver = TokioResolver::builder_tokio()
+        .and_then(|builder| builder.build())
+        .map_err(|error| failed(format!("no name resolution: {error}")))?;
+    let found = resolver
+        .lookup_ip(url.host())
+        .await
+        .map_err(|error| failed(format!("no address for this name ({error})")))?;
+    let addresses: Vec<_> = found
+        .iter()
+        .map(|ip| SocketAddr::new(ip, url.port()))
+        .collect();
+    if addresses.is_empty() {
+        return Err(failed("the name has no address".to_owned()));
+    }
+    Ok(addresses)
+}
