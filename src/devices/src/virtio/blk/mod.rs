@@ -1,0 +1,206 @@
+//! Virtio block device (virtio 1.2, 5.2): a raw disk behind up to four queues.
+
+mod config;
+mod request;
+mod session;
+mod state;
+mod statistics;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+
+use lodge_block::engine::Engine;
+use lodge_block::raw::RawDisk;
+use virtio_bindings::virtio_blk as abi;
+use virtio_queue::{Queue, QueueT as _};
+
+pub use self::statistics::{Statistics, Totals};
+use self::worker::{Start, Worker};
+use super::queue_thread::{Prologue, QueueThread};
+use super::{ActivateError, Activation, DeviceEvents, VirtioDevice};
+use crate::state::{DeviceState, RestoreError};
+
+/// Most queues a disk has.
+pub const MAX_QUEUES: u16 = 4;
+
+/// Requests a driver may have under way on one queue, in descriptors.
+const QUEUE_SIZE: u16 = 256;
+
+/// Requests one queue has with the host at a time. More wait in the ring.
+const DEPTH: u16 = 128;
+
+/// Device ID (virtio 1.2, 5).
+const DEVICE_TYPE: u16 = 2;
+
+/// SCSI-like mass storage controller, as every virtio block device says.
+const PCI_CLASS: u32 = 0x01_00_00;
+
+/// How a disk shows itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Refuse writes even if the file allows them.
+    pub read_only: bool,
+    /// What the guest reads as the disk's serial number; the first 20 bytes count.
+    pub serial: String,
+    /// Queues offered, 1 to [`MAX_QUEUES`] (others are brought into the range);
+    /// more than the guest's vCPUs are of no use.
+    pub queues: u16,
+}
+
+/// A virtio block device.
+pub struct Block {
+    disk: Arc<RawDisk>,
+    options: Options,
+    queue_sizes: Vec<u16>,
+    threads: Vec<QueueThread<Worker>>,
+    /// Of queues the driver left disabled while active.
+    idle: Vec<Option<Queue>>,
+    active: bool,
+    events: Option<Arc<dyn DeviceEvents>>,
+    statistics: Arc<Statistics>,
+}
+
+impl Block {
+    /// A device on `disk`. Its threads start at once, each running `prologue` first.
+    ///
+    /// # Errors
+    /// When threads or io_urings cannot be made.
+    pub fn new(disk: RawDisk, options: Options, prologue: Prologue) -> io::Result<Self> {
+        let disk = Arc::new(disk);
+        let queues = options.queues.clamp(1, MAX_QUEUES);
+        let read_only = options.read_only || disk.read_only();
+        let statistics = Arc::<Statistics>::default();
+        let mut threads = Vec::new();
+        for queue in 0..queues {
+            let worker = Worker {
+                engine: Engine::new(Arc::clone(&disk), DEPTH)?,
+                serial: config::serial(&options.serial),
+                statistics: Arc::clone(&statistics),
+            };
+            let name = format!("disk-queue-{queue}");
+            threads.push(QueueThread::spawn(&name, Arc::clone(&prologue), worker)?);
+        }
+        Ok(Self {
+            disk,
+            options: Options {
+                read_only,
+                queues,
+                ..options
+            },
+            queue_sizes: vec![QUEUE_SIZE; usize::from(queues)],
+            threads,
+            idle: Vec::new(),
+            active: false,
+            events: None,
+            statistics,
+        })
+    }
+
+    /// Counters, updated while the device runs.
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(&self.statistics)
+    }
+
+    /// Looks at the disk's size again and tells the driver if it changed.
+    ///
+    /// # Errors
+    /// When the host does not tell; the old size stays.
+    pub fn refresh_size(&mut self) -> Result<u64, lodge_block::raw::RawError> {
+        let before = self.disk.size();
+        let size = self.disk.refresh_size()?;
+        if size != before
+            && let Some(events) = &self.events
+        {
+            events.config_changed();
+        }
+        Ok(size)
+    }
+}
+
+impl VirtioDevice for Block {
+    fn device_type(&self) -> u16 {
+        DEVICE_TYPE
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = 1 << abi::VIRTIO_BLK_F_SEG_MAX
+            | 1 << abi::VIRTIO_BLK_F_BLK_SIZE
+            | 1 << abi::VIRTIO_BLK_F_TOPOLOGY
+            | 1 << abi::VIRTIO_BLK_F_FLUSH;
+        if self.options.read_only {
+            features |= 1 << abi::VIRTIO_BLK_F_RO;
+        } else {
+            features |= 1 << abi::VIRTIO_BLK_F_WRITE_ZEROES;
+            if self.disk.discard() {
+                features |= 1 << abi::VIRTIO_BLK_F_DISCARD;
+            }
+        }
+        if self.options.queues > 1 {
+            features |= 1 << abi::VIRTIO_BLK_F_MQ;
+        }
+        features
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        config::read(
+            &config::bytes(&self.disk, &self.options, QUEUE_SIZE),
+            offset,
+            data,
+        );
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        if activation.queues.len() != self.threads.len() {
+            return Err(ActivateError::Setup("another number of queues"));
+        }
+        self.deactivate();
+        for (thread, queue) in self.threads.iter_mut().zip(activation.queues) {
+            if !queue.queue.ready() {
+                self.idle.push(Some(queue.queue));
+                continue;
+            }
+            self.idle.push(None);
+            thread.start(Start {
+                memory: activation.memory.clone(),
+                features: activation.features,
+                read_only: self.options.read_only,
+                queue,
+                events: Arc::clone(&activation.events),
+            });
+        }
+        self.events = Some(activation.events);
+        self.active = true;
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Vec<Queue> {
+        self.active = false;
+        self.events = None;
+        let idle = std::mem::take(&mut self.idle);
+        self.threads
+            .iter_mut()
+            .zip(idle)
+            .filter_map(|(thread, idle)| idle.or_else(|| thread.stop()))
+            .collect()
+    }
+
+    fn save(&self) -> DeviceState {
+        state::save(&self.disk, &self.options)
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        state::check(state, &self.disk, &self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! The thread behind one queue of a disk.
+
+use std::sync::Arc;
+
+use lodge_block::engine::Engine;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::config::SERIAL_BYTES;
+use super::session::{Session, Stopped};
+use super::statistics::Statistics;
+use crate::GuestMemory;
+use crate::virtio::queue_thread::Serve;
+use crate::virtio::wait::wait_for;
+use crate::virtio::{ActiveQueue, DeviceEvents};
+
+/// What stays between activations.
+pub(super) struct Worker {
+    pub engine: Engine,
+    pub serial: [u8; SERIAL_BYTES],
+    pub statistics: Arc<Statistics>,
+}
+
+/// One activation of a queue.
+pub(super) struct Start {
+    pub memory: GuestMemory,
+    pub features: u64,
+    pub read_only: bool,
+    pub queue: ActiveQueue,
+    pub events: Arc<dyn DeviceEvents>,
+}
+
+impl Serve for Worker {
+    type Start = Start;
+    type End = Queue;
+
+    fn serve(&mut self, start: Start, stop: &EventFd) -> Queue {
+        let events = Arc::clone(&start.events);
+        let mut session = Session::new(self, start);
+        match session.run(stop) {
+            Stopped::Asked => {}
+            Stopped::Broken(why) => {
+                events.needs_reset(&why);
+                // The ring is left alone, but a reset must still find somebody to answer it.
+                wait_for(stop);
+            }
+        }
+        session.into_queue()
+    }
+}

@@ -1,0 +1,50 @@
+//! Sleeping until one of a few descriptors is readable.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Sleeps until `event` is readable, and leaves it so.
+pub(super) fn wait_for(event: &EventFd) {
+    wait_for_any([event], true);
+}
+
+/// Tells which events are readable, sleeping until one is if `sleep`.
+pub(super) fn wait_for_any<const N: usize>(events: [&EventFd; N], sleep: bool) -> [bool; N] {
+    // `EventFd` has no `AsFd`.
+    wait_for_fds(events.map(borrow), sleep)
+}
+
+/// As [`wait_for_any`], for any descriptors. Errors and hang-ups count as readable.
+pub(super) fn wait_for_fds<const N: usize>(fds: [BorrowedFd<'_>; N], sleep: bool) -> [bool; N] {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let timeout = if sleep {
+        PollTimeout::NONE
+    } else {
+        PollTimeout::ZERO
+    };
+    loop {
+        match nix::poll::poll(&mut polled, timeout) {
+            // A completion of io_uring interrupts sleeping threads, too.
+            Err(Errno::EINTR) => {}
+            // Nothing else can go wrong with a handful of open descriptors.
+            _ => return polled.map(|fd| fd.any().unwrap_or(false)),
+        }
+    }
+}
+
+mod fd {
+    #![allow(unsafe_code)]
+
+    use super::{AsRawFd, BorrowedFd, EventFd};
+
+    /// The descriptor of an event.
+    pub(in super::super) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as the event is borrowed.
+        unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+    }
+}
+
+pub(super) use fd::borrow;
