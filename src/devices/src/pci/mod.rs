@@ -16,7 +16,7 @@ mod ports;
 mod root;
 
 pub use bar::{BarError, BarKind, Bars};
-pub use config::{ConfigSpace, Header};
+pub use config::{ConfigSpace, ConfigState, Header};
 pub use host_bridge::{EcamWindow, HostBridge};
 pub use lpc::Lpc;
 pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
