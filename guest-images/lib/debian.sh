@@ -11,7 +11,7 @@ DEBIAN_MASKED=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2sc
     fstrim.timer systemd-tmpfiles-clean.timer systemd-timesyncd.service systemd-pstore.service
     systemd-networkd-wait-online.service systemd-hwdb-update.service systemd-journal-flush.service
     systemd-journal-catalog-update.service systemd-update-utmp.service systemd-update-utmp-runlevel.service
-    systemd-binfmt.service systemd-firstboot.service sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount
+    systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-firstboot.service sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount
     dev-mqueue.mount sys-fs-fuse-connections.mount modprobe@.service systemd-modules-load.service
     getty@.service getty-static.service systemd-rfkill.service systemd-rfkill.socket)
 

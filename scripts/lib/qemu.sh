@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# What every script that starts a virtual bare-metal machine has to know about QEMU.
+
+# qemu_accel : kvm where this machine's KVM can nest (a Lodge in it needs its own KVM), else tcg.
+qemu_accel() {
+    local vendor
+    if [[ -w /dev/kvm ]]; then
+        for vendor in intel amd; do
+            # 1 on kernels where it is a number, Y where it is a switch.
+            [[ $(cat "/sys/module/kvm_$vendor/parameters/nested" 2>/dev/null) == [1Y] ]] && echo kvm && return 0
+        done
+    fi
+    echo tcg
+}
+
+# qemu_cpu ACCEL : the processor model, with the virtualization extensions that Lodge needs.
+# Without cx16: QEMU 7.2 (Debian 12) corrupts the flags register when cmpxchg16b faults, and Linux 6.12 uses that
+# instruction in its memory allocator: half of all boots crashed in kmem_cache_alloc. Kernels do without it when told.
+qemu_cpu() {
+    case $1 in
+        kvm) echo host ;;
+        *) echo max,+svm,-cx16 ;;
+    esac
+}
