@@ -41,6 +41,9 @@ pub trait ConsoleSink: Send + Sync {
 pub trait ConsoleSource: Send + Sync {
     /// Takes up to `data.len()` bytes that were typed; 0 when there are none.
     fn read(&self, data: &mut [u8]) -> usize;
+
+    /// How many there are to take.
+    fn waiting(&self) -> usize;
 }
 
 /// A viewer that cannot be taken.
@@ -182,5 +185,9 @@ impl ConsoleSource for Console {
             self.shared.wake();
         }
         count
+    }
+
+    fn waiting(&self) -> usize {
+        self.shared.input.lock().unwrap().len()
     }
 }

@@ -3,9 +3,12 @@
 pub mod blk;
 mod buffers;
 pub mod chain;
+pub mod console;
 mod device;
 pub mod pci;
 mod queue_thread;
+pub mod rng;
+mod served;
 #[cfg(test)]
 mod test_driver;
 mod wait;
