@@ -58,16 +58,6 @@ pub struct SessionInfo {
     pub privileges: Vec<Privilege>,
 }
 
-/// Body of `POST /v1/sessions/current:password`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PasswordChange {
-    /// The password so far, so that a session left open is not enough.
-    pub current_password: String,
-    /// The new one; at least [`MIN_PASSWORD`] characters.
-    pub password: String,
-}
-
 /// A person or program that may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct User {
