@@ -30,7 +30,9 @@ pub enum Privilege {
     NetworkRead,
     /// Create, change and delete networks.
     NetworkWrite,
-    /// Read and cancel operations.
+    /// Read operations.
+    OperationRead,
+    /// Cancel operations.
     OperationControl,
     /// Manage users and other users' tokens.
     UserManage,
@@ -40,7 +42,7 @@ pub enum Privilege {
 
 impl Privilege {
     /// All privileges.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SystemRead,
         Self::SystemPower,
         Self::VmRead,
@@ -51,6 +53,7 @@ impl Privilege {
         Self::StorageWrite,
         Self::NetworkRead,
         Self::NetworkWrite,
+        Self::OperationRead,
         Self::OperationControl,
         Self::UserManage,
         Self::SelfManage,
@@ -69,6 +72,7 @@ impl Privilege {
             Self::StorageWrite => "storage_write",
             Self::NetworkRead => "network_read",
             Self::NetworkWrite => "network_write",
+            Self::OperationRead => "operation_read",
             Self::OperationControl => "operation_control",
             Self::UserManage => "user_manage",
             Self::SelfManage => "self_manage",
@@ -99,7 +103,12 @@ impl Role {
             }
             Self::Viewer => matches!(
                 privilege,
-                P::SystemRead | P::VmRead | P::StorageRead | P::NetworkRead | P::SelfManage
+                P::SystemRead
+                    | P::VmRead
+                    | P::StorageRead
+                    | P::NetworkRead
+                    | P::OperationRead
+                    | P::SelfManage
             ),
         }
     }
