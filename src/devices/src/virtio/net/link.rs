@@ -1,0 +1,113 @@
+//! The tap: the host's end of the guest's cable.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag};
+
+/// Bytes in front of each packet (`struct virtio_net_hdr_v1`).
+pub(super) const HEADER_BYTES: usize = 12;
+
+const IFF_TAP: i16 = 0x2;
+const IFF_NO_PI: i16 = 0x1000;
+const IFF_VNET_HDR: i16 = 0x4000;
+
+mod ioctl {
+    // linux/if_tun.h
+    nix::ioctl_read_bad!(
+        tungetiff,
+        nix::request_code_read!(b'T', 210, size_of::<libc::c_uint>()),
+        libc::ifreq
+    );
+    nix::ioctl_write_int_bad!(
+        tunsetoffload,
+        nix::request_code_write!(b'T', 208, size_of::<libc::c_uint>())
+    );
+    nix::ioctl_write_ptr_bad!(
+        tunsetvnethdrsz,
+        nix::request_code_write!(b'T', 216, size_of::<libc::c_int>()),
+        libc::c_int
+    );
+}
+
+/// An attached tap that carries a header in front of each packet.
+#[derive(Debug)]
+pub(super) struct Tap {
+    fd: OwnedFd,
+}
+
+impl Tap {
+    /// Checks what `fd` is and makes it non-blocking.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let raw = fd.as_raw_fd();
+        // SAFETY: `ifreq` is plain data, for which zeroes are valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: TUNGETIFF fills the structure it is given.
+        unsafe { ioctl::tungetiff(raw, &raw mut request) }
+            .map_err(|errno| refused("the descriptor is not an attached tap", errno))?;
+        // SAFETY: TUNGETIFF fills the flags.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        let needed = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        if flags & needed != needed {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the tap has flags {flags:#x}; open it with TAP, NO_PI and VNET_HDR ({needed:#x})"
+                ),
+            ));
+        }
+        let size = HEADER_BYTES as libc::c_int;
+        // SAFETY: TUNSETVNETHDRSZ reads the integer.
+        unsafe { ioctl::tunsetvnethdrsz(raw, &raw const size) }
+            .map_err(|errno| refused("setting the tap's header size", errno))?;
+        let flags = nix::fcntl::fcntl(&fd, FcntlArg::F_GETFL)?;
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+        Ok(Self { fd })
+    }
+
+    /// Sets which offloads (`TUN_F_*`) packets for the guest may need.
+    pub fn set_offload(&self, flags: u32) -> io::Result<()> {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        unsafe { ioctl::tunsetoffload(self.fd.as_raw_fd(), flags.cast_signed()) }?;
+        Ok(())
+    }
+
+    /// Takes the next packet with its header; `None` when there is none.
+    pub fn receive(&self, packet: &mut [u8]) -> io::Result<Option<usize>> {
+        match nix::unistd::read(&self.fd, packet) {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends the header and packet in `buffers`.
+    ///
+    /// # Safety
+    /// The buffers must be valid for reads during the call.
+    pub unsafe fn send(&self, buffers: &[libc::iovec]) -> io::Result<()> {
+        // SAFETY: by this function's contract.
+        let result = unsafe {
+            libc::writev(
+                self.fd.as_raw_fd(),
+                buffers.as_ptr(),
+                buffers.len() as libc::c_int,
+            )
+        };
+        Errno::result(result)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn refused(what: &str, errno: Errno) -> io::Error {
+    io::Error::new(io::Error::from(errno).kind(), format!("{what}: {errno}"))
+}
