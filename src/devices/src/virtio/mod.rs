@@ -5,6 +5,7 @@ mod buffers;
 pub mod chain;
 pub mod console;
 mod device;
+pub mod net;
 pub mod pci;
 mod queue_thread;
 pub mod rng;

@@ -28,13 +28,8 @@ use super::queue_thread::{Prologue, QueueThread};
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
 
-/// Packets a driver may have under way in each direction, in descriptors.
+/// Packets a driver may have under way, in descriptors: towards the guest, and from it.
 const QUEUE_SIZES: [u16; 2] = [256, 256];
-
-/// Position of the queue with packets for the guest.
-const RECEIVE: usize = 0;
-/// Position of the queue with packets from the guest.
-const TRANSMIT: usize = 1;
 
 /// Device ID (virtio 1.2, 5).
 const DEVICE_TYPE: u16 = 1;
