@@ -125,6 +125,8 @@ pub mod pci;
 pub mod power;
 pub mod serial;
 pub mod state;
+#[cfg(test)]
+mod test_machine;
 pub mod virtio;
 
 /// The memory of a guest as devices see it.

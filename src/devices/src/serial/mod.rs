@@ -5,6 +5,8 @@
 //! guest that talks to itself in loopback can overrun the FIFO.
 
 mod registers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -7,6 +7,9 @@
 //! sent to a port are answered with "resend" and the time-out bit, as the controller does
 //! when no device clocks them in, so nobody waits.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,9 @@
 //! interrupt is raised: registers of alarm and periodic interrupt hold what is written, and
 //! the machine description should give the clock no interrupt, so that drivers poll.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};

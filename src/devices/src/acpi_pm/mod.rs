@@ -13,6 +13,9 @@
 //! There is no SMI: `SMI_CMD` is 0 and `SCI_EN` reads 1 always. The system control
 //! interrupt is level-triggered and active high; on a PC it is input 9.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,0 +1,188 @@
+//! Stand-ins for what a monitor provides, for tests.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::eventfd::{EfdFlags, EventFd as NixEventFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::console::{ConsoleSink, ConsoleSource};
+use crate::interrupt::{InterruptLine, MsiMessage, MsiVector, Platform};
+use crate::power::PowerControl;
+
+/// A wired interrupt that remembers every level driven.
+#[derive(Default)]
+pub struct TestLine {
+    pub levels: Mutex<Vec<bool>>,
+}
+
+impl TestLine {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn high(&self) -> bool {
+        self.levels.lock().unwrap().last().copied().unwrap_or(false)
+    }
+}
+
+impl InterruptLine for TestLine {
+    fn set_level(&self, high: bool) {
+        self.levels.lock().unwrap().push(high);
+    }
+}
+
+/// Counts what a guest asked of its machine.
+#[derive(Default)]
+pub struct TestPower {
+    pub resets: AtomicU32,
+    pub power_offs: AtomicU32,
+}
+
+impl TestPower {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn counts(&self) -> (u32, u32) {
+        let load = |counter: &AtomicU32| counter.load(Ordering::SeqCst);
+        (load(&self.resets), load(&self.power_offs))
+    }
+}
+
+impl PowerControl for TestPower {
+    fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn power_off(&self) {
+        self.power_offs.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The far end of a console: what was written, and what is typed.
+#[derive(Default)]
+pub struct TestConsole {
+    pub written: Mutex<Vec<u8>>,
+    pub typed: Mutex<Vec<u8>>,
+}
+
+impl ConsoleSink for TestConsole {
+    fn write(&self, data: &[u8]) {
+        self.written.lock().unwrap().extend_from_slice(data);
+    }
+}
+
+impl ConsoleSource for TestConsole {
+    fn read(&self, data: &mut [u8]) -> usize {
+        let mut typed = self.typed.lock().unwrap();
+        let count = data.len().min(typed.len());
+        data[..count].copy_from_slice(&typed[..count]);
+        typed.drain(..count);
+        count
+    }
+
+    fn waiting(&self) -> usize {
+        self.typed.lock().unwrap().len()
+    }
+}
+
+/// A message-signalled interrupt that remembers.
+pub struct TestVector {
+    pub state: Mutex<VectorState>,
+    irqfd: NixEventFd,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VectorState {
+    pub message: MsiMessage,
+    pub masked: bool,
+    /// Messages sent.
+    pub sent: u32,
+    /// Messages asked for while masked, which a real one drops.
+    pub dropped: u32,
+}
+
+impl MsiVector for TestVector {
+    fn trigger(&self) {
+        let mut state = self.state.lock().unwrap();
+        if state.masked {
+            state.dropped += 1;
+        } else {
+            state.sent += 1;
+        }
+    }
+
+    fn irqfd(&self) -> BorrowedFd<'_> {
+        self.irqfd.as_fd()
+    }
+
+    fn configure(&self, message: MsiMessage, masked: bool) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.message = message;
+        state.masked = masked;
+        // An address a real hypervisor has no route for.
+        if !masked && message.address == 0xbad0_0000 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(())
+    }
+}
+
+/// Interrupts and doorbells.
+#[derive(Default)]
+pub struct TestPlatform {
+    pub vectors: Mutex<Vec<Arc<TestVector>>>,
+    pub doorbells: Mutex<BTreeMap<u64, RawFd>>,
+    /// Doorbells are refused.
+    pub refuse_doorbells: bool,
+}
+
+impl TestPlatform {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn vector(&self, number: usize) -> VectorState {
+        *self.vectors.lock().unwrap()[number].state.lock().unwrap()
+    }
+
+    pub fn doorbell_addresses(&self) -> Vec<u64> {
+        self.doorbells.lock().unwrap().keys().copied().collect()
+    }
+}
+
+impl Platform for TestPlatform {
+    fn msi_vector(&self) -> io::Result<Arc<dyn MsiVector>> {
+        let vector = Arc::new(TestVector {
+            state: Mutex::new(VectorState {
+                masked: true,
+                ..VectorState::default()
+            }),
+            irqfd: NixEventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK)?,
+        });
+        self.vectors.lock().unwrap().push(Arc::clone(&vector));
+        Ok(vector)
+    }
+
+    fn add_doorbell(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        let mut doorbells = self.doorbells.lock().unwrap();
+        if self.refuse_doorbells || doorbells.contains_key(&address) {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        doorbells.insert(address, event.as_raw_fd());
+        Ok(())
+    }
+
+    fn remove_doorbell(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        let mut doorbells = self.doorbells.lock().unwrap();
+        if doorbells.get(&address) != Some(&event.as_raw_fd()) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        doorbells.remove(&address);
+        Ok(())
+    }
+}
