@@ -6,11 +6,21 @@
 //!
 //! Every link is known by its permanent MAC address; kernel names are shown to people and used for nothing.
 
+mod addressing;
 pub mod config;
+pub mod dhcp4;
+mod dns;
 mod error;
+mod ethtool;
 mod handle;
+mod kernel;
+mod lease_file;
+mod publish;
+mod reconcile;
 pub mod state;
+mod sysctl;
 mod tap;
+mod uplink;
 mod worker;
 
 pub use config::{
