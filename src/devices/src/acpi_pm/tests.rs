@@ -135,7 +135,7 @@ fn time_stands_still_while_paused() {
     let stopped = rig.timer();
     assert_eq!(rig.timer(), stopped);
     let saved = rig.pm.save();
-    let mut other = super::tests::rig();
+    let mut other = tests::rig();
     other.pm.pause();
     other.pm.restore(&saved).unwrap();
     assert!(other.sci.high());

@@ -118,7 +118,7 @@ fn saves_and_restores() {
     rig.put(0x60, 0x01);
     rig.put(0x64, 0x65);
     let saved = rig.i8042.save();
-    let mut other = super::tests::rig();
+    let mut other = tests::rig();
     other.i8042.restore(&saved).unwrap();
     other.put(0x60, 0x77);
     assert_eq!(other.ask(0x25), 0x77);
@@ -142,6 +142,6 @@ proptest! {
             prop_assert_eq!(rig.line.high(), rig.i8042.irq_level());
         }
         let saved = rig.i8042.save();
-        super::tests::rig().i8042.restore(&saved).unwrap();
+        tests::rig().i8042.restore(&saved).unwrap();
     }
 }

@@ -14,6 +14,8 @@ mod lpc;
 mod msix;
 mod ports;
 mod root;
+#[cfg(test)]
+mod tests;
 
 pub use bar::{BarError, BarKind, Bars};
 pub use config::{ConfigSpace, ConfigState, Header};

@@ -227,7 +227,7 @@ fn saves_and_restores() {
     rig.put(3, 0x1b);
     rig.typed(b"abc");
     let saved = rig.serial.save();
-    let mut other = super::tests::rig();
+    let mut other = tests::rig();
     other.serial.restore(&saved).unwrap();
     assert!(other.line.high(), "a pending interrupt is raised again");
     assert_eq!(other.serial.save(), saved);
@@ -262,7 +262,7 @@ proptest! {
             prop_assert_eq!(rig.line.high(), rig.serial.irq_level());
         }
         let saved = rig.serial.save();
-        let mut other = super::tests::rig();
+        let mut other = tests::rig();
         other.serial.restore(&saved).unwrap();
         prop_assert_eq!(other.serial.save(), saved);
     }
