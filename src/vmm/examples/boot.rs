@@ -1,0 +1,289 @@
+//! Boots one guest without a manager: its serial console on the terminal, its end
+//! the exit status. For tests and measurements.
+//!
+//! ```text
+//! boot --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] [--cpus N]
+//!      [--disk FILE]... [--no-jail] [--user UID]
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lodge_vmm_proto::{
+    Boot, Channel, ConsolePort, DiskConfig, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
+    PROTOCOL_VERSION, Request, RequestBody, ServerMessage, spawn,
+};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen,
+    socket,
+};
+
+/// Scroll-back asked for: whatever the guest has printed before we were attached.
+const EVERYTHING: u32 = u32::MAX;
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("vmm") {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+        return lodge_vmm::main_from_birth_socket();
+    }
+    match run() {
+        Ok(record) => {
+            eprintln!(
+                "boot: {:?} after {} ms {}",
+                record.reason, record.uptime_ms, record.message
+            );
+            match record.reason {
+                ExitReason::GuestPoweroff => ExitCode::SUCCESS,
+                _ => ExitCode::from(3),
+            }
+        }
+        Err(error) => {
+            eprintln!("boot: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    kernel: String,
+    initrd: Option<String>,
+    cmdline: String,
+    memory: u64,
+    cpus: u8,
+    disks: Vec<String>,
+    jail: bool,
+    user: Option<u32>,
+    /// End after this many resets instead of letting the guest boot again.
+    resets: Option<u64>,
+}
+
+fn parse() -> Result<Options> {
+    let mut options = Options {
+        kernel: String::new(),
+        initrd: None,
+        cmdline: "console=ttyS0 panic=-1".to_owned(),
+        memory: 256 << 20,
+        cpus: 1,
+        disks: Vec::new(),
+        jail: true,
+        user: None,
+        resets: Some(0),
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .with_context(|| format!("{argument} takes a value"))
+        };
+        match argument.as_str() {
+            "--kernel" => options.kernel = value()?,
+            "--initrd" => options.initrd = Some(value()?),
+            "--cmdline" => options.cmdline = value()?,
+            "--memory" => options.memory = size(&value()?)?,
+            "--cpus" => options.cpus = value()?.parse()?,
+            "--disk" => options.disks.push(value()?),
+            "--user" => options.user = Some(value()?.parse()?),
+            "--resets" => options.resets = value()?.parse().ok(),
+            "--no-jail" => options.jail = false,
+            other => bail!("unknown option {other}"),
+        }
+    }
+    ensure!(!options.kernel.is_empty(), "--kernel is required");
+    Ok(options)
+}
+
+fn size(text: &str) -> Result<u64> {
+    let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let shift = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => bail!("{text}: sizes end in K, M or G"),
+    };
+    Ok(digits.parse::<u64>()? << shift)
+}
+
+fn run() -> Result<ExitRecord> {
+    let options = parse()?;
+    let (listener, address) = control_socket()?;
+    let mut record = nameless_file()?;
+    let mut fds = Descriptors::default();
+    let launch = launch(&options, &mut fds, listener, record.try_clone()?)?;
+
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("vmm").stdin(Stdio::null());
+    let borrowed: Vec<_> = fds.0.iter().map(AsFd::as_fd).collect();
+    spawn(command, &launch, &borrowed, START_LIMIT)?;
+    drop(fds);
+
+    let channel = join(&address)?;
+    let (console, theirs) = UnixStream::pair()?;
+    ask(
+        &channel,
+        RequestBody::AttachConsole {
+            port: ConsolePort::Com1,
+            scrollback: EVERYTHING,
+        },
+        Some(theirs.into()),
+    )?;
+    ask(&channel, RequestBody::Subscribe, None)?;
+    let output = std::thread::spawn({
+        let console = console.try_clone()?;
+        move || copy(console, std::io::stdout())
+    });
+    std::thread::spawn(move || copy(std::io::stdin(), console));
+    watch(&channel, options.resets)?;
+    let _ = output.join();
+    let mut text = String::new();
+    record.read_to_string(&mut text)?;
+    ensure!(!text.is_empty(), "the monitor crashed");
+    Ok(serde_json::from_str(&text)?)
+}
+
+fn launch(
+    options: &Options,
+    fds: &mut Descriptors,
+    listener: OwnedFd,
+    record: File,
+) -> Result<Launch> {
+    let open = |path: &str| File::open(path).with_context(|| path.to_owned());
+    let mut disks = Vec::new();
+    for path in &options.disks {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        disks.push(DiskConfig {
+            file: fds.add(file.with_context(|| path.clone())?),
+            read_only: false,
+            serial: format!("boot{}", disks.len()),
+        });
+    }
+    let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let initrd = match &options.initrd {
+        Some(path) => Some(fds.add(open(path)?)),
+        None => None,
+    };
+    Ok(Launch {
+        version: PROTOCOL_VERSION,
+        guest: GuestConfig {
+            id: uuid::Uuid::from_u128(u128::from(std::process::id())),
+            name: "boot".to_owned(),
+            vcpus: options.cpus,
+            memory: options.memory,
+            boot: Boot::Direct {
+                kernel: fds.add(open(&options.kernel)?),
+                initrd,
+                cmdline: options.cmdline.clone(),
+            },
+            disks,
+            nics: Vec::new(),
+        },
+        kvm: fds.add(kvm.context("/dev/kvm")?),
+        control: fds.add(listener),
+        exit_record: fds.add(record),
+        uid_gid: options.user.map(|user| (user, user)),
+        jail: options.jail,
+    })
+}
+
+#[derive(Default)]
+struct Descriptors(Vec<OwnedFd>);
+
+impl Descriptors {
+    fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
+        self.0.push(fd.into());
+        FdIndex(self.0.len() as u16 - 1)
+    }
+}
+
+fn seqpacket() -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        flags,
+        None,
+    )?)
+}
+
+/// A listening socket at an address the kernel chooses.
+fn control_socket() -> Result<(OwnedFd, UnixAddr)> {
+    use std::os::fd::AsRawFd;
+    let listener = seqpacket()?;
+    bind(listener.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    listen(&listener, Backlog::new(1)?)?;
+    let address = getsockname::<UnixAddr>(listener.as_raw_fd())?;
+    Ok((listener, address))
+}
+
+fn join(address: &UnixAddr) -> Result<Channel> {
+    use std::os::fd::AsRawFd;
+    let socket = seqpacket()?;
+    connect(socket.as_raw_fd(), address).context("control socket")?;
+    Ok(Channel::new(socket))
+}
+
+fn nameless_file() -> Result<File> {
+    let path = format!("/tmp/boot-{}", std::process::id());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| path.clone())?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn ask(channel: &Channel, body: RequestBody, fd: Option<OwnedFd>) -> Result<()> {
+    let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+    channel.send(&Request { id: 1, body }, &fds)?;
+    match channel.receive::<ServerMessage>()?.0 {
+        ServerMessage::Reply(reply) => match reply.answer {
+            lodge_vmm_proto::Answer::Error { message, .. } => bail!("{message}"),
+            _ => Ok(()),
+        },
+        ServerMessage::Notice(_) => Ok(()),
+    }
+}
+
+/// Waits for the end of the guest, and makes it after so many resets.
+fn watch(channel: &Channel, resets: Option<u64>) -> Result<()> {
+    let mut seen = 0;
+    while let Ok((message, _)) = channel.receive::<ServerMessage>() {
+        let ServerMessage::Notice(notice) = message else {
+            continue;
+        };
+        if notice.event == lodge_vmm_proto::GuestEvent::Reset {
+            seen += 1;
+            if resets.is_some_and(|limit| seen > limit) {
+                let kill = RequestBody::Kill;
+                channel.send(&Request { id: 2, body: kill }, &[])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if to
+            .write_all(&buffer[..count])
+            .and_then(|()| to.flush())
+            .is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! DSDT: the PCI host bridge with its windows, and what sits on the LPC bus.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name,
+    Package, Path, ResourceTemplate, Scope,
+};
+use acpi_tables::sdt::Sdt;
+use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
+
+use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
+use crate::layout::{
+    ECAM_BASE, ECAM_LENGTH, PCI_IO_BASE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE,
+};
+
+const HEADER: u32 = 36;
+const REVISION: u8 = 2;
+
+/// The table.
+pub fn build(machine: &Machine) -> Vec<u8> {
+    let mut dsdt = Sdt::new(
+        *b"DSDT",
+        HEADER,
+        REVISION,
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+    );
+    dsdt.append_slice(&soft_off());
+    dsdt.append_slice(&system_bus(machine));
+    dsdt.update_checksum();
+    dsdt.as_slice().to_vec()
+}
+
+/// `_S5`: what to write to PM1 control to switch the machine off.
+fn soft_off() -> Vec<u8> {
+    let package = Package::new(vec![&SLP_TYP_S5, &SLP_TYP_S5, &0_u8, &0_u8]);
+    serialize(&Name::new("_S5_".into(), &package))
+}
+
+fn system_bus(machine: &Machine) -> Vec<u8> {
+    let host_bridge = Raw(host_bridge(machine));
+    let board = Raw(board_resources());
+    let serial = Raw(serial_port());
+    let clock = Raw(clock());
+    serialize(&Scope::new(
+        "_SB_".into(),
+        vec![&host_bridge, &board, &serial, &clock],
+    ))
+}
+
+fn host_bridge(machine: &Machine) -> Vec<u8> {
+    let not_cacheable = AddressSpaceCacheable::NotCacheable;
+    let buses = AddressSpace::new_bus_number(0_u16, 0xff);
+    let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
+    let low_ports = AddressSpace::new_io(0_u16, 0xcf7, None);
+    let high_ports = AddressSpace::new_io(PCI_IO_BASE, 0xffff, None);
+    let low_memory = AddressSpace::new_memory(
+        not_cacheable,
+        true,
+        PCI_WINDOW_BASE as u32,
+        (PCI_WINDOW_END - 1) as u32,
+        None,
+    );
+    let high = &machine.high_window;
+    let high_memory = AddressSpace::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        high.start,
+        high.end.saturating_sub(1),
+        None,
+    );
+    let mut windows: Vec<&dyn Aml> =
+        vec![&buses, &config_ports, &low_ports, &high_ports, &low_memory];
+    if !high.is_empty() {
+        windows.push(&high_memory);
+    }
+    serialize(&Device::new(
+        "PCI0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_UID".into(), &0_u8),
+            &Name::new("_SEG".into(), &0_u8),
+            &Name::new("_BBN".into(), &0_u8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(windows)),
+        ],
+    ))
+}
+
+/// Addresses of the board itself, which nothing else may be given.
+fn board_resources() -> Vec<u8> {
+    let ecam = Memory32Fixed::new(true, ECAM_BASE as u32, ECAM_LENGTH as u32);
+    let pm = IO::new(PM_BASE, PM_BASE, 1, PM_BLOCK_LENGTH as u8);
+    serialize(&Device::new(
+        Path::new("MBRD"),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
+            &Name::new("_UID".into(), &0_u8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ecam, &pm])),
+        ],
+    ))
+}
+
+fn serial_port() -> Vec<u8> {
+    let ports = IO::new(0x3f8, 0x3f8, 1, 8);
+    let irq = Interrupt::new(true, true, false, false, 4);
+    serialize(&Device::new(
+        "COM1".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &0_u8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &irq])),
+        ],
+    ))
+}
+
+/// Without an interrupt: systems read the time from it, but set no alarms.
+fn clock() -> Vec<u8> {
+    let ports = IO::new(0x70, 0x70, 1, 2);
+    serialize(&Device::new(
+        "RTC0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports])),
+        ],
+    ))
+}
+
+/// AML that is ready.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}

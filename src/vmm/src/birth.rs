@@ -1,0 +1,218 @@
+//! A monitor's life from the birth socket to its last words.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use lodge_block::raw::RawDisk;
+use lodge_vmm_proto::{
+    BIRTH_FD, Boot, Channel, ConfigError, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
+    LaunchError, LaunchReply, PROTOCOL_VERSION,
+};
+use nix::unistd::{Uid, getuid};
+
+use crate::boot::DirectBoot;
+use crate::control::Server;
+use crate::jail;
+use crate::machine::{Disk, Failure, Machine, Parts};
+use crate::run_control::RunControl;
+use crate::{exit, kvm, vcpu};
+
+/// Oldest protocol still understood.
+const OLDEST_VERSION: u32 = PROTOCOL_VERSION - 1;
+
+/// Runs a monitor whose manager holds the other end of [`BIRTH_FD`]. Returns when
+/// its guest has ended, and at once in the process that only gives birth.
+pub fn main_from_birth_socket() -> ExitCode {
+    let channel = match birth_socket() {
+        Ok(channel) => channel,
+        Err(error) => {
+            eprintln!(
+                "lodge vmm is started by `lodge serve`, which passes it a socket as descriptor {BIRTH_FD}: {error}"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    let (launch, fds) = match channel.receive::<Launch>() {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::error!("birth socket: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match bear(&channel, &launch, fds) {
+        Ok(code) => code,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            exit::write(&ExitRecord {
+                reason: ExitReason::LaunchFailed,
+                message: failure.message.clone(),
+                uptime_ms: 0,
+            });
+            let reply = LaunchReply::Failed {
+                error: failure.kind,
+                message: failure.message,
+            };
+            if let Err(error) = channel.send(&reply, &[]) {
+                tracing::error!("birth socket: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bear(channel: &Channel, launch: &Launch, fds: Vec<OwnedFd>) -> Result<ExitCode, Failure> {
+    if !(OLDEST_VERSION..=PROTOCOL_VERSION).contains(&launch.version) {
+        return Err(Failure::new(
+            LaunchError::Internal,
+            format!(
+                "the manager speaks version {} of the monitor's protocol, this monitor {PROTOCOL_VERSION}",
+                launch.version
+            ),
+        ));
+    }
+    launch.validate(fds.len()).map_err(refuse)?;
+    let owner = getuid();
+    let mut keep: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.push(channel.as_raw_fd());
+    match jail::enter(launch, &keep)? {
+        jail::Side::Outside => Ok(ExitCode::SUCCESS),
+        jail::Side::Inside => live(channel, launch, Descriptors::new(fds), owner),
+    }
+}
+
+/// Everything from here on happens in the jail.
+fn live(
+    channel: &Channel,
+    launch: &Launch,
+    mut descriptors: Descriptors,
+    owner: Uid,
+) -> Result<ExitCode, Failure> {
+    exit::prepare(descriptors.take(launch.exit_record)?.into());
+    vcpu::install_kick_signal()?;
+    let listener = descriptors.take(launch.control)?;
+    let server = Server::new(listener, owner.as_raw())
+        .map_err(Failure::doing(LaunchError::Internal, "control socket"))?;
+    let filters = jail::Filters::compile(launch.jail)?;
+    let machine = Machine::build(parts(launch, descriptors, &filters)?)?;
+    filters.lock_main_thread()?;
+    let mut control = RunControl::start(machine);
+    let greeting = channel.send(&LaunchReply::Launched, &[]);
+    if let Err(error) = greeting {
+        // Nobody waits for this guest: its manager has given up on it.
+        let record = control.abandon(&format!("the manager went away: {error}"));
+        exit::write(&record);
+        return Ok(ExitCode::FAILURE);
+    }
+    let record = server.serve(&mut control);
+    exit::write(&record);
+    tracing::info!(reason = ?record.reason, message = record.message, "guest ended");
+    Ok(match record.reason {
+        ExitReason::GuestPoweroff | ExitReason::Killed => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn parts(
+    launch: &Launch,
+    mut descriptors: Descriptors,
+    filters: &jail::Filters,
+) -> Result<Parts, Failure> {
+    let guest = &launch.guest;
+    let kvm_file: File = descriptors.take(launch.kvm)?.into();
+    let Boot::Direct {
+        kernel,
+        initrd,
+        cmdline,
+    } = &guest.boot;
+    let boot = DirectBoot {
+        kernel: descriptors.take(*kernel)?.into(),
+        initrd: match initrd {
+            Some(initrd) => Some(descriptors.take(*initrd)?.into()),
+            None => None,
+        },
+        cmdline: cmdline.clone(),
+    };
+    Ok(Parts {
+        kvm: kvm::open(kvm_file, guest.vcpus)?,
+        id: guest.id,
+        vcpus: guest.vcpus,
+        memory: guest.memory,
+        boot,
+        disks: disks(guest, &mut descriptors)?,
+        prologues: filters.prologues(),
+    })
+}
+
+fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>, Failure> {
+    let mut disks = Vec::with_capacity(guest.disks.len());
+    for (slot, config) in guest.disks.iter().enumerate() {
+        let disk = RawDisk::open(descriptors.take(config.file)?)
+            .map_err(Failure::doing(LaunchError::Disk, format!("disks.{slot}")))?;
+        disk.claim()
+            .map_err(Failure::doing(LaunchError::Disk, format!("disks.{slot}")))?;
+        disks.push(Disk {
+            disk,
+            read_only: config.read_only,
+            serial: config.serial.clone(),
+        });
+    }
+    Ok(disks)
+}
+
+/// Points at the launch message's field that is out of its range.
+fn refuse(error: ConfigError) -> Failure {
+    let kind = match error.field.split('.').next() {
+        Some("memory") => LaunchError::Memory,
+        Some("disks") => LaunchError::Disk,
+        Some("nics") => LaunchError::Nic,
+        _ if error.field == "boot.cmdline" => LaunchError::Cmdline,
+        _ => LaunchError::Internal,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// The descriptors of the launch message. Each has one owner.
+struct Descriptors {
+    fds: Vec<Option<OwnedFd>>,
+}
+
+impl Descriptors {
+    fn new(fds: Vec<OwnedFd>) -> Self {
+        Self {
+            fds: fds.into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Takes a descriptor out of the list.
+    fn take(&mut self, index: FdIndex) -> Result<OwnedFd, Failure> {
+        let missing = || {
+            Failure::new(
+                LaunchError::Internal,
+                format!("descriptor {} is named more than once", index.0),
+            )
+        };
+        self.fds
+            .get_mut(usize::from(index.0))
+            .and_then(Option::take)
+            .ok_or_else(missing)
+    }
+}
+
+#[allow(unsafe_code)]
+fn birth_socket() -> io::Result<Channel> {
+    use nix::sys::socket::{SockType, getsockopt, sockopt};
+    // SAFETY: by the contract with the manager the descriptor is ours. If
+    // it is not open, the check below says so and nothing closes it.
+    let socket = unsafe { OwnedFd::from_raw_fd(BIRTH_FD) };
+    match getsockopt(&socket, sockopt::SockType) {
+        Ok(SockType::SeqPacket) => Ok(Channel::new(socket)),
+        Ok(other) => Err(io::Error::other(format!("it is a {other:?} socket"))),
+        Err(errno) => {
+            // Not a socket: not ours to close.
+            std::mem::forget(socket);
+            Err(errno.into())
+        }
+    }
+}

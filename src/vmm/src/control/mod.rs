@@ -1,0 +1,6 @@
+//! The control conversation: managers connect, ask, and are told.
+
+mod connection;
+mod server;
+
+pub use server::Server;

@@ -1,0 +1,69 @@
+//! Nobody in particular, with no rights.
+
+use std::io;
+
+use caps::CapSet;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+/// Descriptors a monitor may have at a time: what it was given, and for each
+/// queue a few of its own.
+const MAX_DESCRIPTORS: u64 = 4096;
+
+/// Shows the guest's name in lists of processes and threads (15 bytes of it).
+pub fn set_process_name(guest: &str) {
+    let name: String = format!("vmm:{guest}").replace('\0', "");
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // Cosmetic: a process without a name is none the worse.
+        let _ = prctl::set_name(&name);
+    }
+}
+
+/// Becomes another user and group, for good, in no other group.
+///
+/// # Errors
+/// When the caller may not.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // Only root can have the bounding set cut down, and only before.
+    caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// Gives up every capability and the chance to get one.
+///
+/// # Errors
+/// From the kernel.
+pub fn drop_all() -> io::Result<()> {
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
+        caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Effective,
+        CapSet::Inheritable,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    prctl::set_no_new_privs()?;
+    // Not even the same user's other processes may look inside.
+    prctl::set_dumpable(false)?;
+    Ok(())
+}
+
+/// No core dumps, a bounded number of descriptors.
+///
+/// # Errors
+/// From `setrlimit(2)`.
+pub fn limit_resources() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = MAX_DESCRIPTORS.min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+    Ok(())
+}

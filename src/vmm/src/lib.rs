@@ -1,0 +1,23 @@
+//! The virtual machine monitor: one process, one guest.
+//!
+//! [`birth`] receives everything the guest is made of over a socket and enters the
+//! [`jail`]; [`machine`] builds the guest; [`run_control`] and [`control`] hold
+//! and move it until its end; [`exit`] says why it ended.
+
+mod acpi;
+pub mod birth;
+mod boot;
+mod control;
+mod exit;
+mod interrupt;
+mod jail;
+mod kvm;
+mod layout;
+mod machine;
+mod memory;
+mod power;
+mod run_control;
+mod smbios;
+mod vcpu;
+
+pub use birth::main_from_birth_socket;

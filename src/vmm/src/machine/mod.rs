@@ -1,0 +1,311 @@
+//! One guest's machine: built, started, held, reset, taken apart.
+
+mod failure;
+mod hardware;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvm_ioctls::{Kvm, VmFd};
+use lodge_block::raw::RawDisk;
+use lodge_devices::GuestMemory;
+use lodge_devices::console::Console;
+use lodge_devices::event_loop::{EventLoop, LoopHandle};
+use lodge_devices::virtio::blk;
+use lodge_vmm_proto::LaunchError;
+use uuid::Uuid;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use crate::boot::{self, DirectBoot, Entry};
+use crate::interrupt::Interrupts;
+use crate::kvm::{self, ChipsetState};
+use crate::layout::{ACPI_BASE, SMBIOS_BASE};
+use crate::power::Power;
+use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
+use crate::{acpi, memory, smbios};
+pub use failure::Failure;
+pub use hardware::Prologue;
+use hardware::{Hardware, Surroundings};
+
+/// How long vCPUs may take to come to the gate. A device that finishes a request to
+/// slow storage can hold one up.
+const PARK_LIMIT: Duration = Duration::from_secs(30);
+
+/// The window for 64-bit PCI BARs is this long, and aligned so.
+const HIGH_WINDOW: u64 = 32 << 30;
+
+/// A disk to attach.
+pub struct Disk {
+    /// The opened and claimed image.
+    pub disk: RawDisk,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Serial number the guest reads.
+    pub serial: String,
+}
+
+/// What a machine is built from.
+pub struct Parts {
+    /// Checked by [`kvm::open`].
+    pub kvm: Kvm,
+    /// SMBIOS system UUID.
+    pub id: Uuid,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Kernel and its companions.
+    pub boot: DirectBoot,
+    /// Disks in slot order.
+    pub disks: Vec<Disk>,
+    /// Run first on each kind of thread.
+    pub prologues: Prologues,
+}
+
+/// What the machine's threads do before anything else: lock themselves in.
+#[derive(Clone)]
+pub struct Prologues {
+    /// vCPU threads.
+    pub vcpu: Prologue,
+    /// The thread of slow devices.
+    pub event_loop: Prologue,
+    /// Threads of device queues.
+    pub queue: Prologue,
+}
+
+/// A machine. Built with its vCPUs held at the entry point.
+pub struct Machine {
+    vm: Arc<VmFd>,
+    memory: GuestMemory,
+    chipset: ChipsetState,
+    vcpus: Vec<Arc<Mutex<Vcpu>>>,
+    threads: Vec<JoinHandle<()>>,
+    gate: Arc<Gate>,
+    power: Arc<Power>,
+    hardware: Hardware,
+    events: LoopHandle,
+    event_thread: Option<JoinHandle<std::io::Result<()>>>,
+    boot: DirectBoot,
+    acpi: Vec<u8>,
+    smbios: Vec<u8>,
+}
+
+impl Machine {
+    /// Builds a machine and loads its kernel. Nothing runs yet but the machine's own threads.
+    ///
+    /// # Errors
+    /// [`Failure`] with what is wrong.
+    pub fn build(parts: Parts) -> Result<Self, Failure> {
+        let memory = memory::reserve(parts.memory)?;
+        let template = CpuidTemplate::new(&parts.kvm, parts.vcpus)?;
+        let high_window = high_window(&memory, template.physical_address_bits());
+        let acpi = acpi::build(&acpi::Machine {
+            vcpus: parts.vcpus,
+            high_window: high_window.clone(),
+        });
+        let (Some(acpi), Some(smbios)) = (acpi, smbios::build(parts.id)) else {
+            return Err(Failure::new(LaunchError::Internal, "tables do not fit"));
+        };
+        // The kernel first: it is what most likely is wrong.
+        let entry = load(&memory, &parts.boot, &acpi, &smbios)?;
+
+        let vm = Arc::new(create_vm(&parts.kvm, &memory)?);
+        let interrupts = Interrupts::new(Arc::clone(&vm))?;
+        let vcpus = Vcpu::create_all(&parts.kvm, &vm, parts.vcpus, &template)?;
+        let chipset = ChipsetState::save(&vm)?;
+        let gate = Arc::new(Gate::new());
+        let power = Arc::new(Power::new(Arc::clone(&gate))?);
+        let event_loop = EventLoop::new()?;
+        let events = event_loop.handle();
+        let mut hardware = Hardware::new(Surroundings {
+            memory: memory.clone(),
+            interrupts,
+            power: Arc::clone(&power),
+            events: events.clone(),
+            queue_prologue: Arc::clone(&parts.prologues.queue),
+            high_window,
+        })?;
+        for disk in parts.disks {
+            let options = blk::Options {
+                read_only: disk.read_only,
+                serial: disk.serial,
+                queues: u16::from(parts.vcpus),
+            };
+            hardware.add_disk(disk.disk, options)?;
+        }
+        hardware.assign_addresses()?;
+        let prologue = parts.prologues.event_loop;
+        let event_thread = event_loop.spawn("devices", move || prologue())?;
+        let mut machine = Self {
+            vm,
+            memory,
+            chipset,
+            vcpus: vcpus
+                .into_iter()
+                .map(|vcpu| Arc::new(Mutex::new(vcpu)))
+                .collect(),
+            threads: Vec::new(),
+            gate,
+            power,
+            hardware,
+            events,
+            event_thread: Some(event_thread),
+            boot: parts.boot,
+            acpi,
+            smbios,
+        };
+        machine.reset_vcpus(entry)?;
+        machine.start_threads(&parts.prologues.vcpu)?;
+        Ok(machine)
+    }
+
+    /// Lets the vCPUs run.
+    pub fn run(&self) {
+        self.gate.open();
+    }
+
+    /// Holds all vCPUs.
+    ///
+    /// # Errors
+    /// When they do not come; the machine is then beyond help.
+    pub fn hold(&self) -> Result<(), vcpu::Stuck> {
+        self.gate.close();
+        self.gate.wait_parked(self.vcpus.len(), PARK_LIMIT)
+    }
+
+    /// Brings the devices to rest. vCPUs are held.
+    pub fn pause_devices(&mut self) {
+        self.hardware.devices.pause();
+    }
+
+    /// Starts the devices again. vCPUs are held.
+    pub fn resume_devices(&mut self) {
+        self.hardware.devices.resume();
+    }
+
+    /// Puts everything back to power-on, with fresh memory and the kernel loaded
+    /// again. vCPUs are held, and stay so. Consoles and disks keep what they have.
+    ///
+    /// # Errors
+    /// When the host takes back what it gave before; the machine is then beyond help.
+    pub fn reset(&mut self) -> Result<(), Failure> {
+        self.hardware.devices.reset();
+        memory::forget(&self.memory)?;
+        let entry = load(&self.memory, &self.boot, &self.acpi, &self.smbios)?;
+        self.chipset.restore(&self.vm)?;
+        self.reset_vcpus(entry)?;
+        self.hardware.assign_addresses()
+    }
+
+    /// Presses and releases the power button.
+    pub fn press_power_button(&self) {
+        self.hardware.pm.lock().unwrap().press_power_button();
+    }
+
+    /// Where wishes of the guest arrive.
+    pub fn power(&self) -> &Arc<Power> {
+        &self.power
+    }
+
+    /// The serial console.
+    pub fn com1(&self) -> &Arc<Console> {
+        &self.hardware.com1
+    }
+
+    /// CPU time of all vCPUs.
+    pub fn cpu_time(&self) -> Duration {
+        self.gate.cpu_time()
+    }
+
+    /// Bytes read from and written to all disks.
+    pub fn disk_bytes(&self) -> (u64, u64) {
+        let totals = self
+            .hardware
+            .disk_statistics
+            .iter()
+            .map(|disk| disk.totals());
+        totals.fold((0, 0), |(read, written), totals| {
+            (read + totals.read_bytes, written + totals.write_bytes)
+        })
+    }
+
+    /// Ends all vCPUs and brings the devices to rest, so that what the guest has
+    /// written is with the host.
+    ///
+    /// # Errors
+    /// When the vCPUs do not end. Devices are left alone then.
+    pub fn dismantle(&mut self) -> Result<(), vcpu::Stuck> {
+        self.gate.dismiss(PARK_LIMIT)?;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a vCPU thread panicked");
+            }
+        }
+        self.hardware.devices.pause();
+        self.events.stop();
+        if let Some(thread) = self.event_thread.take() {
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    fn reset_vcpus(&self, entry: Entry) -> Result<(), Failure> {
+        for vcpu in &self.vcpus {
+            vcpu.lock().unwrap().reset(entry)?;
+        }
+        Ok(())
+    }
+
+    fn start_threads(&mut self, prologue: &Prologue) -> Result<(), Failure> {
+        for vcpu in &self.vcpus {
+            let power = Arc::clone(&self.power);
+            let prologue = Arc::clone(prologue);
+            self.threads.push(vcpu::spawn(
+                vcpu,
+                &self.gate,
+                &self.hardware.buses,
+                move || prologue(),
+                Arc::new(move |reason, message| power.end(reason, message)),
+            )?);
+        }
+        self.gate
+            .wait_parked(self.vcpus.len(), PARK_LIMIT)
+            .map_err(Failure::doing(LaunchError::Internal, "vCPU threads"))
+    }
+}
+
+#[allow(unsafe_code)]
+fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd, Failure> {
+    let vm = kvm::create_machine(kvm)?;
+    // SAFETY: devices and `Machine` keep `memory` for the life of the process:
+    // a monitor ends with its guest.
+    unsafe { kvm::set_memory(&vm, memory) }?;
+    Ok(vm)
+}
+
+fn load(
+    memory: &GuestMemory,
+    boot: &DirectBoot,
+    acpi: &[u8],
+    smbios: &[u8],
+) -> Result<Entry, Failure> {
+    let entry = boot::load(memory, boot, ACPI_BASE)?;
+    for (table, address) in [(acpi, ACPI_BASE), (smbios, SMBIOS_BASE)] {
+        memory
+            .write_slice(table, GuestAddress(address))
+            .map_err(Failure::doing(LaunchError::Internal, "tables"))?;
+    }
+    Ok(entry)
+}
+
+/// Above all memory, if the guest can address it at all.
+fn high_window(memory: &GuestMemory, address_bits: u32) -> Range<u64> {
+    let start = memory.last_addr().0.next_multiple_of(HIGH_WINDOW);
+    let limit = 1_u64.checked_shl(address_bits.min(52)).unwrap_or(u64::MAX);
+    match start.checked_add(HIGH_WINDOW) {
+        Some(end) if end <= limit => start..end,
+        _ => 0..0,
+    }
+}

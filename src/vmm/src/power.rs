@@ -1,0 +1,81 @@
+//! Wishes about the machine as a whole, from vCPU threads to run control.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+use lodge_devices::power::PowerControl;
+use lodge_vmm_proto::ExitReason;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::vcpu::Gate;
+
+/// What shall happen to the machine. When several things were wished for, the first in
+/// this order of severity counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The guest is at its end.
+    End(ExitReason, String),
+    /// The guest wants a reset.
+    Reset,
+}
+
+/// Takes wishes and stops all vCPUs at the gate, so that the guest does not go
+/// on until the wish is granted.
+pub struct Power {
+    gate: Arc<Gate>,
+    wish: Mutex<Option<Wish>>,
+    event: EventFd,
+}
+
+impl Power {
+    /// No wish, for the vCPUs of `gate`.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new(gate: Arc<Gate>) -> io::Result<Self> {
+        Ok(Self {
+            gate,
+            wish: Mutex::new(None),
+            event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+        })
+    }
+
+    /// Ends the guest. The first reason given is kept.
+    pub fn end(&self, reason: ExitReason, message: String) {
+        self.wish(Wish::End(reason, message));
+    }
+
+    /// Takes the wish, if there is one.
+    pub fn take(&self) -> Option<Wish> {
+        let _ = self.event.read();
+        self.wish.lock().unwrap().take()
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut present = self.wish.lock().unwrap();
+        if !matches!(*present, Some(Wish::End(..))) {
+            *present = Some(wish);
+        }
+        drop(present);
+        self.gate.close();
+        let _ = self.event.write(1);
+    }
+}
+
+impl PowerControl for Power {
+    fn reset(&self) {
+        self.wish(Wish::Reset);
+    }
+
+    fn power_off(&self) {
+        self.end(ExitReason::GuestPoweroff, String::new());
+    }
+}
+
+impl AsRawFd for Power {
+    /// Readable while there is a wish.
+    fn as_raw_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+}

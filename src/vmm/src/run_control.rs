@@ -1,0 +1,217 @@
+//! Running, paused, stopping: what a guest may be told to do when.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use lodge_devices::console::{AttachError, Console};
+use lodge_vmm_proto::{
+    Answer, ConsolePort, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
+    PROTOCOL_VERSION, RequestBody, RunState,
+};
+
+use crate::machine::Machine;
+use crate::power::Wish;
+
+/// The machine and its run state.
+pub struct RunControl {
+    machine: Machine,
+    state: RunState,
+    started: Instant,
+    resets: u64,
+    events: Vec<GuestEvent>,
+}
+
+/// What came of a request.
+pub struct Handled {
+    /// For the one who asked.
+    pub answer: Answer,
+    /// The asker wants events from now on.
+    pub subscribe: bool,
+    /// The guest is at its end.
+    pub end: Option<ExitRecord>,
+}
+
+impl RunControl {
+    /// Lets the machine run.
+    pub fn start(machine: Machine) -> Self {
+        machine.run();
+        Self {
+            machine,
+            state: RunState::Running,
+            started: Instant::now(),
+            resets: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Readable while [`RunControl::grant_wish`] has something to do.
+    #[allow(unsafe_code)]
+    pub fn wishes(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to the machine, which `self` owns.
+        unsafe { BorrowedFd::borrow_raw(self.machine.power().as_raw_fd()) }
+    }
+
+    /// Does what the guest wished for, if anything. A record means that the
+    /// guest has ended.
+    pub fn grant_wish(&mut self) -> Option<ExitRecord> {
+        match self.machine.power().take()? {
+            Wish::End(reason, message) => Some(self.end(reason, message)),
+            Wish::Reset => self.reset().err().map(|message| self.fail(message)),
+        }
+    }
+
+    /// Events since the last call, oldest first.
+    pub fn take_events(&mut self) -> Vec<GuestEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Serves a request; `fds` came with it.
+    pub fn handle(&mut self, request: RequestBody, fds: Vec<OwnedFd>) -> Handled {
+        let outcome = match request {
+            RequestBody::Status => return Handled::answer(Answer::Status(self.status())),
+            RequestBody::Subscribe => {
+                return Handled {
+                    subscribe: true,
+                    ..Handled::answer(Answer::Done)
+                };
+            }
+            RequestBody::AttachConsole { port, scrollback } => {
+                return Handled::answer(self.attach(port, scrollback, fds));
+            }
+            RequestBody::Kill => {
+                let record = self.end(ExitReason::Killed, String::new());
+                return Handled {
+                    end: Some(record),
+                    ..Handled::answer(Answer::Done)
+                };
+            }
+            RequestBody::PowerButton => {
+                self.machine.press_power_button();
+                Ok(())
+            }
+            RequestBody::Pause => self.pause(),
+            RequestBody::Resume => {
+                self.resume();
+                Ok(())
+            }
+            RequestBody::Reset => self.reset(),
+        };
+        match outcome {
+            Ok(()) => Handled::answer(Answer::Done),
+            Err(message) => Handled {
+                end: Some(self.fail(message.clone())),
+                ..Handled::answer(error(ErrorCode::Internal, message))
+            },
+        }
+    }
+
+    /// Ends a guest that nobody wants any more.
+    pub fn abandon(&mut self, message: &str) -> ExitRecord {
+        self.end(ExitReason::LaunchFailed, message.to_owned())
+    }
+
+    /// An error means that the machine is beyond help.
+    fn pause(&mut self) -> Result<(), String> {
+        if self.state == RunState::Running {
+            self.machine.hold().map_err(|stuck| stuck.to_string())?;
+            self.machine.pause_devices();
+            self.enter(RunState::Paused);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        if self.state == RunState::Paused {
+            self.machine.resume_devices();
+            self.machine.run();
+            self.enter(RunState::Running);
+        }
+    }
+
+    /// An error means that the machine is beyond help.
+    fn reset(&mut self) -> Result<(), String> {
+        self.machine.hold().map_err(|stuck| stuck.to_string())?;
+        self.machine
+            .reset()
+            .map_err(|failure| failure.to_string())?;
+        self.resets += 1;
+        self.events.push(GuestEvent::Reset);
+        if self.state == RunState::Running {
+            self.machine.run();
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, port: ConsolePort, scrollback: u32, fds: Vec<OwnedFd>) -> Answer {
+        let Ok([socket]) = <[OwnedFd; 1]>::try_from(fds) else {
+            let message = "attach_console takes exactly one descriptor".to_owned();
+            return error(ErrorCode::BadRequest, message);
+        };
+        match self.console(port).attach(socket, scrollback as usize) {
+            Ok(()) => Answer::Done,
+            Err(busy @ AttachError::Busy) => error(ErrorCode::Busy, busy.to_string()),
+            Err(bad @ AttachError::Socket(_)) => error(ErrorCode::BadRequest, bad.to_string()),
+        }
+    }
+
+    fn console(&self, port: ConsolePort) -> &Console {
+        match port {
+            ConsolePort::Com1 | ConsolePort::Virtio => self.machine.com1(),
+        }
+    }
+
+    fn status(&self) -> GuestStatus {
+        let (disk_read_bytes, disk_written_bytes) = self.machine.disk_bytes();
+        GuestStatus {
+            version: PROTOCOL_VERSION,
+            state: self.state,
+            uptime_ms: self.uptime_ms(),
+            resets: self.resets,
+            vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
+            disk_read_bytes,
+            disk_written_bytes,
+        }
+    }
+
+    fn fail(&mut self, message: String) -> ExitRecord {
+        tracing::error!("{message}");
+        self.end(ExitReason::MonitorError, message)
+    }
+
+    fn end(&mut self, reason: ExitReason, message: String) -> ExitRecord {
+        self.enter(RunState::Stopping);
+        let uptime_ms = self.uptime_ms();
+        if let Err(stuck) = self.machine.dismantle() {
+            // The record says why the guest ended; this is only how.
+            tracing::error!("{stuck}");
+        }
+        ExitRecord {
+            reason,
+            message,
+            uptime_ms,
+        }
+    }
+
+    fn enter(&mut self, state: RunState) {
+        self.state = state;
+        self.events.push(GuestEvent::State { state });
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Handled {
+    fn answer(answer: Answer) -> Self {
+        Self {
+            answer,
+            subscribe: false,
+            end: None,
+        }
+    }
+}
+
+fn error(code: ErrorCode, message: String) -> Answer {
+    Answer::Error { code, message }
+}

@@ -1,0 +1,262 @@
+//! What a vCPU says about itself.
+//!
+//! The host's own features as far as KVM can give them to a guest, with a
+//! topology of one socket, one core per vCPU and one thread per core.
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Cap, Kvm};
+
+use crate::kvm::KvmError;
+
+const LEAF_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
+const LEAF_1_ECX_HYPERVISOR: u32 = 1 << 31;
+const LEAF_1_ECX_MONITOR: u32 = 1 << 3;
+const LEAF_1_EDX_HTT: u32 = 1 << 28;
+const AMD_1_ECX_CMP_LEGACY: u32 = 1 << 1;
+const AMD_1_ECX_PERFCTR_CORE: u32 = 1 << 23;
+const AMD_1_ECX_PERFCTR_NB: u32 = 1 << 24;
+
+const LEVEL_THREAD: u32 = 1;
+const LEVEL_CORE: u32 = 2;
+
+const HYPERVISOR_BASE: u32 = 0x4000_0000;
+/// Frequencies, as first defined by VMware and read by many systems.
+const HYPERVISOR_TIMING: u32 = 0x4000_0010;
+/// KVM's APIC timer counts nanoseconds.
+const APIC_BUS_KHZ: u32 = 1_000_000;
+
+/// The leaves of a machine's vCPUs, before each gets its own APIC ID.
+pub struct CpuidTemplate {
+    entries: Vec<kvm_cpuid_entry2>,
+    vcpus: u32,
+}
+
+impl CpuidTemplate {
+    /// What this host can give to each of `vcpus` vCPUs.
+    ///
+    /// # Errors
+    /// When KVM does not tell.
+    pub fn new(kvm: &Kvm, vcpus: u8) -> Result<Self, KvmError> {
+        let supported = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))?;
+        let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
+        Ok(Self::from_supported(supported.as_slice(), vcpus, deadline))
+    }
+
+    fn from_supported(supported: &[kvm_cpuid_entry2], vcpus: u8, deadline: bool) -> Self {
+        let topology_leaf = |function| matches!(function, 0xb | 0x1f);
+        let mut template = Self {
+            entries: supported
+                .iter()
+                .filter(|entry| !topology_leaf(entry.function))
+                .copied()
+                .collect(),
+            vcpus: u32::from(vcpus),
+        };
+        template.adjust_features(deadline);
+        template.set_topology();
+        template
+    }
+
+    /// Bits of a guest-physical address.
+    pub fn physical_address_bits(&self) -> u32 {
+        self.entries
+            .iter()
+            .find(|entry| entry.function == 0x8000_0008)
+            .map_or(36, |entry| entry.eax & 0xff)
+    }
+
+    /// The leaves of vCPU `id`.
+    ///
+    /// # Errors
+    /// When there are more than KVM takes, which no known host has.
+    pub fn for_vcpu(&self, id: u8, tsc_khz: Option<u32>) -> Result<CpuId, KvmError> {
+        let apic_id = u32::from(id);
+        let mut entries = self.entries.clone();
+        for entry in &mut entries {
+            match entry.function {
+                0x1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | (apic_id << 24),
+                0xb | 0x1f => entry.edx = apic_id,
+                0x8000_001e => {
+                    entry.eax = apic_id;
+                    // One thread per core.
+                    entry.ebx = apic_id & 0xff;
+                    entry.ecx = 0;
+                }
+                HYPERVISOR_BASE if tsc_khz.is_some() => {
+                    entry.eax = entry.eax.max(HYPERVISOR_TIMING);
+                }
+                _ => {}
+            }
+        }
+        if let Some(eax) = tsc_khz {
+            entries.push(kvm_cpuid_entry2 {
+                function: HYPERVISOR_TIMING,
+                eax,
+                ebx: APIC_BUS_KHZ,
+                ..Default::default()
+            });
+        }
+        CpuId::from_entries(&entries).map_err(|_| KvmError::Call {
+            call: "CPUID",
+            source: std::io::Error::other("too many leaves"),
+        })
+    }
+
+    fn adjust_features(&mut self, deadline: bool) {
+        let many = self.vcpus > 1;
+        let count = self.vcpus;
+        for entry in &mut self.entries {
+            match entry.function {
+                0x1 => {
+                    entry.ecx |= LEAF_1_ECX_HYPERVISOR;
+                    // MONITOR would leave the guest waiting on the host's core.
+                    entry.ecx &= !LEAF_1_ECX_MONITOR;
+                    if deadline {
+                        entry.ecx |= LEAF_1_ECX_TSC_DEADLINE;
+                    }
+                    set(&mut entry.edx, LEAF_1_EDX_HTT, many);
+                    entry.ebx = (entry.ebx & 0xff00_ffff) | (count << 16);
+                }
+                // Performance counters are off.
+                0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+                0x8000_0001 => {
+                    if !many {
+                        entry.ecx &= !AMD_1_ECX_CMP_LEGACY;
+                    }
+                    entry.ecx &= !(AMD_1_ECX_PERFCTR_CORE | AMD_1_ECX_PERFCTR_NB);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn set_topology(&mut self) {
+        let count = self.vcpus;
+        let shift = core_shift(count);
+        for entry in &mut self.entries {
+            match entry.function {
+                // Deterministic cache parameters: levels 1 and 2 are a core's
+                // own, the last level belongs to all.
+                0x4 if entry.eax & 0x1f != 0 => {
+                    let level = (entry.eax >> 5) & 0x7;
+                    let sharing = if level >= 3 { (1 << shift) - 1 } else { 0 };
+                    let cores = (1 << shift) - 1;
+                    entry.eax = (entry.eax & 0x3fff) | (sharing << 14) | (cores << 26);
+                }
+                0x8000_001d if entry.eax & 0x1f != 0 => {
+                    let level = (entry.eax >> 5) & 0x7;
+                    let sharing = if level >= 3 { count - 1 } else { 0 };
+                    entry.eax = (entry.eax & 0x3fff) | (sharing << 14);
+                }
+                0x8000_0008 => {
+                    entry.ecx = (entry.ecx & !0xf0ff) | (shift << 12) | (count - 1);
+                }
+                _ => {}
+            }
+        }
+        let max_leaf = self.max_leaf();
+        for function in [0xb, 0x1f].into_iter().filter(|&leaf| leaf <= max_leaf) {
+            self.entries.extend(topology(function, count, shift));
+        }
+    }
+
+    fn max_leaf(&self) -> u32 {
+        self.entries
+            .iter()
+            .find(|entry| entry.function == 0)
+            .map_or(0, |entry| entry.eax)
+    }
+}
+
+/// Extended topology enumeration: threads of a core, cores of the socket, the end.
+fn topology(function: u32, count: u32, shift: u32) -> [kvm_cpuid_entry2; 3] {
+    let level = |index, kind, eax, ebx| kvm_cpuid_entry2 {
+        function,
+        index,
+        flags: kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        eax,
+        ebx,
+        ecx: index | (kind << 8),
+        ..Default::default()
+    };
+    [
+        level(0, LEVEL_THREAD, 0, 1),
+        level(1, LEVEL_CORE, shift, count),
+        level(2, 0, 0, 0),
+    ]
+}
+
+/// Bits of the APIC ID that number the cores.
+fn core_shift(count: u32) -> u32 {
+    count.next_power_of_two().trailing_zeros()
+}
+
+fn set(register: &mut u32, bit: u32, on: bool) {
+    if on {
+        *register |= bit;
+    } else {
+        *register &= !bit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Vec<kvm_cpuid_entry2> {
+        let leaf = |function, index, eax| kvm_cpuid_entry2 {
+            function,
+            index,
+            eax,
+            ..Default::default()
+        };
+        vec![
+            leaf(0, 0, 0x1f),
+            leaf(1, 0, 0),
+            leaf(4, 0, 0x21),
+            leaf(4, 3, 0x63),
+            leaf(0xb, 0, 99),
+            leaf(HYPERVISOR_BASE, 0, 0x4000_0001),
+            leaf(0x8000_0008, 0, 0x3030),
+            leaf(0x8000_001e, 0, 0),
+        ]
+    }
+
+    fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
+        let found: Vec<_> = cpuid
+            .as_slice()
+            .iter()
+            .filter(|entry| entry.function == function && entry.index == index)
+            .collect();
+        assert_eq!(found.len(), 1, "leaf {function:#x}.{index}");
+        *found[0]
+    }
+
+    #[test]
+    fn topology_leaves_agree_for_every_count() {
+        for count in 1..=64_u8 {
+            let template = CpuidTemplate::from_supported(&host(), count, true);
+            for id in [0, count / 2, count - 1] {
+                let cpuid = template.for_vcpu(id, Some(2_000_000)).unwrap();
+                let n = u32::from(count);
+                let apic_id = u32::from(id);
+                let shift = find(&cpuid, 0xb, 1).eax;
+                assert!(n <= 1 << shift && (shift == 0 || n > 1 << (shift - 1)));
+                assert_eq!(find(&cpuid, 0xb, 1).ebx, n);
+                assert_eq!(find(&cpuid, 0x1f, 0).edx, apic_id);
+                assert_eq!(find(&cpuid, 1, 0).ebx >> 24, apic_id);
+                assert_eq!((find(&cpuid, 1, 0).ebx >> 16) & 0xff, n);
+                assert_eq!(find(&cpuid, 1, 0).edx & LEAF_1_EDX_HTT != 0, n > 1);
+                assert_eq!(find(&cpuid, 4, 0).eax >> 26, (1 << shift) - 1);
+                assert_eq!((find(&cpuid, 4, 0).eax >> 14) & 0xfff, 0);
+                assert_eq!((find(&cpuid, 4, 3).eax >> 14) & 0xfff, (1 << shift) - 1);
+                assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx & 0xff, n - 1);
+                assert_eq!(find(&cpuid, 0x8000_001e, 0).eax, apic_id);
+                assert_eq!(find(&cpuid, HYPERVISOR_TIMING, 0).eax, 2_000_000);
+                assert_eq!(find(&cpuid, HYPERVISOR_BASE, 0).eax, HYPERVISOR_TIMING);
+            }
+        }
+    }
+}

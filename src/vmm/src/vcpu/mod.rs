@@ -1,0 +1,133 @@
+//! Virtual processors: one thread each.
+
+mod cpuid;
+mod gate;
+mod regs;
+mod run;
+mod state;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use lodge_vmm_proto::ExitReason;
+
+use crate::boot::Entry;
+use crate::kvm::KvmError;
+pub use cpuid::CpuidTemplate;
+pub use gate::{Gate, Stuck, install_kick_signal};
+pub use run::Buses;
+use run::Step;
+use state::PowerOn;
+
+/// Enough for the deepest device model; only what is touched is used.
+const STACK: usize = 256 << 10;
+
+/// One vCPU and its state at power-on.
+pub struct Vcpu {
+    id: u8,
+    fd: VcpuFd,
+    power_on: PowerOn,
+}
+
+/// Called on a vCPU's thread when it cannot go on.
+pub type OnStop = dyn Fn(ExitReason, String) + Send + Sync;
+
+impl Vcpu {
+    /// Creates all vCPUs of a machine, at power-on.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn create_all(
+        kvm: &Kvm,
+        vm: &VmFd,
+        count: u8,
+        template: &CpuidTemplate,
+    ) -> Result<Vec<Self>, KvmError> {
+        let mut msr_indices = state::msr_indices(kvm)?;
+        let mut vcpus = Vec::with_capacity(usize::from(count));
+        for id in 0..count {
+            let vcpu = Self::create(vm, id, template, &msr_indices)?;
+            if id == 0 {
+                // What the first one has, and no more, the others have too.
+                msr_indices = vcpu.power_on.msr_indices();
+            }
+            vcpus.push(vcpu);
+        }
+        Ok(vcpus)
+    }
+
+    fn create(
+        vm: &VmFd,
+        id: u8,
+        template: &CpuidTemplate,
+        msr_indices: &[u32],
+    ) -> Result<Self, KvmError> {
+        let fd = vm
+            .create_vcpu(u64::from(id))
+            .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+        let tsc_khz = fd.get_tsc_khz().ok().filter(|&khz| khz > 0);
+        fd.set_cpuid2(&template.for_vcpu(id, tsc_khz)?)
+            .map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        let power_on = PowerOn::record(&fd, msr_indices)?;
+        Ok(Self { id, fd, power_on })
+    }
+
+    /// Puts it to power-on; the first vCPU will start at `entry`. It must not be running.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn reset(&self, entry: Entry) -> Result<(), KvmError> {
+        let entry = (self.id == 0).then_some(entry);
+        self.power_on.apply(&self.fd, entry)
+    }
+
+    fn fd_mut(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+}
+
+/// Starts a vCPU's thread, which waits at the gate. It runs `prologue` first
+/// (for its seccomp filter) and `on_stop` when it cannot go on.
+///
+/// The thread holds the vCPU's lock only while it runs: whoever has seen it
+/// parked may take the lock.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn spawn(
+    vcpu: &Arc<Mutex<Vcpu>>,
+    gate: &Arc<Gate>,
+    buses: &Arc<Buses>,
+    prologue: impl FnOnce() + Send + 'static,
+    on_stop: Arc<OnStop>,
+) -> io::Result<JoinHandle<()>> {
+    let id = vcpu.lock().unwrap().id;
+    let vcpu = Arc::clone(vcpu);
+    let gate = Arc::clone(gate);
+    let buses = Arc::clone(buses);
+    std::thread::Builder::new()
+        .name(format!("vcpu{id}"))
+        .stack_size(STACK)
+        .spawn(move || {
+            prologue();
+            let ticket = gate.enter(gate::ImmediateExit::of(&vcpu));
+            while ticket.pass() {
+                if let Some((reason, message)) = run_until_interrupted(&vcpu, &buses) {
+                    on_stop(reason, format!("vCPU {id}: {message}"));
+                }
+            }
+        })
+}
+
+fn run_until_interrupted(vcpu: &Mutex<Vcpu>, buses: &Buses) -> Option<(ExitReason, String)> {
+    let mut vcpu = vcpu.lock().unwrap();
+    loop {
+        match run::step(&mut vcpu.fd, buses) {
+            Step::Continue => {}
+            Step::Interrupted => return None,
+            Step::Stop(reason, message) => return Some((reason, message)),
+        }
+    }
+}
