@@ -216,3 +216,6 @@ impl Copier<'_> {
         Ok(count as u64)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -490,3 +490,6 @@ fn metadata(file: &File) -> Result<std::fs::Metadata, DatastoreError> {
     file.metadata()
         .map_err(|error| DatastoreError::host("reading the file's status", error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -350,3 +350,6 @@ fn direct_alignment(file: &File) -> Option<(u32, u32)> {
     (status.stx_mask & libc::STATX_DIOALIGN != 0)
         .then_some((status.stx_dio_mem_align, status.stx_dio_offset_align))
 }
+
+#[cfg(test)]
+mod tests;

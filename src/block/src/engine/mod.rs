@@ -453,3 +453,6 @@ impl Drop for Engine {
 // SAFETY: the raw pointers inside are buffers of requests, which by the contract of `read` and
 // `write` are valid for whoever has the engine; nothing in it is tied to a thread.
 unsafe impl Send for Engine {}
+
+#[cfg(test)]
+mod tests;

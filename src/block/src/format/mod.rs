@@ -213,3 +213,6 @@ pub fn detect_file(file: &File) -> io::Result<Detected> {
     };
     Ok(detect(&head, tail))
 }
+
+#[cfg(test)]
+mod tests;
