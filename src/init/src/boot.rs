@@ -1,0 +1,269 @@
+//! From the kernel's hand-over to a machine on which the manager can start.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use lodge_host::boot::{
+    BOOT_REPORT, BootMedium, BootReport, BootStage, BootWarning, DataStorage, ModuleReport,
+    WarningCode,
+};
+use lodge_host::disk::{self, BlockDevice, FilesystemKind};
+use lodge_host::kvm::{self, CpuVendor, KvmState, KvmStatus};
+use lodge_host::seed::SEED_LABEL;
+use lodge_host::system::Firmware;
+
+use crate::modules::Loader;
+use crate::seed::SeedSearch;
+use crate::uevent::UeventSocket;
+use crate::{clock, console, data, log, mounts, random, seed, settings, settle};
+
+/// Modules that are loaded whatever hardware there is, one name a line.
+const MODULE_LIST: &str = "/etc/modules-load.list";
+/// The program by the name the kernel calls it by when it wants a module.
+const MODPROBE: &str = "/sbin/modprobe";
+/// The name the manager keeps for the host; it is worth more than the seed's, which is for the first boot.
+const HOSTNAME_FILE: &str = "/data/lodge/state/hostname";
+/// The name of a host nobody has named.
+const HOSTNAME: &str = "lodge";
+/// Label of our own boot media.
+const BOOT_LABEL: &str = "LODGE";
+
+/// What is still needed when the machine is up.
+pub(crate) struct Booted {
+    pub(crate) loader: Loader,
+    pub(crate) uevents: Option<UeventSocket>,
+}
+
+/// Takes the time of each stage and survives its failure.
+#[derive(Default)]
+struct Stages {
+    done: Vec<BootStage>,
+}
+
+impl Stages {
+    /// Runs one stage. A bug in it costs its result and not the machine.
+    fn run<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(stage));
+        let done_at_ms = uptime_ms();
+        tracing::debug!("{name} done at {done_at_ms} ms");
+        self.done.push(BootStage {
+            name: name.to_owned(),
+            done_at_ms,
+        });
+        if result.is_err() {
+            tracing::error!("stage '{name}' of the boot failed; going on without it");
+        }
+        result.ok()
+    }
+}
+
+/// Milliseconds since the kernel started.
+fn uptime_ms() -> u64 {
+    lodge_host::system::uptime().map_or(0, |uptime| {
+        u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Boots the machine and writes the report.
+pub(crate) fn boot() -> Booted {
+    let mut stages = Stages::default();
+    let mut warnings = Vec::new();
+    stages.run("mounts", early);
+    let mut loader = Loader::new();
+    let uevents = UeventSocket::open()
+        .inspect_err(|error| {
+            tracing::warn!("devices that are plugged in later will not be noticed: {error}");
+        })
+        .ok();
+    stages.run("modules", || load_listed(&mut loader));
+    stages.run("devices", || {
+        settle::devices(&mut loader, uevents.as_ref(), found_everything);
+    });
+    stages.run("late mounts", mounts::efi_variables);
+    warnings.extend(stages.run("clock", clock::check).flatten());
+    let devices = disk::block_devices().unwrap_or_default();
+    let SeedSearch {
+        found: seed,
+        warnings: more,
+    } = stages
+        .run("seed", || seed::search(&devices))
+        .unwrap_or_default();
+    warnings.extend(more);
+    let wanted = seed
+        .as_ref()
+        .map(|found| found.seed.data.storage)
+        .unwrap_or_default();
+    let data = stages.run("data", || data::mount_data(&devices, wanted));
+    let data = match data {
+        Some(data) => {
+            warnings.extend(data.warnings);
+            data.storage
+        }
+        None => DataStorage::Ram {
+            reason: "mounting the data volume failed in an unexpected way".to_owned(),
+            size: 0,
+        },
+    };
+    stages.run("random seed", random::load);
+    let seed_name = seed.as_ref().and_then(|found| found.seed.hostname.clone());
+    let hostname = stored_hostname()
+        .or(seed_name)
+        .unwrap_or_else(|| HOSTNAME.to_owned());
+    settings::hostname(&hostname);
+    let kvm = stages
+        .run("kvm", kvm::diagnose)
+        .unwrap_or_else(no_diagnosis);
+    warnings.extend(kvm_warning(&kvm));
+    let report = BootReport {
+        hostname,
+        seed,
+        data,
+        kvm,
+        modules: finish_modules(&loader),
+        boot_medium: boot_medium(&devices),
+        firmware: Firmware::detect(),
+        warnings,
+        stages: stages.done,
+    };
+    announce(&report);
+    if let Err(error) = report.write(Path::new(BOOT_REPORT)) {
+        tracing::error!("{BOOT_REPORT}: {error}");
+    }
+    Booted { loader, uevents }
+}
+
+/// Mounts, log, settings: from here on messages are seen.
+fn early() {
+    let first = mounts::first();
+    console::attach();
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    log::install(log::detail(&command_line));
+    settings::console_level(settings::CONSOLE_BOOT);
+    let second = mounts::second();
+    settings::apply();
+    settings::hostname(HOSTNAME);
+    tracing::info!(
+        "Lodge {} on Linux {}",
+        env!("CARGO_PKG_VERSION"),
+        lodge_host::system::kernel_release()
+    );
+    for problem in first.iter().chain(&second) {
+        tracing::warn!("mount failed: {problem}");
+    }
+    answer_module_requests();
+}
+
+/// Makes this program what the kernel runs when it wants a module.
+fn answer_module_requests() {
+    let own = std::env::current_exe().unwrap_or_else(|_| "/init".into());
+    let _ = fs::create_dir_all("/sbin");
+    match std::os::unix::fs::symlink(&own, MODPROBE) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            tracing::warn!("{MODPROBE}: {e}");
+        }
+        _ => settings::module_requests_to(MODPROBE),
+    }
+}
+
+fn load_listed(loader: &mut Loader) {
+    // Its device lets the diagnosis read what the firmware switched off.
+    let kvm = match kvm::cpu_vendor() {
+        CpuVendor::Intel => "kvm_intel",
+        CpuVendor::Amd => "kvm_amd",
+        CpuVendor::Other => "kvm",
+    };
+    let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
+    for name in list
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim())
+    {
+        if !name.is_empty() {
+            loader.load(name);
+        }
+    }
+    loader.load(kvm);
+}
+
+/// Seed and data are both there: no disk needs to be waited for.
+fn found_everything() -> bool {
+    let devices = disk::block_devices().unwrap_or_default();
+    !data::candidates(&devices).is_empty() && !disk::find_label(&devices, SEED_LABEL).is_empty()
+}
+
+fn stored_hostname() -> Option<String> {
+    let name = fs::read_to_string(HOSTNAME_FILE).ok()?;
+    let name = name.trim();
+    let fits = !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    fits.then(|| name.to_owned())
+}
+
+fn no_diagnosis() -> KvmStatus {
+    KvmStatus {
+        state: KvmState::Broken,
+        message: "Looking for KVM failed in an unexpected way.".to_owned(),
+        vendor: kvm::cpu_vendor(),
+        hypervisor: None,
+        api_version: None,
+        nested_paging: None,
+    }
+}
+
+fn kvm_warning(kvm: &KvmStatus) -> Option<BootWarning> {
+    (!kvm.usable()).then(|| BootWarning {
+        code: WarningCode::NoKvm,
+        message: format!("Guests cannot run: {}", kvm.message),
+    })
+}
+
+/// What the loader has to report. Drivers whose hardware is not there are no failure, and why KVM did not load the
+/// diagnosis says better.
+fn finish_modules(loader: &Loader) -> ModuleReport {
+    let mut report = loader.report().clone();
+    report.failed.retain(|failure| {
+        !failure.name.starts_with("kvm") && failure.reason != crate::modules::NO_HARDWARE
+    });
+    report
+}
+
+/// A disk or CD with our label. When it was pulled out, or the kernel came over the network, there is none.
+fn boot_medium(devices: &[BlockDevice]) -> Option<BootMedium> {
+    let found = disk::find_label(devices, BOOT_LABEL);
+    let medium = found
+        .iter()
+        .find(|f| f.filesystem.kind == FilesystemKind::Iso9660)?;
+    Some(BootMedium {
+        device: medium.device.path().display().to_string(),
+        filesystem: medium.filesystem.kind.name().to_owned(),
+    })
+}
+
+/// Says on the consoles what a person must know.
+fn announce(report: &BootReport) {
+    match &report.data {
+        DataStorage::Disk { device, filesystem } => {
+            tracing::info!("data is on {device} ({filesystem})");
+        }
+        DataStorage::Ram { .. } => {}
+    }
+    if let Some(found) = &report.seed {
+        tracing::info!("seed read from {}", found.source);
+    }
+    for failure in &report.modules.failed {
+        tracing::warn!("module {}: {}", failure.name, failure.reason);
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{}", warning.message);
+    }
+    tracing::info!(
+        "{} is ready after {} ms; {} modules loaded; {}",
+        report.hostname,
+        uptime_ms(),
+        report.modules.loaded,
+        report.kvm.message
+    );
+}

@@ -1,0 +1,283 @@
+//! What `depmod` wrote about the kernel's modules: files, dependencies, aliases.
+//!
+//! The text files are read, not the binary ones: they are small here, and their format is documented and simple.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::glob;
+
+/// The modules of one kernel.
+#[derive(Debug, Default)]
+pub struct ModuleIndex {
+    dir: PathBuf,
+    /// Module name to its file and what it depends on, from `modules.dep`.
+    modules: HashMap<String, Entry>,
+    /// Names built into the kernel.
+    builtin: Vec<String>,
+    /// Alias patterns by what is before the first colon (the bus), or by themselves where there is none.
+    aliases: HashMap<String, Vec<Alias>>,
+    /// Soft dependencies: load before, load after.
+    soft: HashMap<String, Soft>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    file: String,
+    depends: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct Soft {
+    pub(super) pre: Vec<String>,
+    pub(super) post: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Alias {
+    pattern: String,
+    prefix: usize,
+    module: String,
+}
+
+/// A module in file names has either hyphens or underscores; the kernel only knows underscores.
+pub fn normalize(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The module's name in the path of its file.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    normalize(file.split(".ko").next().unwrap_or(file))
+}
+
+impl ModuleIndex {
+    /// Reads the indexes in `dir`, which is `/lib/modules/RELEASE`.
+    ///
+    /// # Errors
+    /// When `modules.dep` cannot be read. The others may be missing.
+    pub fn read(dir: &Path) -> io::Result<Self> {
+        let mut index = Self {
+            dir: dir.to_owned(),
+            ..Self::default()
+        };
+        index.parse_dep(&fs::read_to_string(dir.join("modules.dep"))?);
+        let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+        index.parse_alias(&text("modules.alias"));
+        index.parse_softdep(&text("modules.softdep"));
+        index.builtin = text("modules.builtin").lines().map(name_of).collect();
+        index.builtin.sort_unstable();
+        Ok(index)
+    }
+
+    /// Lines `FILE: DEPENDENCY…`, paths relative to the folder.
+    fn parse_dep(&mut self, text: &str) {
+        for line in text.lines() {
+            let Some((file, depends)) = line.split_once(':') else {
+                continue;
+            };
+            let entry = Entry {
+                file: file.to_owned(),
+                depends: depends.split_whitespace().map(name_of).collect(),
+            };
+            self.modules.insert(name_of(file), entry);
+        }
+    }
+
+    /// Lines `alias PATTERN MODULE`.
+    fn parse_alias(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (Some("alias"), Some(pattern), Some(module)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            let alias = Alias {
+                prefix: glob::literal_prefix(pattern).len(),
+                pattern: pattern.to_owned(),
+                module: normalize(module),
+            };
+            self.aliases
+                .entry(bus(pattern).to_owned())
+                .or_default()
+                .push(alias);
+        }
+    }
+
+    /// Lines `softdep MODULE [pre: NAME…] [post: NAME…]`.
+    fn parse_softdep(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let (Some("softdep"), Some(module)) = (words.next(), words.next()) else {
+                continue;
+            };
+            let soft = self.soft.entry(normalize(module)).or_default();
+            let mut list = &mut soft.pre;
+            for word in words {
+                match word {
+                    "pre:" => list = &mut soft.pre,
+                    "post:" => list = &mut soft.post,
+                    name => list.push(name.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// The modules a name or alias stands for: itself if there is such a module, else every module one of whose aliases
+    /// matches, in the order of the file. Nothing for what is built in or not known.
+    pub fn resolve(&self, name: &str) -> Vec<&str> {
+        let normal = normalize(name);
+        if let Some((module, _)) = self.modules.get_key_value(&normal) {
+            return vec![module];
+        }
+        if self.is_builtin(&normal) {
+            return Vec::new();
+        }
+        let mut found: Vec<&str> = Vec::new();
+        // Names without a colon are written with hyphens or underscores, like modules.
+        for text in [name, normal.as_str()] {
+            for alias in self.aliases.get(bus(text)).into_iter().flatten() {
+                let fits = text.starts_with(&alias.pattern[..alias.prefix])
+                    && glob::matches(&alias.pattern, text);
+                if fits && !found.contains(&alias.module.as_str()) {
+                    found.push(&alias.module);
+                }
+            }
+            if name == normal || name.contains(':') {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Whether the kernel has it without loading.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.builtin.binary_search(&normalize(name)).is_ok()
+    }
+
+    /// The file of a module.
+    pub fn file(&self, module: &str) -> Option<PathBuf> {
+        self.modules
+            .get(module)
+            .map(|entry| self.dir.join(&entry.file))
+    }
+
+    /// What must be loaded before `module`, in the order to load it. `depmod` lists all of it, nearest first.
+    pub fn dependencies(&self, module: &str) -> impl Iterator<Item = &str> {
+        let depends = self
+            .modules
+            .get(module)
+            .map(|entry| entry.depends.as_slice());
+        depends.unwrap_or_default().iter().rev().map(String::as_str)
+    }
+
+    pub(super) fn soft(&self, module: &str) -> Soft {
+        self.soft.get(module).cloned().unwrap_or_default()
+    }
+}
+
+/// What is before the first colon. Patterns never have a special letter there, except a few that start with one.
+fn bus(text: &str) -> &str {
+    match text.split_once(':') {
+        Some((bus, _)) if !bus.contains(['*', '?', '[']) => bus,
+        // ACPI aliases are `acpi*:PNP0C0F:*`.
+        Some((bus, _)) if bus.starts_with("acpi") => "acpi",
+        _ if text.contains(['*', '?', '[']) => {
+            text.split(['-', '*', '?', '[']).next().unwrap_or(text)
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> ModuleIndex {
+        let mut index = ModuleIndex {
+            dir: PathBuf::from("/lib/modules/6"),
+            ..ModuleIndex::default()
+        };
+        index.parse_dep(
+            "kernel/virt/lib/irqbypass.ko:\n\
+             kernel/arch/x86/kvm/kvm.ko: kernel/virt/lib/irqbypass.ko\n\
+             kernel/arch/x86/kvm/kvm-amd.ko.xz: kernel/drivers/crypto/ccp/ccp.ko kernel/arch/x86/kvm/kvm.ko.xz kernel/virt/lib/irqbypass.ko\n\
+             kernel/drivers/net/virtio_net.ko:\nkernel/fs/xfs/xfs.ko:\nkernel/drivers/acpi/button.ko:\nnonsense\n",
+        );
+        index.parse_alias(
+            "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-xfs xfs\nalias acpi*:PNP0C0C:* button\n\
+             alias cpu:type:x86,ven*fam*mod*:feature:*00C2* kvm-amd\nalias short\nalias net-pf-16-proto-16-family-nlctrl x\n",
+        );
+        index.parse_softdep(
+            "softdep xfs pre: crc32c post: quota-v2\nsoftdep\nsoftdep ext4 pre: crypto-crc32c\n",
+        );
+        index.builtin = vec!["ext4".into(), "loop".into()];
+        index
+    }
+
+    #[test]
+    fn names_and_aliases() {
+        let index = index();
+        assert_eq!(index.resolve("kvm-amd"), ["kvm_amd"]);
+        assert_eq!(index.resolve("virtio:d00000001v00001AF4"), ["virtio_net"]);
+        assert_eq!(index.resolve("fs-xfs"), ["xfs"]);
+        assert_eq!(index.resolve("acpi:PNP0C0C:"), ["button"]);
+        assert_eq!(index.resolve("acpi:LNXPWRBN:PNP0C0C:"), ["button"]);
+        assert_eq!(
+            index.resolve("cpu:type:x86,ven0002fam0017mod0031:feature:,0000,00C2"),
+            ["kvm_amd"]
+        );
+        assert!(index.resolve("virtio:d00000002v00001AF4").is_empty());
+        assert!(index.resolve("ext4").is_empty());
+        assert!(index.resolve("").is_empty());
+        assert!(index.is_builtin("loop") && !index.is_builtin("xfs"));
+    }
+
+    #[test]
+    fn dependencies_come_deepest_first() {
+        let index = index();
+        let depends: Vec<&str> = index.dependencies("kvm_amd").collect();
+        assert_eq!(depends, ["irqbypass", "kvm", "ccp"]);
+        assert_eq!(index.dependencies("nobody").count(), 0);
+        assert_eq!(
+            index.file("kvm_amd").unwrap(),
+            Path::new("/lib/modules/6/kernel/arch/x86/kvm/kvm-amd.ko.xz")
+        );
+    }
+
+    #[test]
+    fn soft_dependencies() {
+        let soft = index().soft("xfs");
+        assert_eq!(
+            (soft.pre.as_slice(), soft.post.as_slice()),
+            (&["crc32c".to_owned()][..], &["quota-v2".to_owned()][..])
+        );
+        assert!(index().soft("kvm").pre.is_empty());
+    }
+
+    /// Every installed kernel's own indexes can be read and are consistent.
+    #[test]
+    fn this_machine_s_kernels() {
+        let Ok(dirs) = fs::read_dir("/lib/modules") else {
+            eprintln!("skipped: no kernels installed here");
+            return;
+        };
+        for dir in dirs {
+            let dir = dir.unwrap().path();
+            let Ok(index) = ModuleIndex::read(&dir) else {
+                continue;
+            };
+            for module in index.modules.keys() {
+                assert!(
+                    index
+                        .dependencies(module)
+                        .all(|d| index.modules.contains_key(d)),
+                    "{module}"
+                );
+            }
+        }
+    }
+}
