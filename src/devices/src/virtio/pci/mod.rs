@@ -12,6 +12,8 @@ mod function;
 mod queue;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use transport::{VirtioPci, VirtioPciOptions};

@@ -1,0 +1,828 @@
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+
+use super::*;
+use crate::GuestMemory;
+use crate::bus::Bus;
+use crate::lifecycle::Device;
+use crate::pci::PciFunction;
+use crate::state::{DeviceState, RestoreError};
+use crate::test_machine::TestPlatform;
+use crate::virtio::{ActivateError, Activation, VirtioDevice};
+
+const BASE: u64 = 0xd000_0000;
+const FEATURE: u64 = 1 << 5;
+const VERSION_1: u64 = 1 << 32;
+const EVENT_IDX: u64 = 1 << 29;
+
+/// What a test sees of the device behind the transport.
+#[derive(Default)]
+struct Record {
+    activation: Mutex<Option<Activation>>,
+    activations: AtomicU32,
+    fail: AtomicBool,
+}
+
+struct TestDevice {
+    record: Arc<Record>,
+    config: [u8; 8],
+}
+
+impl VirtioDevice for TestDevice {
+    fn device_type(&self) -> u16 {
+        2
+    }
+
+    fn pci_class(&self) -> u32 {
+        0x01_80_00
+    }
+
+    fn features(&self) -> u64 {
+        FEATURE
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[256, 16]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in (offset..8).zip(data) {
+            *byte = self.config[at as usize];
+        }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        for (at, byte) in (offset..8).zip(data) {
+            self.config[at as usize] = *byte;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        if self.record.fail.load(Ordering::SeqCst) {
+            return Err(ActivateError::Setup("as told"));
+        }
+        let mut slot = self.record.activation.lock().unwrap();
+        assert!(slot.is_none(), "activated twice");
+        *slot = Some(activation);
+        self.record.activations.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Vec<Queue> {
+        let activation = self.record.activation.lock().unwrap().take();
+        let queues = activation.expect("deactivated while not active").queues;
+        queues.into_iter().map(|queue| queue.queue).collect()
+    }
+
+    fn save(&self) -> DeviceState {
+        assert!(
+            self.record.activation.lock().unwrap().is_none(),
+            "saved while active"
+        );
+        DeviceState::new("test", 1, &self.config)
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        assert!(
+            self.record.activation.lock().unwrap().is_none(),
+            "restored while active"
+        );
+        self.config = state.decode("test", 1)?;
+        Ok(())
+    }
+}
+
+struct Rig {
+    record: Arc<Record>,
+    platform: Arc<TestPlatform>,
+    bus: Arc<Bus>,
+    function: Arc<Mutex<VirtioPci>>,
+}
+
+fn rig_with(platform: TestPlatform) -> Rig {
+    let record: Arc<Record> = Arc::default();
+    let platform = Arc::new(platform);
+    let bus = Arc::new(Bus::new());
+    let device = TestDevice {
+        record: Arc::clone(&record),
+        config: [1, 2, 3, 4, 5, 6, 7, 8],
+    };
+    let function = VirtioPci::new(VirtioPciOptions {
+        name: "test0".to_owned(),
+        device: Box::new(device),
+        memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap(),
+        platform: platform.clone(),
+        memory_bus: bus.clone(),
+    })
+    .unwrap();
+    let rig = Rig {
+        record,
+        platform,
+        bus,
+        function,
+    };
+    rig.function.lock().unwrap().set_bar(0, BASE);
+    rig.config_write(0x04, &[0x06, 0x00]);
+    rig
+}
+
+fn rig() -> Rig {
+    rig_with(TestPlatform::default())
+}
+
+impl Rig {
+    fn config_write(&self, offset: usize, data: &[u8]) {
+        self.function.lock().unwrap().config_write(offset, data);
+    }
+
+    fn config_read<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let mut data = [0; N];
+        self.function.lock().unwrap().config_read(offset, &mut data);
+        data
+    }
+
+    fn get<const N: usize>(&self, offset: u64) -> [u8; N] {
+        let mut data = [0; N];
+        self.bus.read(BASE + offset, &mut data);
+        data
+    }
+
+    fn get16(&self, offset: u64) -> u16 {
+        u16::from_le_bytes(self.get(offset))
+    }
+
+    fn put(&self, offset: u64, data: &[u8]) {
+        self.bus.write(BASE + offset, data);
+    }
+
+    fn put16(&self, offset: u64, value: u16) {
+        self.put(offset, &value.to_le_bytes());
+    }
+
+    fn put32(&self, offset: u64, value: u32) {
+        self.put(offset, &value.to_le_bytes());
+    }
+
+    fn status(&self) -> u8 {
+        self.get::<1>(0x14)[0]
+    }
+
+    fn set_status(&self, value: u8) -> u8 {
+        self.put(0x14, &[value]);
+        self.status()
+    }
+
+    fn features(&self, features: u64) {
+        for half in 0..2 {
+            self.put32(0x08, half);
+            self.put32(0x0c, (features >> (32 * half)) as u32);
+        }
+    }
+
+    fn negotiate(&self, features: u64) -> u8 {
+        self.set_status(1);
+        self.set_status(3);
+        self.features(features);
+        self.set_status(11)
+    }
+
+    fn queue(&self, number: u16, size: u16, vector: u16, rings: [u64; 3]) {
+        self.put16(0x16, number);
+        self.put16(0x18, size);
+        for (offset, ring) in [0x20, 0x28, 0x30].into_iter().zip(rings) {
+            self.put32(offset, ring as u32);
+            self.put32(offset + 4, (ring >> 32) as u32);
+        }
+        self.put16(0x1a, vector);
+        self.put16(0x1c, 1);
+    }
+
+    /// As Linux does it, with one queue.
+    fn start(&self) {
+        assert_eq!(self.negotiate(VERSION_1 | EVENT_IDX | FEATURE), 11);
+        self.queue(0, 128, 1, [0x1000, 0x2000, 0x3000]);
+        assert_eq!(self.set_status(15), 15);
+    }
+
+    fn active(&self) -> bool {
+        self.record.activation.lock().unwrap().is_some()
+    }
+
+    /// Opens MSI-X with all vectors set up.
+    fn open_msix(&self) {
+        for vector in 0..3_u64 {
+            self.put32(MSIX_TABLE + vector * 16, 0xfee0_0000);
+            self.put32(MSIX_TABLE + vector * 16 + 8, 0x40 + vector as u32);
+            self.put32(MSIX_TABLE + vector * 16 + 12, 0);
+        }
+        let capability = self.function.lock().unwrap().msix_capability;
+        self.config_write(capability + 2, &[0, 0x80]);
+    }
+
+    fn sent(&self) -> Vec<u32> {
+        (0..3)
+            .map(|vector| self.platform.vector(vector).sent)
+            .collect()
+    }
+
+    fn queue_state(&self, number: usize) -> (bool, u16, u64, bool) {
+        let activation = self.record.activation.lock().unwrap();
+        let queue = &activation.as_ref().unwrap().queues[number].queue;
+        (
+            queue.ready(),
+            queue.size(),
+            queue.desc_table(),
+            queue.event_idx_enabled(),
+        )
+    }
+
+    fn kicked(&self, number: usize) -> bool {
+        let activation = self.record.activation.lock().unwrap();
+        activation.as_ref().unwrap().queues[number]
+            .kick
+            .read()
+            .is_ok()
+    }
+}
+
+#[test]
+fn describes_itself() {
+    let rig = rig();
+    assert_eq!(rig.config_read(0), [0xf4, 0x1a, 0x42, 0x10]);
+    assert_eq!(rig.config_read(8), [1, 0, 0x80, 0x01]);
+    assert_eq!(rig.config_read(0x3d), [0], "no wired interrupt");
+    let mut found = Vec::new();
+    let mut offset = usize::from(rig.config_read::<1>(0x34)[0]);
+    while offset != 0 {
+        let [id, next, length, kind] = rig.config_read(offset);
+        if id == 9 {
+            let [bar, _, _, _] = rig.config_read(offset + 4);
+            let at = u32::from_le_bytes(rig.config_read(offset + 8));
+            let size = u32::from_le_bytes(rig.config_read(offset + 12));
+            assert!(bar == 0 && u64::from(at) + u64::from(size) <= BAR_BYTES);
+            found.push((kind, length, at, size));
+        } else {
+            assert_eq!(id, 0x11);
+        }
+        offset = usize::from(next);
+    }
+    let expected = [
+        (1, 16, 0x0000, 0x38),
+        (2, 20, 0x3000, 0x1000),
+        (3, 16, 0x1000, 1),
+        (4, 16, 0x2000, 0x1000),
+        (5, 20, 0, 0),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn follows_a_proper_driver() {
+    let rig = rig();
+    rig.open_msix();
+    assert_eq!(rig.get16(0x12), 2);
+    rig.put32(0x00, 0);
+    assert_eq!(
+        u32::from_le_bytes(rig.get(0x04)),
+        (FEATURE | EVENT_IDX | 1 << 28) as u32
+    );
+    rig.put32(0x00, 1);
+    assert_eq!(u32::from_le_bytes(rig.get(0x04)), 1);
+    rig.put32(0x00, 2);
+    assert_eq!(u32::from_le_bytes(rig.get(0x04)), 0);
+    rig.put16(0x10, 0);
+    rig.start();
+    assert!(rig.active());
+    assert_eq!(rig.queue_state(0), (true, 128, 0x1000, true));
+    assert!(!rig.queue_state(1).0, "left disabled");
+    assert!(rig.kicked(0), "rung once at the start");
+    assert!(!rig.kicked(1));
+    assert_eq!(rig.get16(0x1e), 0);
+    assert_eq!(
+        rig.platform.doorbell_addresses(),
+        [BASE + 0x3000, BASE + 0x3004]
+    );
+
+    let activation = rig.record.activation.lock().unwrap();
+    let activation_ref = activation.as_ref().unwrap();
+    assert_eq!(activation_ref.features, VERSION_1 | EVENT_IDX | FEATURE);
+    activation_ref.queues[0].interrupt.notify();
+    assert_eq!(rig.sent(), [0, 1, 0]);
+    assert_eq!(rig.get(ISR), [1]);
+    assert_eq!(rig.get(ISR), [0], "reading acknowledges");
+    let generation = rig.get::<1>(0x15);
+    activation_ref.events.config_changed();
+    assert_ne!(rig.get::<1>(0x15), generation);
+    assert_eq!((rig.sent(), rig.get(ISR)), (vec![1, 1, 0], [2]));
+    // The queue without a vector interrupts nobody but says so.
+    activation_ref.queues[1].interrupt.notify();
+    activation_ref.queues[1].interrupt.irqfd();
+    assert_eq!((rig.sent(), rig.get(ISR)), (vec![1, 1, 0], [1]));
+    drop(activation);
+
+    assert_eq!(rig.set_status(0), 0);
+    assert!(!rig.active());
+    assert!(rig.platform.doorbell_addresses().is_empty());
+    rig.put16(0x16, 0);
+    assert_eq!(
+        (rig.get16(0x18), rig.get16(0x1c), rig.get16(0x1a)),
+        (256, 0, 0xffff)
+    );
+    rig.start();
+    assert_eq!(rig.record.activations.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn refuses_features_it_did_not_offer() {
+    let rig = rig();
+    for features in [
+        0,
+        FEATURE,
+        VERSION_1 | 1 << 6,
+        VERSION_1 | 1 << 40,
+        u64::MAX,
+    ] {
+        assert_eq!(rig.negotiate(features), 3, "{features:#x}");
+        assert_eq!(rig.set_status(15), 3);
+        rig.set_status(0);
+    }
+    assert_eq!(rig.negotiate(VERSION_1), 11);
+    rig.features(VERSION_1 | FEATURE);
+    rig.put32(0x08, 0);
+    assert_eq!(rig.get::<4>(0x0c), [0; 4], "agreed features are final");
+}
+
+#[test]
+fn keeps_queue_registers_frozen_outside_set_up() {
+    let rig = rig();
+    let snapshot = |rig: &Rig| {
+        (0..2)
+            .map(|number| {
+                rig.put16(0x16, number);
+                rig.get::<8>(0x18)
+                    .into_iter()
+                    .chain(rig.get::<8>(0x20))
+                    .chain(rig.get::<8>(0x28))
+                    .chain(rig.get::<8>(0x30))
+                    .collect::<Vec<u8>>()
+            })
+            .collect::<Vec<_>>()
+    };
+    let scribble = |rig: &Rig| {
+        for number in [0, 1, 2, 0xffff] {
+            rig.queue(number, 64, 2, [0x5000, 0x6000, 0x7000]);
+            for offset in 0x18..0x38 {
+                for width in [1, 2, 4, 8] {
+                    rig.put(offset, &[0x11; 8][..width]);
+                }
+            }
+        }
+    };
+    // Before negotiation.
+    for status in [0, 1, 3] {
+        rig.set_status(status);
+        let before = snapshot(&rig);
+        scribble(&rig);
+        assert_eq!(snapshot(&rig), before, "status {status}");
+    }
+    rig.set_status(0);
+    rig.start();
+    let before = snapshot(&rig);
+    scribble(&rig);
+    assert_eq!(snapshot(&rig), before, "running");
+    assert_eq!(rig.queue_state(0), (true, 128, 0x1000, true));
+    // A driver that gave up.
+    rig.set_status(0);
+    rig.negotiate(VERSION_1);
+    assert_eq!(rig.set_status(0x8b), 0x8b);
+    let before = snapshot(&rig);
+    scribble(&rig);
+    assert_eq!(snapshot(&rig), before, "failed");
+}
+
+#[test]
+fn an_enabled_queue_takes_only_a_vector() {
+    let rig = rig();
+    rig.negotiate(VERSION_1);
+    rig.queue(1, 8, 0xffff, [0x1000, 0x2000, 0x3000]);
+    rig.queue(1, 16, 2, [0x4000, 0x5000, 0x6000]);
+    rig.put16(0x1c, 0);
+    assert_eq!(
+        (rig.get16(0x18), rig.get16(0x1a), rig.get16(0x1c)),
+        (8, 2, 1)
+    );
+    assert_eq!(rig.get(0x20), 0x1000_u64.to_le_bytes());
+}
+
+#[test]
+fn takes_sizes_and_vectors_that_exist() {
+    let rig = rig();
+    rig.negotiate(VERSION_1);
+    rig.put16(0x16, 1);
+    for (written, expected) in [
+        (8, 8),
+        (0, 8),
+        (32, 8),
+        (3, 8),
+        (0x8000, 8),
+        (1, 1),
+        (16, 16),
+    ] {
+        rig.put16(0x18, written);
+        assert_eq!(rig.get16(0x18), expected, "{written}");
+    }
+    for register in [0x10, 0x1a] {
+        for (written, expected) in [
+            (2, 2),
+            (3, 0xffff),
+            (0, 0),
+            (0x7ff, 0xffff),
+            (1, 1),
+            (0xffff, 0xffff),
+        ] {
+            rig.put16(register, written);
+            assert_eq!(rig.get16(register), expected, "{written}");
+        }
+    }
+    // Queues that do not exist.
+    for number in [2, 255, 256, 0x8000, 0xffff] {
+        rig.put16(0x16, number);
+        rig.put16(0x1a, 1);
+        rig.put16(0x1c, 1);
+        rig.put16(0x18, 8);
+        assert_eq!(
+            (rig.get16(0x18), rig.get16(0x1a), rig.get16(0x1c)),
+            (0, 0xffff, 0)
+        );
+    }
+    // 64-bit fields in halves, whole, and not otherwise.
+    rig.put16(0x16, 0);
+    rig.put(0x28, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    rig.put(0x2c, &[0, 0, 0, 0]);
+    rig.put(0x2a, &[9, 9, 9, 9]);
+    rig.put(0x2c, &[9; 8]);
+    rig.put(0x28, &[9, 9]);
+    assert_eq!(rig.get(0x28), [1, 2, 3, 4, 0, 0, 0, 0]);
+}
+
+#[test]
+fn rings_outside_memory_need_a_reset() {
+    for rings in [
+        [0x10_0000, 0x2000, 0x3000],
+        [0xf_f810, 0x2000, 0x3000],
+        [0x1000, 0xf_fffe, 0x3000],
+        [0x1000, 0x2000, u64::MAX - 3],
+        [u64::MAX - 0xf, 0x2000, 0x3000],
+        [0x1001, 0x2000, 0x3000],
+        [0x1000, 0x2001, 0x3000],
+        [0x1000, 0x2000, 0x3002],
+        [0, 0x2000, 0x3000],
+        [0x1000, 0, 0x3000],
+        [0x1000, 0x2000, 0],
+    ] {
+        let rig = rig();
+        rig.open_msix();
+        rig.put16(0x10, 0);
+        rig.negotiate(VERSION_1);
+        rig.queue(0, 128, 1, rings);
+        assert_eq!(rig.set_status(15), 0x4f, "{rings:x?}");
+        assert!(!rig.active());
+        assert_eq!((rig.sent()[0], rig.get(ISR)), (1, [2]));
+        // Doorbells of a device that does not listen ring nothing.
+        rig.put16(NOTIFY, 0);
+        assert_eq!(rig.set_status(0), 0);
+        rig.start();
+        assert!(rig.active());
+    }
+}
+
+#[test]
+fn a_device_that_fails_to_start_needs_a_reset() {
+    let rig = rig();
+    rig.record.fail.store(true, Ordering::SeqCst);
+    rig.negotiate(VERSION_1);
+    assert_eq!(rig.set_status(15), 0x4f);
+    assert_eq!(rig.set_status(0x4f), 0x4f);
+    assert_eq!(rig.set_status(0), 0);
+    rig.record.fail.store(false, Ordering::SeqCst);
+    rig.start();
+    let events = Arc::clone(
+        &rig.record
+            .activation
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .events,
+    );
+    events.needs_reset("broken ring");
+    assert_eq!(rig.status(), 0x4f);
+    events.needs_reset("again");
+    assert_eq!(rig.set_status(0), 0);
+}
+
+#[test]
+fn doorbells_follow_the_bar() {
+    let rig = rig();
+    rig.start();
+    rig.kicked(0);
+    rig.config_write(0x10, &0xd100_0000_u32.to_le_bytes());
+    assert_eq!(
+        rig.platform.doorbell_addresses(),
+        [0xd100_3000, 0xd100_3004]
+    );
+    // One the platform did not take.
+    rig.bus.write(0xd100_3000, &[0, 0]);
+    assert!(rig.kicked(0));
+    rig.bus.write(0xd100_3004, &[1, 0, 0, 0]);
+    assert!(rig.kicked(1) && !rig.kicked(0));
+    rig.bus.write(0xd100_3008, &[2, 0]);
+    rig.bus.write(0xd100_3ffc, &[0xff; 8]);
+    assert!(!rig.kicked(0) && !rig.kicked(1));
+    rig.config_write(0x04, &[0, 0]);
+    assert!(rig.platform.doorbell_addresses().is_empty());
+    rig.config_write(0x04, &[2, 0]);
+    assert_eq!(rig.platform.doorbell_addresses().len(), 2);
+}
+
+#[test]
+fn works_without_doorbells() {
+    let rig = rig_with(TestPlatform {
+        refuse_doorbells: true,
+        ..TestPlatform::default()
+    });
+    rig.start();
+    rig.kicked(0);
+    rig.put16(NOTIFY, 0);
+    assert!(rig.kicked(0));
+}
+
+#[test]
+fn reaches_the_bar_through_configuration_space() {
+    let rig = rig();
+    let window = {
+        let mut offset = usize::from(rig.config_read::<1>(0x34)[0]);
+        loop {
+            let [id, next, _, kind] = rig.config_read(offset);
+            if (id, kind) == (9, 5) {
+                break offset;
+            }
+            offset = usize::from(next);
+        }
+    };
+    let aim = |bar: u8, offset: u32, length: u32| {
+        rig.config_write(window + 4, &[bar]);
+        rig.config_write(window + 8, &offset.to_le_bytes());
+        rig.config_write(window + 12, &length.to_le_bytes());
+    };
+    rig.config_write(0x04, &[0, 0]);
+    aim(0, 0x14, 1);
+    rig.config_write(window + 16, &[1, 0, 0, 0]);
+    rig.config_write(window + 16, &[3, 0, 0, 0]);
+    assert_eq!(rig.config_read::<1>(window + 16), [3]);
+    aim(0, 0x2000, 4);
+    assert_eq!(rig.config_read(window + 16), [1, 2, 3, 4]);
+    // Set up wrongly it reaches nothing.
+    for (bar, offset, length) in [
+        (1, 0x14, 1),
+        (0, 0x14, 3),
+        (0, 0x15, 2),
+        (0, 0x8000, 4),
+        (0, u32::MAX, 1),
+        (0, 0x14, u32::MAX),
+    ] {
+        aim(bar, offset, length);
+        rig.config_write(window + 16, &[0; 4]);
+        rig.config_read::<4>(window + 16);
+    }
+    rig.config_write(0x04, &[2, 0]);
+    assert_eq!(rig.status(), 3);
+}
+
+#[test]
+fn saves_and_restores_while_running() {
+    let rig = rig();
+    rig.open_msix();
+    rig.start();
+    rig.put(DEVICE + 2, &[0x33]);
+    {
+        let mut activation = rig.record.activation.lock().unwrap();
+        let queue = &mut activation.as_mut().unwrap().queues[0].queue;
+        queue.set_next_avail(77);
+        queue.set_next_used(76);
+    }
+    rig.function.lock().unwrap().pause();
+    assert!(!rig.active());
+    rig.function.lock().unwrap().pause();
+    let saved = rig.function.lock().unwrap().save();
+    let text = serde_json::to_string(&saved).unwrap();
+    rig.function.lock().unwrap().resume();
+    rig.function.lock().unwrap().resume();
+    assert!(rig.active() && rig.kicked(0));
+
+    let other = tests::rig();
+    let mut function = other.function.lock().unwrap();
+    function.pause();
+    function
+        .restore(&serde_json::from_str(&text).unwrap())
+        .unwrap();
+    assert_eq!(function.save(), saved);
+    assert!(!other.active());
+    function.resume();
+    drop(function);
+    assert_eq!(other.status(), 15);
+    assert_eq!(other.get(DEVICE), [1, 2, 0x33, 4]);
+    {
+        let activation = other.record.activation.lock().unwrap();
+        let queue = &activation.as_ref().unwrap().queues[0];
+        assert_eq!(
+            (queue.queue.next_avail(), queue.queue.next_used()),
+            (77, 76)
+        );
+        queue.interrupt.notify();
+    }
+    assert_eq!(other.sent(), [0, 1, 0]);
+    assert_eq!(other.platform.doorbell_addresses().len(), 2);
+    // The machine is reset while paused.
+    let mut function = other.function.lock().unwrap();
+    function.pause();
+    function.reset();
+    function.resume();
+    drop(function);
+    assert!(!other.active());
+    assert!(other.platform.doorbell_addresses().is_empty());
+}
+
+#[test]
+fn refuses_states_that_cannot_be() {
+    let rig = rig();
+    rig.start();
+    rig.function.lock().unwrap().pause();
+    let saved = rig.function.lock().unwrap().save();
+    let other = tests::rig();
+    other.start();
+    let before = {
+        let mut function = other.function.lock().unwrap();
+        function.pause();
+        let before = function.save();
+        function.resume();
+        before
+    };
+    let cases: [(&[&str], serde_json::Value); 9] = [
+        (&["registers", "queues"], serde_json::json!([])),
+        (
+            &["registers", "queues", "0", "size"],
+            serde_json::json!(512),
+        ),
+        (&["registers", "queues", "0", "size"], serde_json::json!(0)),
+        (
+            &["registers", "queues", "1", "vector"],
+            serde_json::json!(3),
+        ),
+        (
+            &["registers", "driver_features"],
+            serde_json::json!(u64::MAX),
+        ),
+        (&["config_vector"], serde_json::json!(77)),
+        (&["status"], serde_json::json!(3)),
+        (&["msix", "entries"], serde_json::json!([])),
+        (&["device", "kind"], serde_json::json!("blk")),
+    ];
+    for (path, value) in cases {
+        let mut bad = saved.clone();
+        let pointer = format!("/{}", path.join("/"));
+        *bad.body.pointer_mut(&pointer).unwrap() = value;
+        let mut function = other.function.lock().unwrap();
+        assert!(function.restore(&bad).is_err(), "{pointer}");
+        drop(function);
+        assert!(
+            other.active(),
+            "{pointer}: goes on as if nothing had happened"
+        );
+    }
+    let mut function = other.function.lock().unwrap();
+    function.pause();
+    assert_eq!(function.save(), before);
+}
+
+#[test]
+fn a_restored_ring_is_checked_again() {
+    let rig = rig();
+    rig.start();
+    rig.function.lock().unwrap().pause();
+    let mut saved = rig.function.lock().unwrap().save();
+    *saved
+        .body
+        .pointer_mut("/registers/queues/0/descriptors")
+        .unwrap() = serde_json::json!(0xffff_0000_0000_u64);
+    let other = tests::rig();
+    let mut function = other.function.lock().unwrap();
+    function.pause();
+    function.restore(&saved).unwrap();
+    function.resume();
+    drop(function);
+    assert!(!other.active());
+    assert_eq!(other.status(), 0x4f);
+}
+
+#[test]
+fn cleans_up_when_dropped() {
+    let rig = rig();
+    rig.start();
+    // The bus holds the function as long as its BAR is mapped.
+    rig.config_write(0x04, &[0, 0]);
+    drop(rig.function);
+    assert!(rig.record.activation.lock().unwrap().is_none());
+    assert!(rig.platform.doorbell_addresses().is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Status(u8),
+    Features(u64),
+    Queue(u16, u16, u16, u64),
+    Bar {
+        write: bool,
+        offset: u64,
+        data: [u8; 8],
+        width: usize,
+    },
+    Config {
+        write: bool,
+        offset: usize,
+        data: [u8; 4],
+    },
+    Cycle,
+    Machine,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => prop_oneof![Just(0_u8), Just(1), Just(3), Just(11), Just(15), any::<u8>()].prop_map(Act::Status),
+        2 => prop_oneof![Just(VERSION_1), Just(VERSION_1 | EVENT_IDX), any::<u64>()].prop_map(Act::Features),
+        3 => (0..4_u16, prop_oneof![Just(16_u16), any::<u16>()], 0..5_u16, prop_oneof![Just(0x1000_u64), any::<u64>()])
+            .prop_map(|(number, size, vector, base)| Act::Queue(number, size, vector, base)),
+        6 => (any::<bool>(), prop_oneof![0..0x40_u64, 0..BAR_BYTES], any::<[u8; 8]>(), 1..9_usize)
+            .prop_map(|(write, offset, data, width)| Act::Bar { write, offset, data, width }),
+        2 => (any::<bool>(), 0..64_usize, any::<[u8; 4]>())
+            .prop_map(|(write, offset, data)| Act::Config { write, offset: offset * 4, data }),
+        1 => Just(Act::Cycle),
+        1 => Just(Act::Machine),
+    ]
+}
+
+proptest! {
+    /// Registers in any order: no panic, the device is only active when it should be, and what it
+    /// was given lies in guest memory.
+    #[test]
+    fn survives_any_order(acts in proptest::collection::vec(act(), 0..60)) {
+        let rig = rig();
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+        for act in acts {
+            match act {
+                Act::Status(value) => {
+                    let before = rig.function.lock().unwrap().status();
+                    rig.put(0x14, &[value]);
+                    let after = rig.function.lock().unwrap().status();
+                    prop_assert!(after == 0 || before & !after == 0, "{before:#x} -> {after:#x}");
+                }
+                Act::Features(features) => rig.features(features),
+                Act::Queue(number, size, vector, base) => {
+                    rig.queue(number, size, vector, [base, base.wrapping_add(0x1000), base.wrapping_add(0x2000)]);
+                }
+                Act::Bar { write: true, offset, data, width } => rig.put(offset, &data[..width]),
+                Act::Bar { offset, mut data, width, .. } => rig.bus.read(BASE + offset, &mut data[..width]),
+                Act::Config { write: true, offset, data } => rig.config_write(offset, &data),
+                Act::Config { offset, .. } => { rig.config_read::<4>(offset); }
+                Act::Cycle => {
+                    let mut function = rig.function.lock().unwrap();
+                    function.pause();
+                    let saved = function.save();
+                    function.restore(&saved).unwrap();
+                    function.resume();
+                }
+                Act::Machine => {
+                    rig.function.lock().unwrap().reset();
+                    rig.function.lock().unwrap().set_bar(0, BASE);
+                    rig.config_write(0x04, &[6, 0]);
+                }
+            }
+            let activation = rig.record.activation.lock().unwrap();
+            let function = rig.function.lock().unwrap();
+            if let Some(activation) = activation.as_ref() {
+                prop_assert_eq!(function.status() & 0x0f, 0x0f);
+                prop_assert_eq!(activation.features & !function.offered, 0);
+                for queue in activation.queues.iter().filter(|queue| queue.queue.ready()) {
+                    prop_assert!(queue.queue.is_valid(&memory));
+                    prop_assert!(queue.queue.size() <= queue.queue.max_size());
+                }
+            } else {
+                prop_assert!(!function.active);
+            }
+        }
+    }
+}
