@@ -54,8 +54,9 @@ initramfs_lines() {
 
 # initramfs_base MANIFEST LOCK : prints the path of the first archive, made anew when anything it is made from changed.
 initramfs_base() {
-    local manifest=$1 lock=$2 key archive root
-    key=$(cat "$manifest" "$lock" "$(dirname "$manifest")/modules.list" \
+    local manifest=$1 lock=$2 key archive root lists
+    mapfile -t lists < <(initramfs_lines "$manifest" | awk '$1 == "kernel-modules" { print $2 }')
+    key=$(cd "$(dirname "$manifest")" && cat "$(basename "$manifest")" "$lock" "${lists[@]}" \
         "${BASH_SOURCE[0]}" "$(dirname "${BASH_SOURCE[0]}")/modules.sh" | sha256sum | cut -c1-16)
     archive=$CACHE/initramfs/base-$key.cpio.zst
     if [[ ! -e $archive ]]; then

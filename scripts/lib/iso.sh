@@ -2,27 +2,27 @@
 # Makes the hybrid ISO: BIOS and UEFI, CD and USB stick. The same inputs give the same bytes, which is why GRUB's
 # images and the disk layout are spelled out here and not left to grub-mkrescue.
 #
-#   iso_build LOCK GRUB_DIR KERNEL INITRD OUTPUT
+#   iso_build GRUB_PC GRUB_EFI CONFIG KERNEL INITRD OUTPUT
+#
+# GRUB_PC and GRUB_EFI are the folders with GRUB's modules for i386-pc and x86_64-efi, CONFIG the one with early.cfg and
+# grub.cfg.
 #
 # The disk a BIOS or UEFI sees:
 #   CD    El Torito, one BIOS entry (GRUB with its own ISO reader) and one EFI entry (the FAT image below)
 #   stick an MBR that starts the same BIOS image, and a GPT whose second partition is the same FAT image
 #
-# Needs log.sh, packages.sh, CACHE and SOURCE_DATE_EPOCH.
+# Needs log.sh, CACHE and SOURCE_DATE_EPOCH.
 
 # What GRUB can do without files beside it.
 ISO_GRUB_MODULES=(normal configfile search search_fs_file iso9660 part_gpt part_msdos fat linux echo test true
     sleep reboot halt minicmd ls cat serial terminal all_video gzio)
 
-# iso_grub_image LOCK FORMAT OUTPUT EARLY_CONFIG MODULE... : one self-contained GRUB.
+# iso_grub_image MODULES FORMAT OUTPUT EARLY_CONFIG MODULE... : one self-contained GRUB.
 iso_grub_image() {
-    local lock=$1 format=$2 output=$3 config=$4 package=grub-pc-bin dir=i386-pc
+    local modules=$1 format=$2 output=$3 config=$4
     shift 4
-    if [[ $format == x86_64-efi ]]; then
-        package=grub-efi-amd64-bin dir=x86_64-efi
-    fi
-    grub-mkimage -O "$format" -d "$(packages_tree "$lock" "$package")/usr/lib/grub/$dir" -p /boot/grub \
-        -c "$config" -o "$output" "${ISO_GRUB_MODULES[@]}" "$@" || die "grub-mkimage failed for $format"
+    grub-mkimage -O "$format" -d "$modules" -p /boot/grub -c "$config" -o "$output" "${ISO_GRUB_MODULES[@]}" "$@" ||
+        die "grub-mkimage failed for $format"
 }
 
 # iso_esp GRUB_EFI OUTPUT : a FAT image with the removable-media boot path.
@@ -37,22 +37,22 @@ iso_esp() {
     mcopy -m -i "$output" "$efi" ::/EFI/BOOT/BOOTX64.EFI
 }
 
-# iso_build LOCK GRUB_DIR KERNEL INITRD OUTPUT
+# iso_build GRUB_PC GRUB_EFI CONFIG KERNEL INITRD OUTPUT
 iso_build() {
-    local lock=$1 grub=$2 kernel=$3 initrd=$4 output=$5 work tree
+    local pc=$1 efi=$2 config=$3 kernel=$4 initrd=$5 output=$6 work tree
     work=$(mktemp -d "$CACHE/iso.XXXXXX")
     tree=$work/tree
     mkdir -p "$tree/boot/grub" "$tree/EFI/BOOT"
     install -m 0644 "$kernel" "$tree/boot/vmlinuz"
     install -m 0644 "$initrd" "$tree/boot/initrd.zst"
-    install -m 0644 "$grub/grub.cfg" "$tree/boot/grub/grub.cfg"
-    iso_grub_image "$lock" i386-pc-eltorito "$tree/boot/grub/bios.img" "$grub/early.cfg" biosdisk
-    iso_grub_image "$lock" x86_64-efi "$work/BOOTX64.EFI" "$grub/early.cfg" efi_gop
+    install -m 0644 "$config/grub.cfg" "$tree/boot/grub/grub.cfg"
+    iso_grub_image "$pc" i386-pc-eltorito "$tree/boot/grub/bios.img" "$config/early.cfg" biosdisk
+    iso_grub_image "$efi" x86_64-efi "$work/BOOTX64.EFI" "$config/early.cfg" efi_gop
     # A copy outside the FAT image too, for people who copy the files onto a FAT stick instead of the whole image.
     install -m 0644 "$work/BOOTX64.EFI" "$tree/EFI/BOOT/BOOTX64.EFI"
     iso_esp "$work/BOOTX64.EFI" "$work/esp.img"
     find "$tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
-    iso_write "$tree" "$work/esp.img" "$(packages_tree "$lock" grub-pc-bin)/usr/lib/grub/i386-pc/boot_hybrid.img" "$output"
+    iso_write "$tree" "$work/esp.img" "$pc/boot_hybrid.img" "$output"
     rm -rf "$work"
 }
 

@@ -111,7 +111,10 @@ modules_install() {
         die "$list names modules that kernel $release does not have (above)"
     while read -r path; do
         mkdir -p "$target/$(dirname "$path")"
-        xz -dc "$index/$path" >"$target/${path%.xz}"
+        case $path in
+            *.xz) xz -dc "$index/$path" >"$target/${path%.xz}" ;;
+            *) cat "$index/$path" >"$target/$path" ;;
+        esac
     done <"$destination.modules"
     cp "$index/modules.builtin" "$index/modules.builtin.modinfo" "$index/modules.order" "$target/"
     depmod -b "$destination" "$release"
