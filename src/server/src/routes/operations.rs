@@ -1,10 +1,10 @@
 //! Operations.
 
 use axum::extract::{Path, State};
+use lodge_api::Problem;
 use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
-use lodge_api::Problem;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -18,7 +18,6 @@ const LIST: &str = "/v1/operations";
 const ONE: &str = "/v1/operations/{operation}";
 
 pub fn routes() -> Vec<Route> {
-    let read = Access::Needs(Privilege::OperationRead);
     let read = Access::Needs(Privilege::OperationRead);
     let control = Access::Needs(Privilege::OperationControl);
     vec![

@@ -1,0 +1,98 @@
+//! Disks.
+
+use axum::extract::{Path, State};
+use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
+use lodge_api::operation::{Operation, WaitParams};
+use lodge_api::page::ListParams;
+use lodge_api::privilege::Privilege;
+
+use crate::app::App;
+use crate::auth::Authenticated;
+use crate::route::{Access, Route, delete, get, patch, post};
+use crate::wire::conditions::Expected;
+use crate::wire::json::Json;
+use crate::wire::query::Query;
+use crate::wire::reply::{self, Answer};
+use crate::wire::wait::Wait;
+
+const LIST: &str = "/v1/disks";
+const ONE: &str = "/v1/disks/{disk}";
+
+pub fn routes() -> Vec<Route> {
+    let read = Access::Needs(Privilege::StorageRead);
+    let write = Access::Needs(Privilege::StorageWrite);
+    vec![
+        get(LIST, read, "disk_list", disk_list)
+            .summary("List disks")
+            .query::<ListParams>()
+            .answers_page::<Disk>(),
+        post(LIST, write, "disk_create", disk_create)
+            .summary("Create a disk, empty or as a copy of an image")
+            .takes::<DiskCreate>()
+            .query::<WaitParams>()
+            .answers::<Operation>(202, "Under way; the operation's `target` is the disk.")
+            .header("Location", "The operation.")
+            .answers::<Operation>(200, "Done, where the caller waited for it.")
+            .header("Location", "The operation."),
+        get(ONE, read, "disk_view", disk_view)
+            .summary("Show a disk")
+            .answers::<Disk>(200, "The disk.")
+            .header("ETag", "Its revision."),
+        patch(ONE, write, "disk_update", disk_update)
+            .summary("Rename or grow a disk")
+            .takes::<DiskPatch>()
+            .if_match()
+            .answers::<Disk>(200, "Changed.")
+            .header("ETag", "Its revision."),
+        delete(ONE, write, "disk_delete", disk_delete)
+            .summary("Delete a disk no guest names")
+            .if_match()
+            .answers_other(204, "Deleted.", None),
+    ]
+}
+
+async fn disk_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {
+    reply::value(&app.manager().disk_list(&params)?)
+}
+
+async fn disk_create(
+    State(app): State<App>,
+    who: Authenticated,
+    wait: Wait,
+    Json(body): Json<DiskCreate>,
+) -> Answer {
+    let operation = app.manager().disk_create(&who.caller, body).await?;
+    reply::started(&app, wait, operation).await
+}
+
+/// What a disk occupies changes without its revision, so it is always sent.
+async fn disk_view(State(app): State<App>, Path(key): Path<String>) -> Answer {
+    let disk = app.manager().disk_view(&key)?;
+    reply::object(&disk, disk.revision)
+}
+
+async fn disk_update(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Expected(revision): Expected,
+    Json(body): Json<DiskPatch>,
+) -> Answer {
+    let manager = app.manager();
+    let disk = manager
+        .disk_patch(&who.caller, &key, body, revision)
+        .await?;
+    reply::object(&disk, disk.revision)
+}
+
+async fn disk_delete(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Expected(revision): Expected,
+) -> Answer {
+    app.manager()
+        .disk_delete(&who.caller, &key, revision)
+        .await?;
+    reply::nothing()
+}

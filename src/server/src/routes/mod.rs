@@ -1,0 +1,40 @@
+//! The methods of the API, one file per resource.
+
+mod disks;
+mod events;
+mod images;
+mod metrics;
+mod networks;
+mod operations;
+mod root;
+mod sessions;
+mod socket;
+mod system;
+mod tokens;
+mod users;
+mod vm_console;
+mod vms;
+
+use crate::route::Route;
+
+/// All methods of the API.
+pub fn table() -> Vec<Route> {
+    [
+        root::routes(),
+        sessions::routes(),
+        users::routes(),
+        tokens::routes(),
+        system::routes(),
+        vms::routes(),
+        vm_console::routes(),
+        images::routes(),
+        disks::routes(),
+        networks::routes(),
+        operations::routes(),
+        events::routes(),
+        metrics::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

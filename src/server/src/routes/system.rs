@@ -1,0 +1,66 @@
+//! The host: condition, log and power.
+
+use axum::extract::State;
+use lodge_api::log::{LogEntry, LogParams};
+use lodge_api::operation::{Operation, WaitParams};
+use lodge_api::privilege::Privilege;
+use lodge_api::system::{System, SystemAction};
+
+use crate::app::App;
+use crate::auth::Authenticated;
+use crate::route::{Access, Route, get, post};
+use crate::wire::query::Query;
+use crate::wire::reply::{self, Answer};
+use crate::wire::wait::Wait;
+
+pub fn routes() -> Vec<Route> {
+    let read = Access::Needs(Privilege::SystemRead);
+    let power = Access::Needs(Privilege::SystemPower);
+    vec![
+        get("/v1/system", read, "system_view", system_view)
+            .summary("Show the host: hardware, KVM, storage, links, versions, warnings")
+            .answers::<System>(200, "The host."),
+        get("/v1/system/log", read, "system_log", system_log)
+            .summary("The newest lines of the host's log, oldest first")
+            .query::<LogParams>()
+            .answers_page::<LogEntry>(),
+        post(
+            "/v1/system:shutdown",
+            power,
+            "system_shutdown",
+            system_shutdown,
+        )
+        .summary("Power guests off, then the host")
+        .query::<WaitParams>()
+        .answers::<Operation>(202, "Under way.")
+        .header("Location", "The operation."),
+        post("/v1/system:reboot", power, "system_reboot", system_reboot)
+            .summary("Power guests off, then restart the host")
+            .query::<WaitParams>()
+            .answers::<Operation>(202, "Under way.")
+            .header("Location", "The operation."),
+    ]
+}
+
+async fn system_view(State(app): State<App>) -> Answer {
+    let mut system = app.manager().system();
+    system.warnings.splice(..0, app.warnings().iter().cloned());
+    reply::value(&system)
+}
+
+async fn system_log(State(app): State<App>, Query(params): Query<LogParams>) -> Answer {
+    reply::value(&app.manager().log(&params)?)
+}
+
+async fn system_shutdown(State(app): State<App>, who: Authenticated, wait: Wait) -> Answer {
+    power(&app, &who, SystemAction::Shutdown, wait).await
+}
+
+async fn system_reboot(State(app): State<App>, who: Authenticated, wait: Wait) -> Answer {
+    power(&app, &who, SystemAction::Reboot, wait).await
+}
+
+async fn power(app: &App, who: &Authenticated, action: SystemAction, wait: Wait) -> Answer {
+    let operation = app.manager().system_action(&who.caller, action).await?;
+    reply::started(app, wait, operation).await
+}
