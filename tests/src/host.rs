@@ -1,0 +1,210 @@
+//! A booted Lodge host and its administrator.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::artifacts;
+use crate::cli::Cli;
+use crate::curl::Curl;
+use crate::machine::{Builder, Machine};
+
+/// Administrator's password in [`SEED`].
+pub const PASSWORD: &str = "correct-horse-9";
+
+/// The seed most tests use.
+pub const SEED: &str = "hostname = \"lodge-test\"\n[admin]\npassword = \"correct-horse-9\"\n";
+
+/// What the console says before a person presses Enter.
+const READY: &str = "Press Enter for the console";
+
+/// A machine on which Lodge is ready, and a command line that is logged in as `lab`.
+pub struct Host {
+    /// The machine.
+    pub machine: Machine,
+    /// The administrator's command line.
+    pub cli: Cli,
+    /// The certificate's fingerprint, as the console shows it.
+    pub fingerprint: String,
+}
+
+impl Host {
+    /// Boots a machine with [`SEED`] and logs in.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn boot(builder: Builder) -> Result<Self> {
+        Self::boot_with_password(builder.seed(SEED), Some(PASSWORD))
+    }
+
+    /// Boots a machine and logs in with that password, or with the one the console shows.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn boot_with_password(builder: Builder, password: Option<&str>) -> Result<Self> {
+        let machine = builder.start()?;
+        machine.console.wait(READY)?;
+        // The address may come after the first summary; the next one then has it.
+        machine.console.wait("URL:         https://")?;
+        let fingerprint = machine.console.wait("Certificate: ")?.trim().to_owned();
+        let shown;
+        let password = match password {
+            Some(password) => password,
+            None => {
+                shown = machine.console.wait("admin, password ")?.trim().to_owned();
+                &shown
+            }
+        };
+        let cli = Cli::new(machine.directory());
+        let host = Self {
+            machine,
+            cli,
+            fingerprint,
+        };
+        host.add_remote("lab", password)?;
+        Ok(host)
+    }
+
+    /// Adds this host as a remote and logs in.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn add_remote(&self, name: &str, password: &str) -> Result<()> {
+        let url = format!("https://127.0.0.1:{}", self.machine.port);
+        let args = [
+            "remote",
+            "add",
+            name,
+            &url,
+            "--fingerprint",
+            &self.fingerprint,
+            "--password-stdin",
+        ];
+        self.cli
+            .outcome(&args, &format!("{password}\n"))?
+            .success()
+            .map(drop)
+    }
+
+    /// `curl`, logged in.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn curl(&self) -> Result<Curl> {
+        Curl::log_in(self.machine.port, "admin", PASSWORD)
+    }
+
+    /// Uploads the small test guest as images `linux` and `small`.
+    ///
+    /// # Errors
+    /// When an upload fails.
+    pub fn upload_guest(&self) -> Result<()> {
+        let kernel = artifacts::guest_kernel();
+        let initrd = artifacts::guest_initrd();
+        self.cli.ok(&[
+            "image",
+            "upload",
+            &kernel.to_string_lossy(),
+            "linux",
+            "--kind",
+            "kernel",
+        ])?;
+        self.cli.ok(&[
+            "image",
+            "upload",
+            &initrd.to_string_lossy(),
+            "small",
+            "--kind",
+            "initrd",
+        ])?;
+        Ok(())
+    }
+
+    /// Creates a small guest that runs `actions` (see guest-images/README.md), with more options of `vm create`.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn create_guest(&self, name: &str, actions: &str, options: &[&str]) -> Result<()> {
+        let cmdline = format!(
+            "console=ttyS0 quiet panic=-1 lodge.name={name} lodge.ip=none lodge.action={actions}"
+        );
+        let base = [
+            "vm",
+            "create",
+            name,
+            "--kernel",
+            "linux",
+            "--initrd",
+            "small",
+            "--cmdline",
+            &cmdline,
+        ];
+        // Later options win, so that a test can give its own command line.
+        let args: Vec<&str> = if options.contains(&"--cmdline") {
+            base[..7].iter().chain(options).copied().collect()
+        } else {
+            base.iter().chain(options).copied().collect()
+        };
+        self.cli.ok(&args).map(drop)
+    }
+
+    /// A guest as the API describes it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn vm(&self, name: &str) -> Result<Value> {
+        self.cli.json(&["vm", "show", name])
+    }
+
+    /// Waits until a guest is in `state`, by the host's own events.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn wait_state(&self, name: &str, state: &str) -> Result<Value> {
+        let mut monitor = self.cli.spawn(&[
+            "event", "monitor", "--types", "vm_state", "--since", "0", "-o", "json",
+        ])?;
+        let output = monitor.stdout.take().context("no output")?;
+        let result = wait_for_state(self, output, name, state);
+        let _ = monitor.kill();
+        let _ = monitor.wait();
+        result
+    }
+
+    /// Switches the machine off through the API and waits for it.
+    ///
+    /// # Errors
+    /// When it does not switch off.
+    pub fn shut_down(mut self) -> Result<()> {
+        self.cli.ok(&["system", "shutdown", "--yes"])?;
+        self.machine.wait_off()
+    }
+}
+
+fn wait_for_state(
+    host: &Host,
+    output: impl std::io::Read,
+    name: &str,
+    state: &str,
+) -> Result<Value> {
+    use std::io::{BufRead, BufReader};
+
+    let vm = host.vm(name)?;
+    if vm["status"]["state"] == state {
+        return Ok(vm);
+    }
+    for line in BufReader::new(output).lines() {
+        let event: Value = serde_json::from_str(&line?)?;
+        if event["vm"] == name && event["state"] == state {
+            let vm = host.vm(name)?;
+            if vm["status"]["state"] == state {
+                return Ok(vm);
+            }
+        }
+    }
+    let vm = host.vm(name)?;
+    ensure!(
+        vm["status"]["state"] == state,
+        "{name} did not become {state}: {vm}"
+    );
+    Ok(vm)
+}

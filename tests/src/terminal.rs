@@ -1,0 +1,202 @@
+//! Two kinds of terminals: a guest's console through the CLI, and a full screen in tmux.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::artifacts;
+use crate::cli::Cli;
+use crate::process::tool;
+use crate::serial::SILENCE;
+
+/// `lodge vm console`, without a terminal.
+pub struct GuestConsole {
+    child: Child,
+    input: ChildStdin,
+    heard: Arc<(Mutex<(String, bool)>, Condvar)>,
+}
+
+impl GuestConsole {
+    /// Opens the console of a guest, from the beginning of what is kept.
+    ///
+    /// # Errors
+    /// When the CLI cannot be started.
+    pub fn open(cli: &Cli, vm: &str) -> Result<Self> {
+        let mut child = cli.spawn(&["vm", "console", vm, "--scrollback", "262144"])?;
+        let input = child.stdin.take().context("no input")?;
+        let mut output = child.stdout.take().context("no output")?;
+        let heard: Arc<(Mutex<(String, bool)>, Condvar)> = Arc::default();
+        let sink = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let length = output.read(&mut buffer).unwrap_or(0);
+                let mut state = sink.0.lock().unwrap();
+                state
+                    .0
+                    .push_str(&String::from_utf8_lossy(&buffer[..length]));
+                state.1 |= length == 0;
+                sink.1.notify_all();
+                if length == 0 {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            child,
+            input,
+            heard,
+        })
+    }
+
+    /// Waits for `pattern`; returns the rest of its line.
+    ///
+    /// # Errors
+    /// When the console ended or fell silent first.
+    pub fn wait(&self, pattern: &str) -> Result<String> {
+        self.wait_count(pattern, 1)
+    }
+
+    /// Waits until `pattern` was seen that often; returns the rest of its last line.
+    ///
+    /// # Errors
+    /// See [`GuestConsole::wait`].
+    pub fn wait_count(&self, pattern: &str, count: usize) -> Result<String> {
+        let mut state = self.heard.0.lock().unwrap();
+        loop {
+            if let Some((at, _)) = state.0.match_indices(pattern).nth(count - 1) {
+                let rest = &state.0[at + pattern.len()..];
+                let line_ends =
+                    rest.contains('\n') || pattern.ends_with(": ") || pattern.ends_with("# ");
+                if line_ends || state.1 {
+                    return Ok(rest.lines().next().unwrap_or_default().trim().to_owned());
+                }
+            }
+            if state.1 {
+                bail!("the console ended before {pattern:?}:\n{}", state.0);
+            }
+            let before = state.0.len();
+            let (next, timeout) = self.heard.1.wait_timeout(state, SILENCE).unwrap();
+            state = next;
+            if timeout.timed_out() && state.0.len() == before {
+                bail!(
+                    "the console was silent while waiting for {pattern:?}:\n{}",
+                    state.0
+                );
+            }
+        }
+    }
+
+    /// Everything seen so far.
+    pub fn text(&self) -> String {
+        self.heard.0.lock().unwrap().0.clone()
+    }
+
+    /// Types.
+    ///
+    /// # Errors
+    /// When the console is closed.
+    pub fn write(&mut self, text: &str) -> Result<()> {
+        self.input
+            .write_all(text.as_bytes())
+            .and_then(|()| self.input.flush())
+            .context("typing")
+    }
+}
+
+impl Drop for GuestConsole {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A full-screen program in a tmux of its own, 80 columns by 24 lines.
+pub struct Tmux {
+    socket: String,
+}
+
+impl Tmux {
+    /// Runs `lodge ARGS` in a new terminal without colours.
+    ///
+    /// # Errors
+    /// When tmux cannot be started.
+    pub fn run(cli: &Cli, args: &[&str]) -> Result<Self> {
+        let socket = format!("lodge-test-{}-{:?}", std::process::id(), Instant::now())
+            .replace([' ', '{', '}', ':', ','], "");
+        let (variable, directory) = cli.environment();
+        let command = format!(
+            "env {variable}='{}' NO_COLOR=1 TERM=vt100 '{}' {}",
+            directory.display(),
+            artifacts::program().display(),
+            args.join(" ")
+        );
+        tool(
+            "tmux",
+            [
+                "-L",
+                &socket,
+                "-f",
+                "/dev/null",
+                "new-session",
+                "-d",
+                "-x",
+                "80",
+                "-y",
+                "24",
+                &command,
+            ],
+        )?;
+        Ok(Self { socket })
+    }
+
+    /// What the screen shows.
+    ///
+    /// # Errors
+    /// When the program has ended.
+    pub fn screen(&self) -> Result<String> {
+        tool("tmux", ["-L", &self.socket, "capture-pane", "-p"])
+    }
+
+    /// Presses keys, as tmux names them.
+    ///
+    /// # Errors
+    /// When the program has ended.
+    pub fn keys(&self, keys: &[&str]) -> Result<()> {
+        tool("tmux", [&["-L", &self.socket, "send-keys"], keys].concat()).map(drop)
+    }
+
+    /// Waits until the screen shows `text`.
+    ///
+    /// # Errors
+    /// When it stays unchanged without it for too long.
+    pub fn wait(&self, text: &str) -> Result<String> {
+        let mut last = String::new();
+        let mut changed = Instant::now();
+        loop {
+            let screen = self.screen()?;
+            if screen.contains(text) {
+                return Ok(screen);
+            }
+            if screen != last {
+                last = screen;
+                changed = Instant::now();
+            }
+            ensure!(
+                changed.elapsed() < SILENCE,
+                "{text:?} does not appear on\n{last}"
+            );
+            // tmux tells nobody when a screen changes; looking a few times a second is cheap.
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = tool("tmux", ["-L", &self.socket, "kill-server"]);
+    }
+}

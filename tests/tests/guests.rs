@@ -1,0 +1,302 @@
+//! Guests live: stock Debian kernels boot, reach each other, keep their data, and end with a reason.
+
+use anyhow::Result;
+use lodge_tests::artifacts;
+use lodge_tests::host::Host;
+use lodge_tests::machine::Builder;
+use lodge_tests::terminal::GuestConsole;
+
+fn host() -> Host {
+    let host = Host::boot(Builder::new().memory_mib(4096).data_disk(6 << 30)).unwrap();
+    host.upload_guest().unwrap();
+    host
+}
+
+fn reaches_init_and_powers_off(host: &Host) -> Result<()> {
+    host.create_guest(
+        "once",
+        "facts,poweroff",
+        &["--memory", "192MiB", "--cpus", "2"],
+    )?;
+    host.cli.ok(&["vm", "start", "once"])?;
+    let console = GuestConsole::open(&host.cli, "once")?;
+    console.wait("LODGE-GUEST-READY")?;
+    console.wait("LODGE-FACTS cpus=2")?;
+    console.wait("LODGE-GUEST-POWEROFF")?;
+    let vm = host.wait_state("once", "stopped")?;
+    assert!(vm["status"].get("pid").is_none(), "{vm}");
+    Ok(())
+}
+
+fn an_elf_kernel_boots_too(host: &Host) -> Result<()> {
+    let kernel = artifacts::guest_kernel_elf();
+    host.cli.ok(&[
+        "image",
+        "upload",
+        &kernel.to_string_lossy(),
+        "elf",
+        "--kind",
+        "kernel",
+    ])?;
+    host.cli.ok(&[
+        "vm",
+        "create",
+        "elf-guest",
+        "--kernel",
+        "elf",
+        "--initrd",
+        "small",
+        "--memory",
+        "256MiB",
+        "--cmdline",
+        "console=ttyS0 quiet lodge.ip=none lodge.action=poweroff",
+        "--start",
+    ])?;
+    host.wait_state("elf-guest", "stopped")?;
+    Ok(())
+}
+
+fn guests_ping_each_other_and_the_host(host: &Host) -> Result<()> {
+    host.cli.ok(&["network", "create", "inside"])?;
+    for (name, address, actions) in [
+        ("left", "10.9.0.1/24", "serve,sleep:100000"),
+        (
+            "right",
+            "10.9.0.2/24",
+            "ping:10.9.0.1:120,fetch:10.9.0.1,sleep:100000",
+        ),
+    ] {
+        let cmdline = format!(
+            "console=ttyS0 quiet lodge.name={name} lodge.ip={address} lodge.action={actions}"
+        );
+        host.create_guest(
+            name,
+            "",
+            &[
+                "--memory",
+                "192MiB",
+                "--nic",
+                "inside",
+                "--cmdline",
+                &cmdline,
+            ],
+        )?;
+        host.cli.ok(&["vm", "start", name])?;
+    }
+    let right = GuestConsole::open(&host.cli, "right")?;
+    let answer = right.wait("LODGE-PING peer=10.9.0.1 ")?;
+    assert!(answer.starts_with("ok"), "{answer}");
+    let answer = right.wait("LODGE-FETCH peer=10.9.0.1 ")?;
+    assert!(answer.starts_with("ok by=left"), "{answer}");
+
+    let cmdline = "console=ttyS0 quiet lodge.ip=dhcp lodge.action=ping:10.0.2.2:60,sleep:100000";
+    host.create_guest(
+        "outside",
+        "",
+        &[
+            "--memory",
+            "192MiB",
+            "--nic",
+            "default",
+            "--cmdline",
+            cmdline,
+        ],
+    )?;
+    host.cli.ok(&["vm", "start", "outside"])?;
+    let outside = GuestConsole::open(&host.cli, "outside")?;
+    outside.wait("LODGE-GUEST-NET dev=eth0 ip=10.0.2.")?;
+    let answer = outside.wait("LODGE-PING peer=10.0.2.2 ")?;
+    assert!(answer.starts_with("ok"), "{answer}");
+    // To the host itself: its address on the same bridge.
+    let network = host.cli.json(&["network", "show", "default"])?;
+    let own = network["addresses"][0]
+        .as_str()
+        .unwrap_or_default()
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let cmdline = format!("console=ttyS0 quiet lodge.ip=dhcp lodge.action=ping:{own}:60,poweroff");
+    host.create_guest(
+        "to-host",
+        "",
+        &[
+            "--memory",
+            "192MiB",
+            "--nic",
+            "default",
+            "--cmdline",
+            &cmdline,
+        ],
+    )?;
+    host.cli.ok(&["vm", "start", "to-host"])?;
+    let console = GuestConsole::open(&host.cli, "to-host")?;
+    let answer = console.wait(&format!("LODGE-PING peer={own} "))?;
+    assert!(answer.starts_with("ok"), "{answer}");
+    for name in ["left", "right", "outside"] {
+        host.cli.ok(&["vm", "kill", name])?;
+    }
+    Ok(())
+}
+
+fn disk_writes_survive_a_reset(host: &Host) -> Result<()> {
+    host.cli
+        .ok(&["disk", "create", "scratch", "--size", "64MiB"])?;
+    host.create_guest(
+        "writer",
+        "disk-cycle:/dev/vda:4:one,sleep:100000",
+        &["--memory", "192MiB", "--disk", "scratch"],
+    )?;
+    host.cli.ok(&["vm", "start", "writer"])?;
+    let console = GuestConsole::open(&host.cli, "writer")?;
+    console.wait("LODGE-DISK-WRITE device=/dev/vda")?;
+    console.wait("LODGE-GUEST-REBOOT")?;
+    console.wait_count("LODGE-GUEST-READY", 2)?;
+    let answer = console.wait("LODGE-DISK-CHECK device=/dev/vda mib=4 seed=one ")?;
+    assert!(answer.starts_with("ok"), "{answer}");
+    let vm = host.vm("writer")?;
+    assert_eq!(vm["status"]["resets"], 1, "{vm}");
+    // The reset button does the same from outside.
+    host.cli.ok(&["vm", "reset", "writer"])?;
+    console.wait_count("LODGE-DISK-CHECK device=/dev/vda mib=4 seed=one ok", 2)?;
+    host.cli.ok(&["vm", "kill", "writer"])?;
+    assert_eq!(host.vm("writer")?["status"]["state"], "stopped");
+    Ok(())
+}
+
+fn a_paused_guest_stands_still(host: &Host) -> Result<()> {
+    host.create_guest("clock", "tick:1", &["--memory", "192MiB"])?;
+    host.cli.ok(&["vm", "start", "clock"])?;
+    let console = GuestConsole::open(&host.cli, "clock")?;
+    console.wait("LODGE-TICK 2 ")?;
+    host.cli.ok(&["vm", "pause", "clock"])?;
+    assert_eq!(host.vm("clock")?["status"]["state"], "paused");
+    let used = |vm: serde_json::Value| vm["status"]["cpu_time_us"].as_u64().unwrap_or(0);
+    let before = used(host.vm("clock")?);
+    host.cli.ok(&["vm", "list"])?;
+    let after = used(host.vm("clock")?);
+    assert!(
+        after - before < 200_000,
+        "a paused guest used {} µs",
+        after - before
+    );
+    host.cli.ok(&["vm", "resume", "clock"])?;
+    let ticks = console.text().matches("LODGE-TICK").count();
+    console.wait_count("LODGE-TICK", ticks + 2)?;
+    Ok(())
+}
+
+fn stop_presses_the_power_button(host: &Host) -> Result<()> {
+    let console = GuestConsole::open(&host.cli, "clock")?;
+    host.cli.ok(&["vm", "stop", "clock", "--timeout", "300"])?;
+    console.wait("LODGE-GUEST-POWER-BUTTON")?;
+    assert_eq!(host.vm("clock")?["status"]["state"], "stopped");
+    Ok(())
+}
+
+fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
+    host.create_guest("faulty", "triple-fault", &["--memory", "192MiB"])?;
+    host.cli.ok(&["vm", "start", "faulty"])?;
+    let vm = host.wait_state("faulty", "crashed")?;
+    let reason = vm["status"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("triple fault"), "{vm}");
+    // It can be started again.
+    host.cli.ok(&[
+        "vm",
+        "set",
+        "faulty",
+        "--cmdline",
+        "console=ttyS0 quiet lodge.ip=none lodge.action=poweroff",
+    ])?;
+    host.cli.ok(&["vm", "start", "faulty"])?;
+    host.wait_state("faulty", "stopped")?;
+    Ok(())
+}
+
+fn debian_boots_to_login(host: &Host) -> Result<()> {
+    let raw = artifacts::guest_debian();
+    host.cli.ok(&[
+        "image",
+        "upload",
+        &raw.to_string_lossy(),
+        "debian-12",
+        "--kind",
+        "disk",
+    ])?;
+    host.cli
+        .ok(&["disk", "create", "debian-root", "--image", "debian-12"])?;
+    host.cli.ok(&[
+        "vm",
+        "create",
+        "debian",
+        "--kernel",
+        "linux",
+        "--initrd",
+        "small",
+        "--memory",
+        "512MiB",
+        "--disk",
+        "debian-root",
+        "--nic",
+        "default",
+        "--cmdline",
+        "console=ttyS0 quiet root=/dev/vda rw",
+        "--start",
+    ])?;
+    let mut console = GuestConsole::open(&host.cli, "debian")?;
+    console.wait("login: ")?;
+    console.write("root\n")?;
+    console.wait("Password: ")?;
+    console.write("lodge\n")?;
+    console.wait("# ")?;
+    console.write("networkctl -n 0 --no-pager status | cat; ip -4 -o addr show scope global | sed s/^/ADDR-/\n")?;
+    console.wait("ADDR-2: ")?;
+    console.write("systemctl poweroff\n")?;
+    host.wait_state("debian", "stopped")?;
+    Ok(())
+}
+
+#[test]
+fn guests_live() {
+    let host = host();
+    reaches_init_and_powers_off(&host).unwrap();
+    an_elf_kernel_boots_too(&host).unwrap();
+    disk_writes_survive_a_reset(&host).unwrap();
+    a_paused_guest_stands_still(&host).unwrap();
+    stop_presses_the_power_button(&host).unwrap();
+    a_triple_fault_is_a_state_with_a_reason(&host).unwrap();
+    guests_ping_each_other_and_the_host(&host).unwrap();
+    debian_boots_to_login(&host).unwrap();
+    host.shut_down().unwrap();
+}
+
+#[test]
+fn twenty_guests_at_once() {
+    let host = Host::boot(Builder::new().memory_mib(6144)).unwrap();
+    host.upload_guest().unwrap();
+    let names: Vec<String> = (1..=20).map(|number| format!("guest-{number}")).collect();
+    for name in &names {
+        host.create_guest(name, "sleep:100000", &["--memory", "160MiB"])
+            .unwrap();
+    }
+    let start: Vec<&str> = ["vm", "start", "--background"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    host.cli.ok(&start).unwrap();
+    for name in &names {
+        GuestConsole::open(&host.cli, name)
+            .unwrap()
+            .wait("LODGE-GUEST-READY")
+            .unwrap();
+    }
+    let running = host
+        .cli
+        .json(&["vm", "list", "--filter", "state eq running"])
+        .unwrap();
+    assert_eq!(running.as_array().map(Vec::len), Some(20), "{running}");
+    let system = host.cli.json(&["system", "show"]).unwrap();
+    assert_eq!(system["usage"]["vms_running"], 20, "{system}");
+    // The orderly end: every guest gets its power button.
+    host.shut_down().unwrap();
+}

@@ -1,0 +1,61 @@
+//! The host's network: several cards, static addresses, cables pulled and plugged.
+
+use lodge_tests::host::{Host, SEED};
+use lodge_tests::machine::{Builder, Nic, mac};
+
+#[test]
+fn a_pulled_cable_is_noticed_and_the_address_comes_back() {
+    let mut host = Host::boot(
+        Builder::new()
+            .nics(&[Nic::Virtio, Nic::E1000e])
+            .memory_mib(1536),
+    )
+    .unwrap();
+    let system = host.cli.json(&["system", "show"]).unwrap();
+    let links = system["links"].as_array().unwrap();
+    assert_eq!(links.len(), 2, "{system}");
+    assert!(links.iter().all(|link| link["carrier"] == true), "{system}");
+    assert!(system.to_string().contains("10.0.2.15"), "{system}");
+
+    host.machine.qmp.set_link("nic1", false).unwrap();
+    let mut monitor = host
+        .cli
+        .spawn(&[
+            "event", "monitor", "--types", "system", "--since", "0", "-o", "json",
+        ])
+        .unwrap();
+    let output = std::io::BufReader::new(monitor.stdout.take().unwrap());
+    let line = std::io::BufRead::lines(output)
+        .map(Result::unwrap)
+        .find(|line| line.contains(&mac(1)) || line.contains("carrier"))
+        .expect("an event about the link");
+    let _ = monitor.kill();
+    let _ = monitor.wait();
+    assert!(line.contains("system"), "{line}");
+    host.machine.qmp.set_link("nic1", true).unwrap();
+
+    // The card of the API itself: the API goes away and comes back by itself.
+    host.machine.qmp.set_link("nic0", false).unwrap();
+    host.machine.qmp.set_link("nic0", true).unwrap();
+    host.cli.ok(&["system", "show"]).unwrap();
+    host.shut_down().unwrap();
+}
+
+#[test]
+fn a_static_address_from_the_seed() {
+    let seed = format!(
+        "{SEED}\n[[network.links]]\nmac = \"{}\"\nmethod = \"static\"\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\"]\n",
+        mac(0)
+    );
+    let host = Host::boot_with_password(
+        Builder::new().seed(&seed).memory_mib(1536),
+        Some(lodge_tests::host::PASSWORD),
+    )
+    .unwrap();
+    let network = host.cli.json(&["network", "show", "default"]).unwrap();
+    assert!(
+        network["addresses"].to_string().contains("10.0.2.15/24"),
+        "{network}"
+    );
+    host.shut_down().unwrap();
+}

@@ -1,0 +1,204 @@
+//! What may die: the manager at any moment, a monitor at any moment, the power.
+
+use lodge_tests::artifacts;
+use lodge_tests::host::Host;
+use lodge_tests::machine::{Builder, Medium};
+use lodge_tests::media;
+use lodge_tests::terminal::GuestConsole;
+
+fn pid_of(host: &Host, role: &str) -> String {
+    let script = format!(
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'lodge {role}' && basename $p; done | head -n 1"
+    );
+    let pid = host.machine.sh(&script).unwrap().trim().to_owned();
+    assert!(
+        !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()),
+        "no process of lodge {role}: {pid:?}"
+    );
+    pid
+}
+
+/// Waits until the API answers again after the manager was killed.
+fn wait_for_api(host: &Host) {
+    // The console says so when the manager has written its summary anew; the API may be
+    // there a little earlier, and the client's own connection attempts are the measure.
+    for _ in 0..200 {
+        if host.cli.outcome(&["system", "show"], "").unwrap().code == Some(0) {
+            return;
+        }
+        host.machine.sh("usleep 100000").unwrap();
+    }
+    panic!(
+        "the API does not come back:\n{}",
+        host.machine.console.text()
+    );
+}
+
+#[test]
+fn killing_the_manager_stops_no_guest() {
+    let host = Host::boot(
+        Builder::new()
+            .medium(Medium::Shell)
+            .memory_mib(4096)
+            .data_disk(4 << 30),
+    )
+    .unwrap();
+    host.upload_guest().unwrap();
+    host.create_guest("steady", "tick:1", &["--memory", "192MiB"])
+        .unwrap();
+    host.cli.ok(&["vm", "start", "steady"]).unwrap();
+    GuestConsole::open(&host.cli, "steady")
+        .unwrap()
+        .wait("LODGE-TICK 3 ")
+        .unwrap();
+    let before = host.vm("steady").unwrap();
+
+    host.machine
+        .sh(&format!("kill -9 {}", pid_of(&host, "serve")))
+        .unwrap();
+    wait_for_api(&host);
+    let after = host.vm("steady").unwrap();
+    assert_eq!(after["status"]["state"], "running", "{after}");
+    assert_eq!(
+        after["status"]["pid"], before["status"]["pid"],
+        "the same monitor"
+    );
+    assert_eq!(after["status"]["resets"], 0);
+    // The scroll-back survived too, and the guest ticks on.
+    let console = GuestConsole::open(&host.cli, "steady").unwrap();
+    console.wait("LODGE-TICK 1 ").unwrap();
+    let ticks = console.text().matches("LODGE-TICK").count();
+    console.wait_count("LODGE-TICK", ticks + 2).unwrap();
+
+    // In the middle of operations: some ended, some are reported as interrupted, none hangs.
+    for number in 1..=4 {
+        host.create_guest(
+            &format!("g{number}"),
+            "sleep:100000",
+            &["--memory", "160MiB"],
+        )
+        .unwrap();
+    }
+    host.cli
+        .ok(&["vm", "start", "--background", "g1", "g2", "g3", "g4"])
+        .unwrap();
+    host.machine
+        .sh(&format!("kill -9 {}", pid_of(&host, "serve")))
+        .unwrap();
+    wait_for_api(&host);
+    let operations = host.cli.json(&["operation", "list"]).unwrap();
+    for operation in operations.as_array().unwrap() {
+        if operation["kind"] == "vm_start" {
+            assert_ne!(operation["status"], "running", "{operation}");
+        }
+    }
+    for number in 1..=4 {
+        let name = format!("g{number}");
+        let vm = host.vm(&name).unwrap();
+        let state = vm["status"]["state"].as_str().unwrap();
+        assert!(["running", "stopped"].contains(&state), "{vm}");
+        if state == "stopped" {
+            host.cli.ok(&["vm", "start", &name]).unwrap();
+        }
+        GuestConsole::open(&host.cli, &name)
+            .unwrap()
+            .wait("LODGE-GUEST-READY")
+            .unwrap();
+    }
+
+    // A monitor that is killed takes only its guest along.
+    let pid = host.vm("g1").unwrap()["status"]["pid"].to_string();
+    host.machine.sh(&format!("kill -9 {pid}")).unwrap();
+    let vm = host.wait_state("g1", "crashed").unwrap();
+    assert!(
+        vm["status"]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("monitor"),
+        "{vm}"
+    );
+    assert_eq!(host.vm("g2").unwrap()["status"]["state"], "running");
+    host.shut_down().unwrap();
+}
+
+#[test]
+fn a_monitor_is_locked_in() {
+    let host = Host::boot(Builder::new().medium(Medium::Shell).memory_mib(2048)).unwrap();
+    host.upload_guest().unwrap();
+    host.create_guest("jailed", "sleep:100000", &["--memory", "160MiB"])
+        .unwrap();
+    host.cli.ok(&["vm", "start", "jailed"]).unwrap();
+    GuestConsole::open(&host.cli, "jailed")
+        .unwrap()
+        .wait("LODGE-GUEST-READY")
+        .unwrap();
+    let pid = host.vm("jailed").unwrap()["status"]["pid"].to_string();
+    let status = host.machine.sh(&format!("cat /proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name}: {status}"));
+        line.split_once(':')
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
+    };
+    for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(name), "0000000000000000", "{name}");
+    }
+    assert_eq!(field("NoNewPrivs"), "1");
+    assert_eq!(field("Seccomp"), "2");
+    assert!(
+        !field("Uid").starts_with("0\t"),
+        "runs as root: {}",
+        field("Uid")
+    );
+    let root = host.machine.sh(&format!("ls -A /proc/{pid}/root")).unwrap();
+    assert_eq!(root.trim(), "", "its root directory is not empty");
+    for namespace in ["mnt", "net", "pid", "ipc", "uts"] {
+        let own = host
+            .machine
+            .sh(&format!("readlink /proc/{pid}/ns/{namespace}"))
+            .unwrap();
+        let hosts = host
+            .machine
+            .sh(&format!("readlink /proc/1/ns/{namespace}"))
+            .unwrap();
+        assert_ne!(own, hosts, "{namespace}");
+    }
+    let cgroup = host.machine.sh(&format!("cat /proc/{pid}/cgroup")).unwrap();
+    assert!(cgroup.contains("/lodge/"), "{cgroup}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = media::data_disk(directory.path(), 4 << 30).unwrap();
+    let machine = || Builder::new().memory_mib(1536).existing_data_disk(&data);
+    let host = Host::boot(machine()).unwrap();
+    let fingerprint = host.fingerprint.clone();
+    host.upload_guest().unwrap();
+    host.create_guest("kept", "shell", &["--autostart"])
+        .unwrap();
+    host.cli
+        .ok(&["disk", "create", "kept-disk", "--size", "32MiB"])
+        .unwrap();
+    // The plug is pulled: QEMU is killed without a word to the host.
+    drop(host);
+
+    let host = Host::boot(machine()).unwrap();
+    assert_eq!(host.fingerprint, fingerprint, "the certificate changed");
+    let system = host.cli.json(&["system", "show"]).unwrap();
+    assert_eq!(system["storage"]["kind"], "disk", "{system}");
+    let image = host.cli.json(&["image", "show", "linux"]).unwrap();
+    let size = std::fs::metadata(artifacts::guest_kernel()).unwrap().len();
+    assert_eq!(image["size"], size);
+    assert_eq!(
+        host.cli.json(&["disk", "show", "kept-disk"]).unwrap()["size"],
+        32 << 20
+    );
+    // It starts by itself.
+    host.wait_state("kept", "running").unwrap();
+    host.cli.ok(&["vm", "kill", "kept"]).unwrap();
+    host.shut_down().unwrap();
+}
