@@ -176,6 +176,36 @@ impl DriverQueue {
         self.memory.write_obj(next, GuestAddress(at + 14)).unwrap();
     }
 
+    /// Starts both rings at `index` instead of 0, with nothing in them.
+    pub fn start_at(&mut self, index: u16) -> ActiveQueue {
+        (self.next_available, self.next_used) = (index, index);
+        self.publish(index);
+        let used = GuestAddress(self.used + 2);
+        self.memory.write_obj(index, used).unwrap();
+        self.want_interrupt();
+        self.device_side_at(index, index)
+    }
+
+    /// As [`DriverQueue::offer`], with the chain in an indirect table at `table`.
+    pub fn offer_indirect(&mut self, table: u64, pieces: &[Piece]) -> Option<u16> {
+        for (index, piece) in (0..).zip(pieces) {
+            let last = usize::from(index) + 1 == pieces.len();
+            let flags = if last { 0 } else { NEXT };
+            self.put_descriptor(table, index, *piece, flags, index + 1);
+        }
+        let head = self.free.pop()?;
+        let reference = readable(table, 16 * pieces.len() as u32);
+        self.put_descriptor(self.descriptors, head, reference, INDIRECT, 0);
+        self.chains[usize::from(head)] = vec![head];
+        self.make_available(head);
+        Some(head)
+    }
+
+    /// The head that the next chain gets.
+    pub fn next_head(&self) -> u16 {
+        *self.free.last().unwrap()
+    }
+
     /// Makes a chain available, without a kick; `None` when there are too few descriptors.
     pub fn offer(&mut self, pieces: &[Piece]) -> Option<u16> {
         if pieces.len() > self.free.len() {
@@ -216,6 +246,14 @@ impl DriverQueue {
         self.kick.write(1).unwrap();
     }
 
+    /// Sets `used_event` so that the very next returned chain interrupts.
+    fn want_interrupt(&self) {
+        let event = self.available + 4 + 2 * u64::from(self.size);
+        self.memory
+            .write_obj(self.next_used, GuestAddress(event))
+            .unwrap();
+    }
+
     /// The next returned chain and the bytes written into it.
     pub fn take_used(&mut self) -> Option<(u16, u32)> {
         let order = std::sync::atomic::Ordering::Acquire;
@@ -231,11 +269,7 @@ impl DriverQueue {
         let head: u32 = self.memory.read_obj(GuestAddress(at)).unwrap();
         let written: u32 = self.memory.read_obj(GuestAddress(at + 4)).unwrap();
         self.next_used = self.next_used.wrapping_add(1);
-        // used_event: interrupt for the very next one.
-        let event = self.available + 4 + 2 * u64::from(self.size);
-        self.memory
-            .write_obj(self.next_used, GuestAddress(event))
-            .unwrap();
+        self.want_interrupt();
         let head = head as u16;
         let indices = std::mem::take(&mut self.chains[usize::from(head)]);
         self.free.extend(indices);
@@ -253,7 +287,8 @@ impl DriverQueue {
             assert!(!left.is_zero(), "no interrupt announced a used buffer");
             let timeout = PollTimeout::try_from(left).unwrap();
             let fd = borrow(&self.interrupt.0);
-            nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout).unwrap();
+            let ready = nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout);
+            assert_ne!(ready, Ok(0), "no interrupt announced a used buffer");
             let _ = self.interrupt.0.read();
         }
     }

@@ -1,6 +1,7 @@
 //! Virtio block device (virtio 1.2, 5.2): a raw disk behind up to four queues.
 
 mod config;
+mod handle;
 mod request;
 mod session;
 mod state;
@@ -15,10 +16,11 @@ use lodge_block::raw::RawDisk;
 use virtio_bindings::virtio_blk as abi;
 use virtio_queue::{Queue, QueueT as _};
 
+pub use self::handle::Handle;
 pub use self::statistics::{Statistics, Totals};
 use self::worker::{Start, Worker};
 use super::queue_thread::{Prologue, QueueThread};
-use super::{ActivateError, Activation, DeviceEvents, VirtioDevice};
+use super::{ActivateError, Activation, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
 
 /// Most queues a disk has.
@@ -56,9 +58,7 @@ pub struct Block {
     threads: Vec<QueueThread<Worker>>,
     /// Of queues the driver left disabled while active.
     idle: Vec<Option<Queue>>,
-    active: bool,
-    events: Option<Arc<dyn DeviceEvents>>,
-    statistics: Arc<Statistics>,
+    handle: Handle,
 }
 
 impl Block {
@@ -70,13 +70,13 @@ impl Block {
         let disk = Arc::new(disk);
         let queues = options.queues.clamp(1, MAX_QUEUES);
         let read_only = options.read_only || disk.read_only();
-        let statistics = Arc::<Statistics>::default();
+        let handle = Handle::new(Arc::clone(&disk));
         let mut threads = Vec::new();
         for queue in 0..queues {
             let worker = Worker {
                 engine: Engine::new(Arc::clone(&disk), DEPTH)?,
                 serial: config::serial(&options.serial),
-                statistics: Arc::clone(&statistics),
+                statistics: handle.statistics(),
             };
             let name = format!("disk-queue-{queue}");
             threads.push(QueueThread::spawn(&name, Arc::clone(&prologue), worker)?);
@@ -91,30 +91,13 @@ impl Block {
             queue_sizes: vec![QUEUE_SIZE; usize::from(queues)],
             threads,
             idle: Vec::new(),
-            active: false,
-            events: None,
-            statistics,
+            handle,
         })
     }
 
-    /// Counters, updated while the device runs.
-    pub fn statistics(&self) -> Arc<Statistics> {
-        Arc::clone(&self.statistics)
-    }
-
-    /// Looks at the disk's size again and tells the driver if it changed.
-    ///
-    /// # Errors
-    /// When the host does not tell; the old size stays.
-    pub fn refresh_size(&mut self) -> Result<u64, lodge_block::raw::RawError> {
-        let before = self.disk.size();
-        let size = self.disk.refresh_size()?;
-        if size != before
-            && let Some(events) = &self.events
-        {
-            events.config_changed();
-        }
-        Ok(size)
+    /// What the monitor keeps when the device itself is behind its transport.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 }
 
@@ -177,14 +160,12 @@ impl VirtioDevice for Block {
                 events: Arc::clone(&activation.events),
             });
         }
-        self.events = Some(activation.events);
-        self.active = true;
+        self.handle.attach(Some(activation.events));
         Ok(())
     }
 
     fn deactivate(&mut self) -> Vec<Queue> {
-        self.active = false;
-        self.events = None;
+        self.handle.attach(None);
         let idle = std::mem::take(&mut self.idle);
         self.threads
             .iter_mut()

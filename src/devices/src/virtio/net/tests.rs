@@ -134,6 +134,11 @@ fn is_ours(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&ETHERTYPE.to_be_bytes()[..])
 }
 
+/// Where the receive buffer posted as `head` lies.
+fn buffer(head: u16, length: u32) -> u64 {
+    BUFFERS + 0x1_0000 + u64::from(head) * u64::from(length.next_multiple_of(64))
+}
+
 struct Rig {
     device: Net,
     memory: GuestMemory,
@@ -151,11 +156,15 @@ impl Rig {
     /// With the given of the device's features accepted.
     fn with(features: u64) -> Self {
         let (tap, wire) = wire();
+        Self::on(tap, wire, features, Arc::new(|| {}))
+    }
+
+    fn on(tap: OwnedFd, wire: Wire, features: u64, prologue: Prologue) -> Self {
         let options = Options {
             mac: MAC,
             mtu: 1500,
         };
-        let device = Net::new(tap, None, options, Arc::new(|| {})).unwrap();
+        let device = Net::new(tap, None, options, prologue).unwrap();
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let mut rig = Self {
             receive: DriverQueue::new(&memory, 0, 64),
@@ -184,44 +193,43 @@ impl Rig {
             .unwrap();
     }
 
+    /// Posts `count` buffers of `length` bytes, each at a place of its own.
     fn post(&mut self, count: u64, length: u32) {
-        for slot in 0..count {
-            let address = BUFFERS + 0x1_0000 + slot * u64::from(length.next_multiple_of(64));
+        for _ in 0..count {
+            let address = buffer(self.receive.next_head(), length);
             self.receive.offer(&[writable(address, length)]).unwrap();
         }
         self.receive.kick();
     }
 
-    /// The next frame of ours that the driver receives, and in how many buffers.
-    fn take_frame(&mut self, buffer_length: u32) -> (Vec<u8>, usize) {
-        let stride = u64::from(buffer_length.next_multiple_of(64));
+    /// The next frame of ours that the driver receives, and in how many buffers
+    /// of `length` bytes. Each is posted again.
+    fn take_frame(&mut self, length: u32) -> (Vec<u8>, usize) {
         loop {
-            let mut packet = Vec::new();
-            let mut count = 1;
-            let mut taken = 0;
-            while taken < count {
-                // After the first all must be there already.
-                let (head, written) = if taken == 0 {
-                    self.receive.wait_used()
-                } else {
-                    self.receive.take_used().expect("the rest of the packet")
-                };
-                let address = BUFFERS + 0x1_0000 + u64::from(head) * stride;
-                let mut part = vec![0; written as usize];
-                self.memory
-                    .read_slice(&mut part, GuestAddress(address))
-                    .unwrap();
-                if taken == 0 {
-                    count = usize::from(u16::from_le_bytes([part[10], part[11]]));
-                }
-                packet.extend(part);
-                taken += 1;
+            let used = self.receive.wait_used();
+            let mut packet = self.content(used, length);
+            let count = u16::from_le_bytes([packet[10], packet[11]]);
+            for _ in 1..count {
+                let used = self.receive.take_used();
+                packet.extend(self.content(used.expect("the rest of the packet"), length));
             }
+            self.post(count.into(), length);
             let frame = packet.split_off(12);
             if is_ours(&frame) {
-                return (frame, count);
+                return (frame, count.into());
             }
         }
+    }
+
+    fn content(&self, (head, written): (u16, u32), length: u32) -> Vec<u8> {
+        let mut content = vec![0; written as usize];
+        let address = GuestAddress(buffer(head, length));
+        self.memory.read_slice(&mut content, address).unwrap();
+        content
+    }
+
+    fn totals(&self) -> Totals {
+        self.device.statistics().totals()
     }
 
     fn send(&mut self, frame: &[u8]) {
@@ -247,7 +255,269 @@ fn sends_and_receives() {
     rig.post(64, 2048);
     rig.wire.send(&frame(1000, 2));
     assert_eq!(rig.take_frame(2048), (frame(1000, 2), 1));
-    let totals = rig.device.statistics().totals();
+    let totals = rig.totals();
     assert_eq!((totals.sent, totals.sent_bytes), (1, 114));
     assert!(totals.received >= 1);
+}
+
+#[test]
+fn spreads_a_packet_over_small_buffers() {
+    let mut rig = Rig::new();
+    rig.post(64, 128);
+    for seed in 0..20 {
+        rig.wire.send(&frame(1400, seed));
+        // 12 bytes of header, 14 of Ethernet.
+        let (received, buffers) = rig.take_frame(128);
+        assert_eq!(received, frame(1400, seed));
+        assert_eq!(buffers, 1426_usize.div_ceil(128));
+    }
+}
+
+#[test]
+fn without_mergeable_buffers_a_packet_takes_one() {
+    let mut rig = Rig::with(!(1 << abi::VIRTIO_NET_F_MRG_RXBUF));
+    rig.post(32, 1024);
+    rig.wire.send(&frame(1200, 1));
+    rig.wire.send(&frame(900, 2));
+    assert_eq!(rig.take_frame(1024), (frame(900, 2), 1));
+    assert_eq!(rig.totals().receive_drops, 1);
+}
+
+#[test]
+fn packets_wait_for_buffers() {
+    let mut rig = Rig::new();
+    for seed in 0..8 {
+        rig.wire.send(&frame(200, seed));
+    }
+    // One buffer, posted again and again.
+    rig.post(1, 2048);
+    for seed in 0..8 {
+        assert_eq!(rig.take_frame(2048).0, frame(200, seed));
+    }
+}
+
+#[test]
+fn a_packet_that_never_fits_does_not_block_the_rest() {
+    let mut rig = Rig::new();
+    // All 64 buffers together have 1024 bytes.
+    rig.post(64, 16);
+    rig.wire.send(&frame(1400, 1));
+    rig.wire.send(&frame(60, 2));
+    assert_eq!(rig.take_frame(16).0, frame(60, 2));
+    assert!(rig.totals().receive_drops >= 1);
+}
+
+#[test]
+fn drops_packets_that_are_none() {
+    let mut rig = Rig::new();
+    // Nothing but a header, half a header, more than any packet has, a nonsensical offload.
+    let broken_offload = BUFFERS + 0x8000;
+    rig.memory
+        .write_slice(&[0xff; 12], GuestAddress(broken_offload))
+        .unwrap();
+    for (address, length) in [
+        (BUFFERS, 12),
+        (BUFFERS, 5),
+        (BUFFERS, 25),
+        (BUFFERS, 70_000),
+        (BUFFERS, 2 << 20),
+        (broken_offload, 100),
+    ] {
+        let head = rig.transmit.offer(&[readable(address, length)]).unwrap();
+        rig.transmit.kick();
+        assert_eq!(rig.transmit.wait_used(), (head, 0));
+    }
+    // Writable buffers are no packet either.
+    rig.transmit.offer(&[writable(BUFFERS, 100)]).unwrap();
+    rig.transmit.kick();
+    rig.transmit.wait_used();
+    assert_eq!((rig.totals().sent, rig.totals().send_drops), (0, 7));
+    rig.send(&frame(100, 1));
+    rig.transmit.wait_used();
+    assert_eq!(rig.wire.receive(), frame(100, 1));
+    assert!(!rig.events.broken());
+}
+
+#[test]
+fn takes_any_framing() {
+    let mut rig = Rig::new();
+    rig.send(&frame(100, 1));
+    rig.transmit.wait_used();
+    let pieces = [
+        readable(BUFFERS, 3),
+        readable(BUFFERS + 3, 20),
+        readable(BUFFERS + 23, 1),
+        readable(BUFFERS + 24, 102),
+    ];
+    rig.transmit.offer(&pieces).unwrap();
+    rig.transmit.kick();
+    rig.transmit.wait_used();
+    for _ in 0..2 {
+        assert_eq!(rig.wire.receive(), frame(100, 1));
+    }
+    let pieces = [
+        writable(BUFFERS + 0x1_0000, 7),
+        writable(BUFFERS + 0x1_0007, 2041),
+    ];
+    for _ in 0..8 {
+        rig.receive.offer(&pieces).unwrap();
+    }
+    rig.receive.kick();
+    rig.wire.send(&frame(300, 3));
+    loop {
+        let (_, written) = rig.receive.wait_used();
+        let mut packet = vec![0; written as usize];
+        rig.memory
+            .read_slice(&mut packet, GuestAddress(BUFFERS + 0x1_0000))
+            .unwrap();
+        // Later packets overwrite earlier ones, of which ours is the last we know of.
+        if is_ours(&packet[12..]) {
+            assert_eq!(packet[12..], frame(300, 3));
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_pause_loses_nothing() {
+    let mut rig = Rig::new();
+    for seed in 0..100 {
+        rig.send(&frame(100, seed));
+        let mut queues = rig.device.deactivate();
+        let transmit = rig.transmit.activation(queues.pop().unwrap());
+        let queues = [rig.receive.activation(queues.pop().unwrap()), transmit];
+        // What the pause left in the ring is sent without another kick.
+        let _ = rig.transmit.kick.read();
+        rig.activate(!0, queues);
+        rig.transmit.wait_used();
+        assert_eq!(rig.wire.receive(), frame(100, seed));
+    }
+    assert_eq!(rig.totals().sent, 100);
+}
+
+/// The device asks for a reset, gives its queues back, and serves a new driver.
+fn breaks(mut rig: Rig, expected: &str) {
+    rig.receive.kick();
+    rig.transmit.kick();
+    // Something for it to receive.
+    rig.wire.send(&frame(100, 1));
+    let why = rig.events.wait_broken();
+    assert!(why.contains(expected), "{why}");
+    assert_eq!(rig.device.deactivate().len(), 2);
+    rig.memory
+        .write_slice(&[0; 0x1_0000], GuestAddress(0))
+        .unwrap();
+    rig.receive = DriverQueue::new(&rig.memory, 0, 64);
+    rig.transmit = DriverQueue::new(&rig.memory, 0x8000, 64);
+    rig.events = Arc::default();
+    let queues = [rig.receive.device_side(), rig.transmit.device_side()];
+    rig.activate(!0, queues);
+    rig.send(&frame(50, 9));
+    rig.transmit.wait_used();
+    assert_eq!(rig.wire.receive(), frame(50, 9));
+    assert!(!rig.events.broken());
+}
+
+#[test]
+fn broken_rings_need_a_reset() {
+    let rig = Rig::new();
+    rig.transmit.publish(65);
+    breaks(rig, "ring");
+    let rig = Rig::new();
+    rig.receive.publish(65);
+    breaks(rig, "ring");
+    let mut rig = Rig::new();
+    rig.receive.offer(&[readable(BUFFERS, 2048)]).unwrap();
+    breaks(rig, "1 bytes needed, 0 given");
+    let mut rig = Rig::new();
+    let outside = writable(MEMORY as u64 - 4, 2048);
+    rig.receive.offer(&[outside]).unwrap();
+    breaks(rig, "outside guest memory");
+    let mut rig = Rig::new();
+    rig.transmit.make_available(64);
+    breaks(rig, "descriptor index 64");
+}
+
+/// CPU time the thread has used, in nanoseconds.
+fn cpu_time(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap();
+    status.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn sleeps_while_nobody_takes_packets() {
+    // Packets that find no buffers must not keep the thread busy.
+    let (tap, wire) = wire();
+    let (send, thread) = std::sync::mpsc::channel();
+    let prologue = move || send.send(nix::unistd::gettid().as_raw()).unwrap();
+    let mut rig = Rig::on(tap, wire, !0, Arc::new(prologue));
+    let thread = thread.recv().unwrap();
+    for seed in 0..10 {
+        rig.wire.send(&frame(100, seed));
+    }
+    rig.send(&frame(1, 1));
+    rig.transmit.wait_used();
+    let (start, used) = (std::time::Instant::now(), cpu_time(thread));
+    while start.elapsed().as_millis() < 200 {
+        rig.wire.send(&frame(1400, 0));
+    }
+    let used = std::time::Duration::from_nanos(cpu_time(thread) - used);
+    assert!(used < start.elapsed() / 10, "{used:?}");
+    assert_eq!(rig.totals().received, 0);
+}
+
+#[test]
+fn half_a_pair_is_left_alone() {
+    let mut rig = Rig::new();
+    rig.device.deactivate();
+    let mut queues = [rig.receive.device_side(), rig.transmit.device_side()];
+    queues[0].queue.set_ready(false);
+    rig.activate(!0, queues);
+    let queues = rig.device.deactivate();
+    let ready: Vec<bool> = queues.iter().map(Queue::ready).collect();
+    assert_eq!(ready, [false, true]);
+}
+
+#[test]
+fn takes_nothing_but_a_tap_with_headers() {
+    let options = Options {
+        mac: MAC,
+        mtu: 1500,
+    };
+    let null = OpenOptions::new().read(true).open("/dev/null").unwrap();
+    let refused = Net::new(null.into(), None, options, Arc::new(|| {}));
+    assert!(refused.is_err());
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .unwrap();
+    let request = interface(b"tap0", 0x2 | 0x1000);
+    // SAFETY: the ioctl reads the structure.
+    unsafe { ioctl::tunsetiff(tap.as_raw_fd(), &raw const request) }.unwrap();
+    let refused = Net::new(tap.into(), None, options, Arc::new(|| {}));
+    assert!(refused.is_err_and(|error| error.to_string().contains("VNET_HDR")));
+}
+
+#[test]
+fn shows_its_configuration_and_keeps_it() {
+    let mut rig = Rig::new();
+    let mut space = [0xee; 12];
+    rig.device.read_config(0, &mut space);
+    assert_eq!(space[..6], MAC);
+    assert_eq!(space[6..], [1, 0, 1, 0, 0xdc, 0x05]);
+    for offset in [12, 4096, u64::MAX] {
+        let mut data = [0; 8];
+        rig.device.read_config(offset, &mut data);
+        assert_eq!(data, [0; 8]);
+    }
+    let state = rig.device.save();
+    rig.device.restore(&state).unwrap();
+    let mut other = state.clone();
+    other.body["mac"] = serde_json::json!([2, 0, 0, 0, 0, 1]);
+    assert!(rig.device.restore(&other).is_err());
+    let mut damaged = state;
+    damaged.body["mac"] = serde_json::json!("x");
+    assert!(rig.device.restore(&damaged).is_err());
 }
