@@ -1,104 +1,80 @@
 //! Where this process's log lines go.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 
+use lodge_host::kmsg::{KmsgWriter, Level};
 use lodge_manager::LogRing;
-use tracing::Level;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Metadata;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// The kernel cuts longer records off, in bytes.
-const MAX_RECORD: usize = 900;
+/// This process in the kernel's log; the manager's ring knows its own lines by it.
+const NAME: &str = "lodge-serve";
 
 /// Copies log lines to the ring the API shows and, on the appliance, to the kernel's ring (which
 /// outlives this process), elsewhere to standard error. `LODGE_LOG` sets the levels, `info` by default.
 pub fn install(ring: &LogRing, appliance: bool) {
-    let filter = || EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let kernel = if appliance {
-        KernelLog::open().ok()
-    } else {
-        None
-    };
-    let (to_kernel, to_stderr) = match kernel {
+    let registry = tracing_subscriber::registry().with(ring.layer().with_filter(filter()));
+    let kernel = appliance.then(|| KmsgWriter::open(NAME).ok()).flatten();
+    // Installing fails where somebody who embeds the server has done it before; that one stays.
+    let _ = match kernel {
         Some(kernel) => {
-            let layer = tracing_subscriber::fmt::layer()
+            let layer = fmt::layer()
                 .without_time()
                 .with_ansi(false)
                 .with_level(false)
                 .with_target(false)
-                .with_writer(kernel)
-                .with_filter(filter());
-            (Some(layer), None)
+                .with_writer(KernelLog(kernel));
+            registry.with(layer.with_filter(filter())).try_init()
         }
         None => {
-            let layer = tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_writer(io::stderr)
-                .with_filter(filter());
-            (None, Some(layer))
+            let layer = fmt::layer().with_ansi(false).with_writer(io::stderr);
+            registry.with(layer.with_filter(filter())).try_init()
         }
     };
-    // Whoever embeds the server may have installed its own.
-    let _ = tracing_subscriber::registry()
-        .with(ring.layer().with_filter(filter()))
-        .with(to_kernel)
-        .with(to_stderr)
-        .try_init();
 }
 
-/// `/dev/kmsg`: one write is one record.
-struct KernelLog {
-    file: File,
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
+
+struct KernelLog(KmsgWriter);
 
 /// One record in the making.
 struct Record<'a> {
-    file: &'a File,
+    log: &'a KmsgWriter,
+    level: Level,
     text: Vec<u8>,
-}
-
-impl KernelLog {
-    fn open() -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).open("/dev/kmsg")?;
-        Ok(Self { file })
-    }
-
-    /// `priority` as in syslog(2), of the facility "daemon".
-    fn record(&self, priority: u8) -> Record<'_> {
-        const DAEMON: u8 = 3;
-        let text = format!("<{}>lodge-serve: ", DAEMON << 3 | priority).into_bytes();
-        Record {
-            file: &self.file,
-            text,
-        }
-    }
 }
 
 impl<'a> MakeWriter<'a> for KernelLog {
     type Writer = Record<'a>;
 
     fn make_writer(&'a self) -> Record<'a> {
-        self.record(6)
+        Record {
+            log: &self.0,
+            level: Level::Info,
+            text: Vec::new(),
+        }
     }
 
-    fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Record<'a> {
-        self.record(match *meta.level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        })
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Record<'a> {
+        let mut record = self.make_writer();
+        record.level = match *meta.level() {
+            tracing::Level::ERROR => Level::Error,
+            tracing::Level::WARN => Level::Warning,
+            tracing::Level::INFO => Level::Info,
+            _ => Level::Debug,
+        };
+        record
     }
 }
 
 impl Write for Record<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = MAX_RECORD.saturating_sub(self.text.len());
-        self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        Ok(bytes.len())
+        self.text.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -108,7 +84,8 @@ impl Write for Record<'_> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        // Nothing to be done when even the log fails.
-        let _ = self.file.write_all(&self.text);
+        let text = String::from_utf8_lossy(&self.text);
+        // There is nowhere to report a failure to.
+        let _ = self.log.write(self.level, text.trim_end());
     }
 }
