@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs the Debian packages that the scripts need, and only those that are missing.
 #
-#   install_packages build run      # groups: build, guests, run, test
+#   install_packages build run      # groups: build, guests, kernel, run, test
 #
 # Needs log.sh.
 
@@ -11,6 +11,8 @@ declare -A INSTALL_GROUPS=(
     [build]="ca-certificates cpio file gcc git grub-common kmod libc6-dev mtools pkg-config xorriso xz-utils zstd"
     # guest-images/build: a kernel, an initramfs and a Debian root filesystem.
     [guests]="cpio debootstrap e2fsprogs kmod lz4 xz-utils zstd"
+    # buildroot-config/check-fragment: the kernel's configuration programs.
+    [kernel]="bison flex gcc libc6-dev make xz-utils"
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
     # scripts/test and scripts/bench: what drives the machine from outside.

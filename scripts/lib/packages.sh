@@ -136,7 +136,7 @@ packages_tree() {
 
 # packages_resolve NAME SUITE : prints "name version sha256" of what the mirror has.
 packages_resolve() {
-    local name=$1 suite=$2 version sum meta
+    local name=$1 suite=$2 version meta
     if [[ $name == kernel:* ]]; then
         meta=${name#kernel:}
         name=$(packages_apt apt-cache depends "$meta/$suite" | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2 }')
@@ -146,8 +146,15 @@ packages_resolve() {
     version=$(packages_apt apt-cache madison "$name" | awk -F' *[|] *' -v suite="$suite" '!found && index($3, " " suite "/main ") { print $2; found = 1 }')
     version=${version// /}
     [[ -n $version ]] || die "$suite has no package '$name'"
-    sum=$(packages_apt apt-cache show "$name=$version" | awk '!found && $1 == "SHA256:" { print $2; found = 1 }')
-    printf '%s %s %s\n' "$name" "$version" "$sum"
+    packages_pin "$name" "$version"
+}
+
+# packages_pin NAME VERSION : prints the line of a lock file.
+packages_pin() {
+    local sum
+    sum=$(packages_apt apt-cache show "$1=$2" | awk '!found && $1 == "SHA256:" { print $2; found = 1 }')
+    [[ -n $sum ]] || die "the mirror has no package '$1' in version $2"
+    printf '%s %s %s\n' "$1" "$2" "$sum"
 }
 
 # packages_update_lock LIST LOCK : replaces LOCK as a whole or not at all.
