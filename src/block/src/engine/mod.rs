@@ -447,6 +447,11 @@ impl Drop for Engine {
             tracing::error!(%error, "the disk engine cannot be stopped");
             std::process::abort();
         }
+        // The kernel tears the ring down some time later; the disk must be free now (a claim
+        // on it, the filesystem below it).
+        if let Err(error) = self.ring.submitter().unregister_files() {
+            tracing::warn!(%error, "the disk is released late");
+        }
     }
 }
 

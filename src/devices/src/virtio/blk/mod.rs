@@ -72,14 +72,15 @@ impl Block {
         let read_only = options.read_only || disk.read_only();
         let handle = Handle::new(Arc::clone(&disk));
         let mut threads = Vec::new();
-        for queue in 0..queues {
+        let prologues = std::iter::repeat_n(prologue, queues.into());
+        for (queue, prologue) in (0..queues).zip(prologues) {
             let worker = Worker {
                 engine: Engine::new(Arc::clone(&disk), DEPTH)?,
                 serial: config::serial(&options.serial),
                 statistics: handle.statistics(),
             };
             let name = format!("disk-queue-{queue}");
-            threads.push(QueueThread::spawn(&name, Arc::clone(&prologue), worker)?);
+            threads.push(QueueThread::spawn(&name, prologue, worker)?);
         }
         Ok(Self {
             disk,

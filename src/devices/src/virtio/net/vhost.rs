@@ -5,6 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -14,10 +17,10 @@ use crate::virtio::ActiveQueue;
 
 /// Features that change what vhost itself does: the layout of the rings and the header.
 /// Offloads are the tap's business.
-const FEATURES: u64 = 1 << 15 // VIRTIO_NET_F_MRG_RXBUF
-    | 1 << 28 // VIRTIO_RING_F_INDIRECT_DESC
-    | 1 << 29 // VIRTIO_RING_F_EVENT_IDX
-    | 1 << 32; // VIRTIO_F_VERSION_1
+const FEATURES: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_RING_F_EVENT_IDX
+    | 1 << VIRTIO_F_VERSION_1;
 
 /// Regions of guest memory the kernel takes (its default limit).
 const MAX_REGIONS: usize = 64;
@@ -59,6 +62,10 @@ pub(super) struct Table {
     padding: u32,
     regions: [Region; MAX_REGIONS],
 }
+
+// As `linux/vhost.h` lays them out; the sizes are part of the ioctl numbers.
+const _: () = assert!(size_of::<Vring>() == 8 && size_of::<Addresses>() == 40);
+const _: () = assert!(size_of::<Region>() == 32 && size_of::<Table>() == 8 + 32 * MAX_REGIONS);
 
 mod ioctl {
     // linux/vhost.h
