@@ -10,6 +10,8 @@
 //! with neither held.
 
 mod ring;
+#[cfg(test)]
+mod tests;
 mod viewer;
 
 use std::collections::VecDeque;
@@ -18,6 +20,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::SockType;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::ring::Ring;
@@ -68,8 +73,9 @@ pub struct Console {
 struct Inner {
     ring: Mutex<Ring>,
     input: Mutex<VecDeque<u8>>,
-    /// Viewers handed over and not yet seen by the event loop.
-    arriving: Mutex<Vec<(OwnedFd, usize)>>,
+    /// Viewers handed over and not yet seen by the event loop, with the position of the
+    /// first byte they are to see.
+    arriving: Mutex<Vec<(OwnedFd, u64)>>,
     viewers: AtomicUsize,
     /// Wakes the event loop, once until it has looked.
     wake: EventFd,
@@ -114,11 +120,7 @@ impl Console {
     /// # Errors
     /// [`AttachError`]; the socket is closed.
     pub fn attach(&self, socket: OwnedFd, scrollback: usize) -> Result<(), AttachError> {
-        let fcntl = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL).and_then(|flags| {
-            let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
-            nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))
-        });
-        fcntl.map_err(io::Error::from)?;
+        make_nonblocking(&socket)?;
         let viewers = &self.shared.viewers;
         let room = |count| (count < MAX_VIEWERS).then_some(count + 1);
         if viewers
@@ -127,11 +129,14 @@ impl Console {
         {
             return Err(AttachError::Busy);
         }
-        self.shared
-            .arriving
-            .lock()
-            .unwrap()
-            .push((socket, scrollback));
+        let ring = self.shared.ring.lock().unwrap();
+        let position = ring
+            .end()
+            .saturating_sub(scrollback as u64)
+            .max(ring.start());
+        drop(ring);
+        let arriving = &self.shared.arriving;
+        arriving.lock().unwrap().push((socket, position));
         self.shared.wake();
         Ok(())
     }
@@ -151,6 +156,16 @@ impl Console {
         data.extend_from_slice(second);
         data
     }
+}
+
+/// Also finds out whether it is a stream socket at all.
+fn make_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    if getsockopt(socket, SockType)? != nix::sys::socket::SockType::Stream {
+        return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE));
+    }
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 impl Inner {

@@ -47,8 +47,8 @@ impl Viewers {
         let _ = self.shared.wake.read();
         self.shared.awake.store(false, Ordering::Release);
         let arriving = std::mem::take(&mut *self.shared.arriving.lock().unwrap());
-        for (socket, scrollback) in arriving {
-            self.admit(socket, scrollback, ops);
+        for (socket, position) in arriving {
+            self.admit(socket, position, ops);
         }
         for index in (0..self.list.len()).rev() {
             // One that waits for its socket is served when that has room.
@@ -61,18 +61,13 @@ impl Viewers {
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, scrollback: usize, ops: &mut EventOps) {
+    fn admit(&mut self, socket: OwnedFd, position: u64, ops: &mut EventOps) {
         let interest = EventSet::IN;
         if let Err(error) = ops.add(Events::new(&socket, interest)) {
             tracing::warn!(%error, "console viewer cannot be watched");
             self.shared.viewers.fetch_sub(1, Ordering::AcqRel);
             return;
         }
-        let ring = self.shared.ring.lock().unwrap();
-        let position = ring
-            .end()
-            .saturating_sub(scrollback as u64)
-            .max(ring.start());
         self.list.push(Viewer {
             socket,
             position,

@@ -5,6 +5,9 @@
 //! know (virtio 1.2, 2.7.5: the device then needs a reset). Each descriptor is
 //! read from guest memory once.
 
+#[cfg(test)]
+mod tests;
+
 use std::num::Wrapping;
 use std::sync::atomic::Ordering;
 
