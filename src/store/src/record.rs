@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Largest value, in bytes of JSON. Beyond about 128 KiB sled keeps values in
-/// files of their own that it never flushes to the device; half of that keeps clear.
-pub const MAX_PAYLOAD: usize = 64 << 10;
+/// Largest value, in bytes of JSON. sled writes pages of up to some 20 records, and those over a
+/// quarter of its segment size into files of their own, which it never flushes to the
+/// device. 20 records of this size stay below.
+pub const MAX_PAYLOAD: usize = 16 << 10;
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 256;

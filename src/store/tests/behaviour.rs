@@ -89,6 +89,28 @@ fn impossible_records_are_refused() {
     assert!(batch.is_empty());
 }
 
+#[test]
+fn the_largest_records_stay_in_the_file_that_is_flushed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for round in 0..3 {
+        for number in 0..60 {
+            let big = Item {
+                number: round,
+                text: "x".repeat(lodge_store::MAX_PAYLOAD - 64),
+            };
+            let mut batch = Batch::new();
+            // Out of order, so that pages split in the middle.
+            let key = format!("{:03}", number * 37 % 60);
+            batch.put(key, &big, Precondition::Any).unwrap();
+            store.commit_blocking(batch).unwrap();
+        }
+    }
+    store.close();
+    let blobs = std::fs::read_dir(directory.path().join("sled/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0);
+}
+
 /// [`Item`] as an older release wrote it.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct OldItem {

@@ -163,7 +163,11 @@ fn a_garbled_record_is_replaced_by_the_exported_one() {
     let store = open(directory.path());
     store.export().unwrap();
     store.close();
-    let db = sled::open(directory.path().join("sled")).unwrap();
+    let db = sled::Config::new()
+        .path(directory.path().join("sled"))
+        .segment_size(2 << 20)
+        .open()
+        .unwrap();
     db.insert(b"items\x00001", b"\x01torn").unwrap();
     db.insert(b"items\x00new", b"never exported").unwrap();
     db.insert(b"no separator", b"").unwrap();

@@ -1,9 +1,14 @@
 //! sled itself, with what it leaves out: flushing the device, and not panicking.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::StoreError;
 use crate::record::Frame;
@@ -14,6 +19,12 @@ const CACHE: u64 = 32 << 20;
 
 /// Milliseconds between flushes of sled's own thread: a belt beside our braces.
 const FLUSH_EVERY: u64 = 500;
+
+/// Size of sled's segments in bytes; see [`crate::MAX_PAYLOAD`].
+const SEGMENT: usize = 2 << 20;
+
+/// Least room allocated ahead of sled, in bytes: two of its segments.
+const ROOM: u64 = 2 * SEGMENT as u64;
 
 /// How long sled's own lock is waited for.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +81,7 @@ impl Engine {
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(CACHE)
+            .segment_size(SEGMENT)
             .flush_every_ms(Some(FLUSH_EVERY));
         guarded("while opening", || {
             let db = loop {
@@ -81,7 +93,10 @@ impl Engine {
                     Err(error) => return Err(StoreError::sled("opening the store", &error)),
                 }
             };
-            let file = File::open(directory.join("db"))
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .open(directory.join("db"))
                 .map_err(|error| StoreError::io("opening the store's file", &error))?;
             Ok(Self { db, file })
         })
@@ -132,6 +147,29 @@ impl Engine {
                 .map_err(|error| StoreError::sled("flushing the store", &error))?;
             self.sync()
         })
+    }
+
+    /// Allocates what a write may need behind the end of sled's file, or fails before sled has
+    /// begun: running into a full filesystem it would hang for ever.
+    pub(super) fn make_room(&self, writes: &[Write]) -> Result<(), StoreError> {
+        let failed = |error: &io::Error| StoreError::io("allocating room for the store", error);
+        let bytes: usize = writes
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .sum();
+        // sled writes whole pages of several records, in segments.
+        let needed = ROOM + 4 * bytes as u64;
+        let metadata = self.file.metadata().map_err(|error| failed(&error))?;
+        let allocated = metadata.blocks().saturating_mul(512);
+        if allocated >= metadata.len() + needed {
+            return Ok(());
+        }
+        let length = i64::try_from(metadata.len() + 2 * needed).unwrap_or(i64::MAX);
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+            // A filesystem that cannot promise room.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(failed(&errno.into())),
+        }
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -11,8 +11,9 @@ mod reserve;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,9 @@ use crate::{CommitFuture, Store, StoreError};
 
 /// Batches that wait for the writer; more make callers wait.
 const QUEUE: usize = 256;
+
+/// How long a commit waits for the device. What hangs that long is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -40,8 +44,8 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             keep_exports: 8,
-            min_free: 4 << 20,
-            reserve: 4 << 20,
+            min_free: 8 << 20,
+            reserve: 8 << 20,
         }
     }
 }
@@ -59,8 +63,9 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct SledStore {
     state: Arc<RwLock<Snapshot>>,
-    queue: Option<mpsc::Sender<writer::Job>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once closed.
+    queue: Mutex<Option<mpsc::Sender<writer::Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     exports: Mutex<PathBuf>,
     keep_exports: usize,
 }
@@ -97,8 +102,8 @@ impl SledStore {
             .map_err(|error| StoreError::io("starting the writer", &error))?;
         let store = Self {
             state,
-            queue: Some(queue),
-            thread: Some(thread),
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread)),
             exports: Mutex::new(exports),
             keep_exports: options.keep_exports,
         };
@@ -110,7 +115,7 @@ impl SledStore {
     /// # Errors
     /// As [`Store::commit`].
     pub fn commit_blocking(&self, batch: Batch) -> Result<u64, StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
+        let queue = self.queue().ok_or(StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         queue
             .blocking_send(writer::Job { batch, reply })
@@ -124,7 +129,7 @@ impl SledStore {
     /// # Errors
     /// When the file cannot be written; older exports stay.
     pub fn export(&self) -> Result<PathBuf, ExportError> {
-        let directory = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = lock(&self.exports);
         let snapshot = self.snapshot();
         if let Some(path) = export::up_to_date(&directory, snapshot.revision())? {
             return Ok(path);
@@ -164,24 +169,29 @@ impl SledStore {
             .map_err(|error| invalid(error.to_string()))
     }
 
-    /// Finishes what is queued, flushes and closes. Blocks.
-    pub fn close(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take()
+    /// Finishes what is queued, flushes and closes; [`StoreError::Closed`] answers what comes later.
+    /// Reading goes on. Blocks.
+    pub fn close(&self) {
+        lock(&self.queue).take();
+        if let Some(thread) = lock(&self.thread).take()
             && thread.join().is_err()
         {
             tracing::error!("the store's writer panicked");
         }
     }
+
+    fn queue(&self) -> Option<mpsc::Sender<writer::Job>> {
+        lock(&self.queue).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.end();
+        self.close();
     }
 }
 
@@ -194,7 +204,7 @@ impl Store for SledStore {
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture {
-        let queue = self.queue.clone();
+        let queue = self.queue();
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             queue
@@ -202,7 +212,16 @@ impl Store for SledStore {
                 .send(writer::Job { batch, reply })
                 .await
                 .map_err(|_| StoreError::Closed)?;
-            answer.await.map_err(|_| StoreError::Closed)?
+            tokio::time::timeout(PATIENCE, answer)
+                .await
+                .map_err(|_| StoreError::Io {
+                    what: "writing the store",
+                    message: format!(
+                        "the device has not answered for {} seconds",
+                        PATIENCE.as_secs()
+                    ),
+                })?
+                .map_err(|_| StoreError::Closed)?
         })
     }
 }

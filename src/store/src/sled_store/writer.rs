@@ -128,6 +128,10 @@ impl Writer {
             Some(engine) => engine,
             None => self.reopen(base)?,
         };
+        if let Err(error) = engine.make_room(&writes) {
+            self.engine = Some(engine);
+            return Err(error);
+        }
         match engine.apply(&writes) {
             Ok(()) => {
                 self.engine = Some(engine);
