@@ -126,6 +126,8 @@ pub mod power;
 pub mod serial;
 pub mod state;
 #[cfg(test)]
+mod sweep;
+#[cfg(test)]
 mod test_machine;
 pub mod virtio;
 

@@ -1,5 +1,8 @@
 //! Queues served on the shared event loop, for devices too slow to deserve a thread.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 

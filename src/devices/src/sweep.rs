@@ -1,0 +1,251 @@
+//! Every device on a bus, read and written at every offset and width, in order and at random:
+//! nothing panics, and the machine can be reset, saved and restored at any point.
+
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use vm_memory::GuestAddress;
+
+use crate::GuestMemory;
+use crate::acpi_pm::{AcpiPm, PM_BLOCK_LENGTH};
+use crate::bus::Bus;
+use crate::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
+use crate::console::Console;
+use crate::event_loop::{EventLoop, LoopHandle};
+use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
+use crate::lifecycle::{DeviceSet, LifecycleError};
+use crate::pci::{
+    Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
+    Windows,
+};
+use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
+use crate::test_machine::{TestLine, TestPlatform, TestPower};
+use crate::virtio::VirtioDevice;
+use crate::virtio::console::VirtioConsole;
+use crate::virtio::pci::{BAR_BYTES, VirtioPci, VirtioPciOptions};
+use crate::virtio::rng::Rng;
+
+const ECAM: u64 = 0xe000_0000;
+const PM: u64 = 0x600;
+const WIDTHS: [usize; 4] = [1, 2, 4, 8];
+
+struct Machine {
+    ports: Arc<Bus>,
+    memory: Arc<Bus>,
+    root: Arc<PciRoot>,
+    devices: DeviceSet,
+    events: LoopHandle,
+    bars: Vec<u64>,
+}
+
+fn windows() -> Windows {
+    Windows {
+        low: 0xc000_0000..ECAM,
+        high: 1 << 36..1 << 37,
+    }
+}
+
+fn machine() -> Machine {
+    let events = EventLoop::new().unwrap();
+    let handle = events.handle();
+    events.spawn("sweep", || {}).unwrap();
+    let (ports, memory) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
+    let power = TestPower::new();
+    let mut devices = DeviceSet::new();
+    for (name, (base, _)) in [("com1", COM1), ("com2", COM2)] {
+        let console = Console::new(&handle).unwrap();
+        let serial = Serial::with_console(name, TestLine::new(), &console);
+        ports
+            .insert(base, SERIAL_PORTS_LENGTH, serial.clone())
+            .unwrap();
+        devices.add(serial);
+    }
+    let cmos = Arc::new(Mutex::new(Cmos::new()));
+    ports
+        .insert(CMOS_PORTS, CMOS_PORTS_LENGTH, cmos.clone())
+        .unwrap();
+    devices.add(cmos);
+    let i8042 = Arc::new(Mutex::new(I8042::new(power.clone(), TestLine::new())));
+    ports
+        .insert(I8042_PORTS, I8042_PORTS_LENGTH, i8042.clone())
+        .unwrap();
+    devices.add(i8042);
+    let pm = Arc::new(Mutex::new(AcpiPm::new(TestLine::new(), power.clone())));
+    devices.add(pm.clone());
+    let root = Arc::new(PciRoot::new());
+    let config = Arc::new(Mutex::new(ConfigPorts::new(root.clone(), power.clone())));
+    ports
+        .insert(CONFIG_PORTS, CONFIG_PORTS_LENGTH, config.clone())
+        .unwrap();
+    devices.add(config);
+    let window = EcamWindow {
+        base: ECAM,
+        length: 256 << 20,
+    };
+    let bridge = HostBridge::new(root.clone(), memory.clone(), Some(window)).unwrap();
+    let bridge = Arc::new(Mutex::new(bridge));
+    root.add(HostBridge::ADDRESS, bridge.clone()).unwrap();
+    devices.add(bridge);
+    let lpc = Lpc::new(ports.clone(), pm, Some(PM as u16)).unwrap();
+    let lpc = Arc::new(Mutex::new(lpc));
+    root.add(Lpc::ADDRESS, lpc.clone()).unwrap();
+    devices.add(lpc);
+    let text = Console::new(&handle).unwrap();
+    let virtio: [(&str, Box<dyn VirtioDevice>); 2] = [
+        ("rng", Box::new(Rng::new(&handle))),
+        ("console", Box::new(VirtioConsole::new(&handle, &text))),
+    ];
+    for (slot, (name, device)) in (1..).zip(virtio) {
+        let function = VirtioPci::new(VirtioPciOptions {
+            name: name.to_owned(),
+            device,
+            memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap(),
+            platform: TestPlatform::new(),
+            memory_bus: memory.clone(),
+        });
+        let function = function.unwrap();
+        root.add(Address::new(slot, 0).unwrap(), function.clone())
+            .unwrap();
+        devices.add(function);
+    }
+    root.assign_bars(&windows()).unwrap();
+    let mut machine = Machine {
+        ports,
+        memory,
+        root,
+        devices,
+        events: handle,
+        bars: Vec::new(),
+    };
+    machine.enable();
+    machine
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.events.stop();
+    }
+}
+
+impl Machine {
+    /// Turns memory decoding on, as drivers do, and notes where the BARs are.
+    fn enable(&mut self) {
+        self.bars.clear();
+        for slot in [1_u64, 2] {
+            let base = ECAM + (slot << 15);
+            self.memory.write(base + 4, &[6, 0]);
+            let mut bar = [0; 8];
+            self.memory.read(base + 0x10, &mut bar);
+            self.bars.push(u64::from_le_bytes(bar) & !0xf);
+        }
+    }
+
+    /// Bus (`true` for ports), first address and length of everything there is.
+    fn ranges(&self) -> Vec<(bool, u64, u64)> {
+        let mut ranges = vec![
+            (true, COM1.0, SERIAL_PORTS_LENGTH),
+            (true, COM2.0, SERIAL_PORTS_LENGTH),
+            (true, CMOS_PORTS, CMOS_PORTS_LENGTH),
+            (true, I8042_PORTS, I8042_PORTS_LENGTH),
+            (true, CONFIG_PORTS, CONFIG_PORTS_LENGTH),
+            (true, PM, PM_BLOCK_LENGTH),
+        ];
+        for slot in [0_u64, 1, 2, 3, 31] {
+            ranges.push((false, ECAM + (slot << 15), 0x1000));
+        }
+        ranges.extend(self.bars.iter().map(|&base| (false, base, BAR_BYTES)));
+        ranges
+    }
+
+    fn bus(&self, ports: bool) -> &Bus {
+        if ports { &self.ports } else { &self.memory }
+    }
+
+    fn power_cycle(&mut self) {
+        self.devices.reset();
+        self.root.assign_bars(&windows()).unwrap();
+        self.enable();
+    }
+}
+
+#[test]
+fn every_offset_at_every_width() {
+    let mut machine = machine();
+    for (ports, base, length) in machine.ranges() {
+        for value in [0x00, 0xff, 0x5a] {
+            // From before the range to after it.
+            for address in base.saturating_sub(8)..base + length + 8 {
+                for width in WIDTHS {
+                    let mut data = [0; 8];
+                    machine.bus(ports).read(address, &mut data[..width]);
+                    machine.bus(ports).write(address, &[value; 8][..width]);
+                    machine.bus(ports).read(address, &mut data[..width]);
+                }
+            }
+        }
+        machine.power_cycle();
+    }
+}
+
+#[test]
+fn the_set_saves_and_restores() {
+    let mut machine = machine();
+    assert!(matches!(
+        machine.devices.save(),
+        Err(LifecycleError::Running)
+    ));
+    machine.devices.pause();
+    let saved = machine.devices.save().unwrap();
+    assert_eq!(saved.devices.len(), 10);
+    let mut other = self::machine();
+    assert!(matches!(
+        other.devices.restore(&saved),
+        Err(LifecycleError::Running)
+    ));
+    other.devices.pause();
+    let mut fewer = saved.clone();
+    fewer.devices.pop();
+    assert!(matches!(
+        other.devices.restore(&fewer),
+        Err(LifecycleError::Devices { .. })
+    ));
+    let mut mixed = saved.clone();
+    mixed.devices[0].1 = mixed.devices[2].1.clone();
+    assert!(matches!(
+        other.devices.restore(&mixed),
+        Err(LifecycleError::Restore { .. })
+    ));
+    other.devices.restore(&saved).unwrap();
+    assert_eq!(other.devices.save().unwrap(), saved);
+    other.devices.resume();
+    machine.devices.resume();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn anything_anywhere(steps in proptest::collection::vec(
+        (any::<proptest::sample::Index>(), 0..0x8008_u64, 0..4_usize, any::<[u8; 8]>(), 0..40_u8), 0..400,
+    )) {
+        let mut machine = machine();
+        for (range, offset, width, mut data, kind) in steps {
+            let ranges = machine.ranges();
+            let (ports, base, length) = ranges[range.index(ranges.len())];
+            let address = base + offset % (length + 8);
+            let data = &mut data[..WIDTHS[width]];
+            match kind {
+                0 => {
+                    machine.devices.pause();
+                    let saved = machine.devices.save().unwrap();
+                    machine.devices.restore(&saved).unwrap();
+                    prop_assert_eq!(machine.devices.save().unwrap(), saved);
+                    machine.devices.resume();
+                }
+                1 => machine.power_cycle(),
+                2..20 => machine.bus(ports).read(address, data),
+                _ => machine.bus(ports).write(address, data),
+            }
+        }
+    }
+}
