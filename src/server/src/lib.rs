@@ -17,6 +17,8 @@ mod private_file;
 mod route;
 mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod wire;
 

@@ -14,7 +14,7 @@ pub struct Limits {
     /// Time for a request's header, from its first possible moment on. For HTTP/1.1 it is
     /// also the time a connection may be idle between requests.
     pub header_read: Duration,
-    /// Time an HTTP/2 connection may be without a request.
+    /// Time a connection may be without a request, whatever it sends instead.
     pub idle: Duration,
     /// Longest pause between two pieces of a request's body.
     pub body_progress: Duration,

@@ -267,7 +267,9 @@ methods! {
 
 /// A router with all of `routes`, each behind its [`Guard`].
 pub fn router(routes: Vec<Route>, app: &App) -> Router<App> {
-    routes.into_iter().fold(Router::new(), |router, route| {
+    // Verbs are segments that start with a colon, which axum takes for a mistake unless told otherwise.
+    let empty = Router::new().without_v07_checks();
+    routes.into_iter().fold(empty, |router, route| {
         let guard = Guard {
             app: app.clone(),
             access: route.access,

@@ -58,17 +58,17 @@ pub async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permi
         () = shared.stop.cancelled() => return,
     };
     match secured {
-        Ok(Ok((stream, http2))) => carry(&shared, stream, peer, http2).await,
+        Ok(Ok(stream)) => carry(&shared, stream, peer).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS session"),
         Err(_) => tracing::debug!(%peer, "no TLS session within the time for it"),
     }
 }
 
-/// The TLS session, and whether HTTP/2 was agreed on.
+/// The TLS session.
 async fn secure(
     tls: &TlsAcceptor,
     stream: PeerStream,
-) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, bool)> {
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -80,12 +80,11 @@ async fn secure(
         stream.shutdown().await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP"));
     }
-    let session = tls.accept(stream).await?;
-    let http2 = session.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok((session, http2))
+    tls.accept(stream).await
 }
 
-fn builder(limits: &Limits, http2: bool) -> Builder<TokioExecutor> {
+/// Which version of HTTP a peer speaks is seen by its first bytes, whatever it has agreed on.
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -102,18 +101,13 @@ fn builder(limits: &Limits, http2: bool) -> Builder<TokioExecutor> {
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    if http2 {
-        builder.http2_only()
-    } else {
-        builder.http1_only()
-    }
+    builder
 }
 
 async fn carry(
     shared: &Shared,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
-    http2: bool,
 ) {
     let limits = &shared.limits;
     let activity = Activity::new();
@@ -130,7 +124,7 @@ async fn carry(
             }
         })
     };
-    let builder = builder(limits, http2);
+    let builder = builder(limits);
     let mut connection =
         pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let mut tick = interval(watch_interval(limits));
