@@ -98,6 +98,13 @@ modules_resolve() {
         END { exit failed }' | sort -u
 }
 
+# modules_slim FILE : takes out of a module what only costs time when it is loaded. Counted in instructions, these three
+# are most of it: checking the signature (nothing relies on it, because the image is trusted or not as a whole, and the
+# kernel takes modules without one), parsing BTF, and writing names for numbers into the texts of trace points.
+modules_slim() {
+    objcopy --remove-section=.BTF --remove-section=_ftrace_eval_map "$1"
+}
+
 # modules_install TREE LIST DESTINATION : fills DESTINATION/lib/modules/RELEASE.
 # The modules are stored uncompressed: the archive around them is compressed as a whole, which is smaller than many
 # small archives, and loading one at boot is then a plain finit_module.
@@ -115,6 +122,7 @@ modules_install() {
             *.xz) xz -dc "$index/$path" >"$target/${path%.xz}" ;;
             *) cat "$index/$path" >"$target/$path" ;;
         esac
+        modules_slim "$target/${path%.xz}"
     done <"$destination.modules"
     cp "$index/modules.builtin" "$index/modules.builtin.modinfo" "$index/modules.order" "$target/"
     depmod -b "$destination" "$release"

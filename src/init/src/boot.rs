@@ -8,11 +8,12 @@ use lodge_host::boot::{
     BOOT_REPORT, BootMedium, BootReport, BootStage, BootWarning, DataStorage, ModuleReport,
     WarningCode,
 };
-use lodge_host::disk::{self, BlockDevice, FilesystemKind};
+use lodge_host::disk::{FilesystemKind, Found, with_label};
 use lodge_host::kvm::{self, CpuVendor, KvmState, KvmStatus};
 use lodge_host::seed::SEED_LABEL;
 use lodge_host::system::Firmware;
 
+use crate::media::Media;
 use crate::modules::Loader;
 use crate::seed::SeedSearch;
 use crate::uevent::UeventSocket;
@@ -71,6 +72,10 @@ pub(crate) fn boot() -> Booted {
     let mut warnings = Vec::new();
     stages.run("mounts", early);
     let mut loader = Loader::new();
+    for problem in loader.make_static_nodes() {
+        tracing::warn!("device node: {problem}");
+    }
+    let mut media = Media::default();
     let uevents = UeventSocket::open()
         .inspect_err(|error| {
             tracing::warn!("devices that are plugged in later will not be noticed: {error}");
@@ -78,23 +83,25 @@ pub(crate) fn boot() -> Booted {
         .ok();
     stages.run("modules", || load_listed(&mut loader));
     stages.run("devices", || {
-        settle::devices(&mut loader, uevents.as_ref(), found_everything);
+        settle::devices(&mut loader, uevents.as_ref(), || {
+            found_everything(&mut media)
+        });
     });
     stages.run("late mounts", mounts::efi_variables);
     warnings.extend(stages.run("clock", clock::check).flatten());
-    let devices = disk::block_devices().unwrap_or_default();
+    media.refresh();
     let SeedSearch {
         found: seed,
         warnings: more,
     } = stages
-        .run("seed", || seed::search(&devices))
+        .run("seed", || seed::search(media.found()))
         .unwrap_or_default();
     warnings.extend(more);
     let wanted = seed
         .as_ref()
         .map(|found| found.seed.data.storage)
         .unwrap_or_default();
-    let data = stages.run("data", || data::mount_data(&devices, wanted));
+    let data = stages.run("data", || data::mount_data(media.found(), wanted));
     let data = match data {
         Some(data) => {
             warnings.extend(data.warnings);
@@ -121,11 +128,12 @@ pub(crate) fn boot() -> Booted {
         data,
         kvm,
         modules: finish_modules(&loader),
-        boot_medium: boot_medium(&devices),
+        boot_medium: boot_medium(media.found()),
         firmware: Firmware::detect(),
         warnings,
         stages: stages.done,
     };
+    settings::console_level(settings::CONSOLE_BOOT);
     announce(&report);
     if let Err(error) = report.write(Path::new(BOOT_REPORT)) {
         tracing::error!("{BOOT_REPORT}: {error}");
@@ -148,6 +156,8 @@ fn early() {
         env!("CARGO_PKG_VERSION"),
         lodge_host::system::kernel_release()
     );
+    // The kernel's words about its devices are in the log; the screen is for what a person must know.
+    settings::console_level(settings::CONSOLE_WARNINGS);
     for problem in first.iter().chain(&second) {
         tracing::warn!("mount failed: {problem}");
     }
@@ -186,9 +196,9 @@ fn load_listed(loader: &mut Loader) {
 }
 
 /// Seed and data are both there: no disk needs to be waited for.
-fn found_everything() -> bool {
-    let devices = disk::block_devices().unwrap_or_default();
-    !data::candidates(&devices).is_empty() && !disk::find_label(&devices, SEED_LABEL).is_empty()
+fn found_everything(media: &mut Media) -> bool {
+    media.refresh();
+    !data::candidates(media.found()).is_empty() && !with_label(media.found(), SEED_LABEL).is_empty()
 }
 
 fn stored_hostname() -> Option<String> {
@@ -231,8 +241,8 @@ fn finish_modules(loader: &Loader) -> ModuleReport {
 }
 
 /// A disk or CD with our label. When it was pulled out, or the kernel came over the network, there is none.
-fn boot_medium(devices: &[BlockDevice]) -> Option<BootMedium> {
-    let found = disk::find_label(devices, BOOT_LABEL);
+fn boot_medium(media: &[Found]) -> Option<BootMedium> {
+    let found = with_label(media, BOOT_LABEL);
     let medium = found
         .iter()
         .find(|f| f.filesystem.kind == FilesystemKind::Iso9660)?;

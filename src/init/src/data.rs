@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use lodge_host::boot::{BootWarning, DataStorage, WarningCode};
-use lodge_host::disk::{BlockDevice, FilesystemKind, Found, MountFlags, find_label, mount, space};
+use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, space, with_label};
 use lodge_host::kmsg::{KmsgItem, KmsgReader};
 use lodge_host::seed::SeedStorage;
 
@@ -25,13 +25,13 @@ pub(crate) struct DataMount {
 }
 
 /// Mounts `/data`.
-pub(crate) fn mount_data(devices: &[BlockDevice], wanted: SeedStorage) -> DataMount {
+pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage) -> DataMount {
     let mut warnings = Vec::new();
     if wanted == SeedStorage::Ram {
         let reason = "the seed asks for memory (data.storage = \"ram\")".to_owned();
         return in_memory(reason, warnings);
     }
-    let found: Vec<Found> = candidates(devices);
+    let found = candidates(media);
     let Some(volume) = found.first() else {
         let reason = format!("no filesystem is labelled {DATA_LABEL}");
         return in_memory(reason, warnings);
@@ -66,8 +66,8 @@ pub(crate) fn mount_data(devices: &[BlockDevice], wanted: SeedStorage) -> DataMo
 }
 
 /// Labelled filesystems of the kinds that can hold data.
-pub(crate) fn candidates(devices: &[BlockDevice]) -> Vec<Found> {
-    let mut found = find_label(devices, DATA_LABEL);
+pub(crate) fn candidates(media: &[Found]) -> Vec<&Found> {
+    let mut found = with_label(media, DATA_LABEL);
     found.retain(|f| {
         matches!(
             f.filesystem.kind,

@@ -13,6 +13,7 @@ mod finish;
 mod link;
 mod log;
 mod machine;
+mod media;
 pub mod modules;
 mod mounts;
 mod random;

@@ -5,9 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use lodge_host::boot::{BootWarning, SeedFound, WarningCode};
-use lodge_host::disk::{
-    BlockDevice, FilesystemKind, Found, MountFlags, find_label, mount, unmount,
-};
+use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, unmount, with_label};
 use lodge_host::seed::{SEED_FILE, SEED_LABEL, SEED_LIMIT, Seed};
 
 /// Where the volume is mounted while it is read.
@@ -25,9 +23,9 @@ pub(crate) struct SeedSearch {
 }
 
 /// Reads the seed, if there is one. An invalid seed is as none, with a warning.
-pub(crate) fn search(devices: &[BlockDevice]) -> SeedSearch {
+pub(crate) fn search(media: &[Found]) -> SeedSearch {
     let mut search = SeedSearch::default();
-    let volumes = find_label(devices, SEED_LABEL);
+    let volumes = with_label(media, SEED_LABEL);
     if volumes.len() > 1 {
         let names: Vec<String> = volumes
             .iter()

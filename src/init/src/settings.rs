@@ -53,7 +53,9 @@ const SYSCTL: &[(&str, &str)] = &[
 /// Descriptors one process may have: the manager holds several for each guest.
 const NOFILE: u64 = 1_048_576;
 
-/// The console shows what is more urgent than this: notices, not information.
+/// The console shows what is more urgent than this: warnings.
+pub(crate) const CONSOLE_WARNINGS: u8 = 5;
+/// Notices too, which our own information is.
 pub(crate) const CONSOLE_BOOT: u8 = 6;
 /// While a full-screen program has the console, only emergencies may spoil it.
 pub(crate) const CONSOLE_QUIET: u8 = 2;

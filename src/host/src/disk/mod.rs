@@ -19,29 +19,38 @@ pub struct Found {
     pub filesystem: Filesystem,
 }
 
-/// Every device of `devices` that holds a filesystem labelled `label`, letter case aside (FAT keeps none).
+/// What is on each of `devices`, as far as it is recognised.
 ///
 /// A whole disk and its first partition may be the same filesystem (hybrid ISO images); then only the whole disk counts.
 /// Devices that cannot be read are passed over: an empty drive is no error.
-pub fn find_label(devices: &[BlockDevice], label: &str) -> Vec<Found> {
+pub fn filesystems(devices: &[BlockDevice]) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for device in devices {
-        let Ok(Some(filesystem)) = probe(&device.path()) else {
-            continue;
-        };
-        let same = |f: &Found| {
-            device.parent.as_deref() == Some(&f.device.name)
-                && f.filesystem.kind == filesystem.kind
-                && f.filesystem.uuid == filesystem.uuid
-        };
-        if filesystem.label.eq_ignore_ascii_case(label) && !found.iter().any(same) {
-            found.push(Found {
-                device: device.clone(),
-                filesystem,
-            });
+        if let Ok(Some(filesystem)) = probe(&device.path()) {
+            add_filesystem(&mut found, device, filesystem);
         }
     }
     found
+}
+
+/// Adds one, unless its disk is already there with the same filesystem.
+pub fn add_filesystem(found: &mut Vec<Found>, device: &BlockDevice, filesystem: Filesystem) {
+    let same =
+        |f: &Found| device.parent.as_deref() == Some(&f.device.name) && f.filesystem == filesystem;
+    if !found.iter().any(same) {
+        found.push(Found {
+            device: device.clone(),
+            filesystem,
+        });
+    }
+}
+
+/// Those labelled `label`, letter case aside (FAT keeps none).
+pub fn with_label<'a>(found: &'a [Found], label: &str) -> Vec<&'a Found> {
+    let labelled = found
+        .iter()
+        .filter(|f| f.filesystem.label.eq_ignore_ascii_case(label));
+    labelled.collect()
 }
 
 /// Reads a small file of sysfs, trimmed; `None` when it is missing, empty or not text.

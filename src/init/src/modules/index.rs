@@ -139,11 +139,13 @@ impl ModuleIndex {
         let mut found: Vec<&str> = Vec::new();
         // Names without a colon are written with hyphens or underscores, like modules.
         for text in [name, normal.as_str()] {
-            for alias in self.aliases.get(bus(text)).into_iter().flatten() {
-                let fits = text.starts_with(&alias.pattern[..alias.prefix])
-                    && glob::matches(&alias.pattern, text);
-                if fits && !found.contains(&alias.module.as_str()) {
-                    found.push(&alias.module);
+            for key in keys(text) {
+                for alias in self.aliases.get(key).into_iter().flatten() {
+                    let fits = text.starts_with(&alias.pattern[..alias.prefix])
+                        && glob::matches(&alias.pattern, text);
+                    if fits && !found.contains(&alias.module.as_str()) {
+                        found.push(&alias.module);
+                    }
                 }
             }
             if name == normal || name.contains(':') {
@@ -174,22 +176,56 @@ impl ModuleIndex {
         depends.unwrap_or_default().iter().rev().map(String::as_str)
     }
 
+    /// Device nodes whose drivers load when they are opened: name below `/dev` and minor number (the major number is 10,
+    /// miscellaneous devices). `depmod` has an alias for the name and one for the number.
+    pub fn static_nodes(&self) -> Vec<(&str, u32)> {
+        let minor = |module: &str| {
+            let numbers = self
+                .aliases
+                .keys()
+                .filter_map(|key| Some((key, key.strip_prefix("char-major-10-")?)));
+            let mut own = numbers.filter(|(key, _)| {
+                self.aliases[*key]
+                    .iter()
+                    .any(|alias| alias.module == module)
+            });
+            own.find_map(|(_, number)| number.parse().ok())
+        };
+        let named = self.aliases.get("devname").into_iter().flatten();
+        named
+            .filter_map(|alias| {
+                Some((
+                    alias.pattern.strip_prefix("devname:")?,
+                    minor(&alias.module)?,
+                ))
+            })
+            .collect()
+    }
+
     pub(super) fn soft(&self, module: &str) -> Soft {
         self.soft.get(module).cloned().unwrap_or_default()
     }
 }
 
-/// What is before the first colon. Patterns never have a special letter there, except a few that start with one.
-fn bus(text: &str) -> &str {
-    match text.split_once(':') {
-        Some((bus, _)) if !bus.contains(['*', '?', '[']) => bus,
-        // ACPI aliases are `acpi*:PNP0C0F:*`.
-        Some((bus, _)) if bus.starts_with("acpi") => "acpi",
-        _ if text.contains(['*', '?', '[']) => {
-            text.split(['-', '*', '?', '[']).next().unwrap_or(text)
-        }
-        _ => text,
+/// The key a pattern is filed under: what is before the first colon, or before the first hyphen if there is no colon and
+/// what follows is not all literal, or else all of it.
+fn bus(pattern: &str) -> &str {
+    let special = ['*', '?', '['];
+    match pattern.split_once(':') {
+        // ACPI's are `acpi*:PNP0C0F:*`.
+        Some((bus, _)) => bus.trim_end_matches(special),
+        None if pattern.contains(special) => pattern.split('-').next().unwrap_or(pattern),
+        None => pattern,
     }
+}
+
+/// The keys under which patterns for `text` are filed.
+fn keys(text: &str) -> impl Iterator<Item = &str> {
+    let (first, second) = match text.split_once(':') {
+        Some((bus, _)) => (bus, None),
+        None => (text, text.split_once('-').map(|(head, _)| head)),
+    };
+    std::iter::once(first).chain(second)
 }
 
 #[cfg(test)]
@@ -209,7 +245,8 @@ mod tests {
         );
         index.parse_alias(
             "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-xfs xfs\nalias acpi*:PNP0C0C:* button\n\
-             alias cpu:type:x86,ven*fam*mod*:feature:*00C2* kvm-amd\nalias short\nalias net-pf-16-proto-16-family-nlctrl x\n",
+             alias cpu:type:x86,ven*fam*mod*:feature:*00C2* kvm-amd\nalias short\nalias net-pf-16-proto-16-family-nlctrl x\n\
+             alias block-major-7-* virtio_net\nalias devname:net/tun xfs\nalias char-major-10-200 xfs\nalias devname:odd button\n",
         );
         index.parse_softdep(
             "softdep xfs pre: crc32c post: quota-v2\nsoftdep\nsoftdep ext4 pre: crypto-crc32c\n",
@@ -233,6 +270,8 @@ mod tests {
         assert!(index.resolve("virtio:d00000002v00001AF4").is_empty());
         assert!(index.resolve("ext4").is_empty());
         assert!(index.resolve("").is_empty());
+        assert_eq!(index.resolve("block-major-7-12"), ["virtio_net"]);
+        assert_eq!(index.static_nodes(), [("net/tun", 200)]);
         assert!(index.is_builtin("loop") && !index.is_builtin("xfs"));
     }
 

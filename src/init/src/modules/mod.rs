@@ -13,6 +13,7 @@ use std::path::Path;
 use lodge_host::boot::{ModuleFailure, ModuleReport};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 pub use coldplug::device_aliases;
 pub use index::{ModuleIndex, normalize};
@@ -70,6 +71,16 @@ impl Loader {
     /// What was loaded and refused so far.
     pub fn report(&self) -> &ModuleReport {
         &self.report
+    }
+
+    /// Makes the device nodes whose drivers load when they are opened. Says what did not work.
+    pub fn make_static_nodes(&self) -> Vec<String> {
+        let nodes = self.index.static_nodes().into_iter();
+        let results =
+            nodes.map(|(name, minor)| (name, make_node(&Path::new("/dev").join(name), minor)));
+        results
+            .filter_map(|(name, result)| result.err().map(|error| format!("/dev/{name}: {error}")))
+            .collect()
     }
 
     /// Loads a module by its name. One that does not exist, neither as a file nor in the kernel, is a failure.
@@ -186,6 +197,19 @@ impl Loader {
 impl Default for Loader {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Makes a node for a miscellaneous device, for root only.
+fn make_node(path: &Path, minor: u32) -> std::io::Result<()> {
+    const MISC_MAJOR: u64 = 10;
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let device = makedev(MISC_MAJOR, minor.into());
+    match mknod(path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, device) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
