@@ -215,7 +215,7 @@ impl Cmos {
         if self.get(REGISTER_B) & B_BINARY != 0 {
             value
         } else {
-            value / 10 << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 

@@ -167,7 +167,7 @@ proptest! {
             if write {
                 rig.cmos.write(offset, &data[..width]);
             } else {
-                rig.cmos.read(offset, &mut data.clone()[..width]);
+                rig.cmos.read(offset, &mut { data }[..width]);
             }
         }
         let saved = rig.cmos.save();

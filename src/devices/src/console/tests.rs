@@ -155,7 +155,7 @@ fn bounds_the_number_of_viewers() {
 #[test]
 fn takes_stream_sockets_only() {
     let rig = rig();
-    let (_reader, writer) = std::io::pipe().unwrap();
+    let (_reader, writer) = io::pipe().unwrap();
     let (datagram, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
     for descriptor in [OwnedFd::from(writer), OwnedFd::from(datagram)] {
         let refused = rig.console.attach(descriptor, 0);

@@ -31,6 +31,7 @@ struct Viewer {
 }
 
 /// The viewer is gone.
+#[derive(Clone, Copy)]
 struct Gone;
 
 impl Viewers {

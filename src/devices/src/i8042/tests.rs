@@ -137,7 +137,7 @@ proptest! {
             if write {
                 rig.i8042.write(offset, &data[..width]);
             } else {
-                rig.i8042.read(offset, &mut data.clone()[..width]);
+                rig.i8042.read(offset, &mut { data }[..width]);
             }
             prop_assert_eq!(rig.line.high(), rig.i8042.irq_level());
         }

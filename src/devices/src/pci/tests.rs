@@ -571,8 +571,8 @@ proptest! {
                     let card = rig.card.lock().unwrap();
                     let at = u64::from(vector) * 16 + offset;
                     card.msix.write_table(at, &data[..width]);
-                    card.msix.read_table(at, &mut data.clone()[..width]);
-                    card.msix.read_pending(at, &mut data.clone()[..width]);
+                    card.msix.read_table(at, &mut { data }[..width]);
+                    card.msix.read_pending(at, &mut { data }[..width]);
                 }
             }
         }

@@ -255,7 +255,7 @@ proptest! {
         for (kind, offset, data, width) in steps {
             match kind {
                 0 => rig.serial.write(offset, &data[..width]),
-                1 => rig.serial.read(offset, &mut data.clone()[..width]),
+                1 => rig.serial.read(offset, &mut { data }[..width]),
                 _ => rig.typed(&data[..width]),
             }
             prop_assert!(rig.serial.state.receive.len() <= FIFO_BYTES);
