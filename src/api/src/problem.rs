@@ -1,6 +1,7 @@
 //! Errors: `application/problem+json` (RFC 9457) with a stable code.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -28,10 +29,12 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Path of the operation that failed, where a request waited for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operation: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub operation: Option<Box<str>>,
     /// Seconds after which another try makes sense; also sent as `Retry-After`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_s: Option<u32>,
+    #[schema(value_type = Option<u32>)]
+    pub retry_after_s: Option<NonZeroU32>,
 }
 
 macro_rules! error_codes {
@@ -147,7 +150,7 @@ impl Problem {
     /// Adds the seconds after which another try makes sense.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.retry_after_s = NonZeroU32::new(seconds);
         self
     }
 }

@@ -3,16 +3,22 @@
 mod client;
 mod external;
 mod limits;
+mod objects;
 mod problems;
+mod sessions;
+mod sockets;
 mod transport;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lodge_manager::{LogRing, Manager, ManagerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +83,33 @@ impl TestServer {
         Client::new(self.address, self.certificate.clone())
     }
 
+    /// The administrator's password.
+    fn password(&self) -> String {
+        self.manager.initial_password().expect("a random password")
+    }
+
+    /// A client with the rights of an administrator.
+    async fn login(&self) -> Client {
+        self.login_as("admin", &self.password()).await
+    }
+
+    async fn login_as(&self, user: &str, password: &str) -> Client {
+        let token = self.token_of(user, password).await;
+        self.client().token(&token)
+    }
+
+    /// An administrator, and the token for those who speak for themselves.
+    async fn login_with_token(&self) -> (Client, String) {
+        let token = self.token_of("admin", &self.password()).await;
+        (self.client().token(&token), token)
+    }
+
+    async fn token_of(&self, user: &str, password: &str) -> String {
+        let login = json!({"user": user, "password": password});
+        let session = self.client().post("/v1/sessions", login).await.expect(201);
+        session["token"].as_str().unwrap().to_owned()
+    }
+
     /// Ends the server as SIGTERM does.
     async fn stop(self) {
         self.stop.cancel();
@@ -98,4 +131,39 @@ fn short_limits() -> Limits {
         drain: Duration::from_millis(500),
         ..Limits::default()
     }
+}
+
+/// The least that is a kernel: an ELF file for x86-64 with one segment and a PVH entry point.
+fn kernel() -> Bytes {
+    let note: [u8; 20] = {
+        let mut note = [0; 20];
+        note[0] = 4;
+        note[4] = 4;
+        note[8] = 18;
+        note[12..15].copy_from_slice(b"Xen");
+        note[16..20].copy_from_slice(&0x10_0000u32.to_le_bytes());
+        note
+    };
+    let mut elf = Vec::new();
+    elf.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    elf.extend_from_slice(&2u16.to_le_bytes());
+    elf.extend_from_slice(&62u16.to_le_bytes());
+    elf.extend_from_slice(&1u32.to_le_bytes());
+    for word in [0x10_0000u64, 64, 0] {
+        elf.extend_from_slice(&word.to_le_bytes());
+    }
+    elf.extend_from_slice(&0u32.to_le_bytes());
+    for half in [64u16, 56, 2, 64, 0, 0] {
+        elf.extend_from_slice(&half.to_le_bytes());
+    }
+    let end = 64 + 2 * 56;
+    for (kind, offset, size) in [(1u32, end, 20u64), (4, end, 20)] {
+        elf.extend_from_slice(&kind.to_le_bytes());
+        elf.extend_from_slice(&5u32.to_le_bytes());
+        for word in [offset, 0x10_0000, 0x10_0000, size, size, 4] {
+            elf.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    elf.extend_from_slice(&note);
+    elf.into()
 }

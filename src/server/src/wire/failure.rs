@@ -41,13 +41,13 @@ impl IntoResponse for Failure {
             HeaderValue::from_static(problem::CONTENT_TYPE),
         );
         if let Some(seconds) = problem.retry_after_s {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
         if problem.code == ErrorCode::Unauthorized {
             let challenge = HeaderValue::from_static("Bearer realm=\"lodge\"");
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Some(Ok(path)) = problem.operation.map(HeaderValue::try_from) {
+        if let Some(Ok(path)) = problem.operation.as_deref().map(HeaderValue::try_from) {
             headers.insert(LOCATION, path);
         }
         response

@@ -113,15 +113,15 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());
-        problem(error.into_inner(), pointer)
+        problem(error.inner(), pointer)
     })?;
     deserializer
         .end()
-        .map_err(|error| problem(error, String::new()))?;
+        .map_err(|error| problem(&error, String::new()))?;
     Ok(value)
 }
 
-fn problem(error: serde_json::Error, mut pointer: String) -> Failure {
+fn problem(error: &serde_json::Error, mut pointer: String) -> Failure {
     if !error.is_data() {
         return Problem::invalid("", format!("the body is not JSON: {error}")).into();
     }

@@ -93,7 +93,7 @@ fn failed(operation: &Operation, code: ErrorCode, what: &str) -> Failure {
         .error
         .clone()
         .unwrap_or_else(|| Problem::new(code, format!("the operation {} {what}", operation.kind)));
-    problem.operation = Some(operation_path(operation));
+    problem.operation = Some(operation_path(operation).into());
     problem.into()
 }
 
