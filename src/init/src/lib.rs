@@ -25,7 +25,7 @@ pub mod supervise;
 mod uevent;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use console::Consoles;
@@ -74,11 +74,11 @@ fn appliance_children(consoles: &Consoles) -> Vec<ChildSpec> {
         oom_score: -500,
     }];
     if let Some(screen) = &consoles.screen {
-        children.push(console_child("screen", "--tty", screen, "linux"));
+        children.push(console_child("screen", screen, "linux"));
     }
     for serial in &consoles.serial {
         let name = serial.file_name().unwrap_or_default().to_string_lossy();
-        let mut child = console_child(&name, "--serial", serial, "vt220");
+        let mut child = console_child(&name, serial, "vt220");
         // Somebody may watch the log there: the full-screen console waits to be asked for.
         child.arguments.push("--wait".to_owned());
         children.push(child);
@@ -86,14 +86,11 @@ fn appliance_children(consoles: &Consoles) -> Vec<ChildSpec> {
     children
 }
 
-fn console_child(name: &str, flag: &str, terminal: &std::path::Path, kind: &str) -> ChildSpec {
-    let path = terminal.display().to_string();
+fn console_child(name: &str, terminal: &Path, kind: &str) -> ChildSpec {
     ChildSpec {
         name: format!("console-{name}"),
         program: own_program(),
-        arguments: ["lodge", "tui", "--local", flag, &path]
-            .map(str::to_owned)
-            .to_vec(),
+        arguments: ["lodge", "tui", "--local"].map(str::to_owned).to_vec(),
         environment: vec![("TERM".to_owned(), kind.to_owned())],
         terminal: Some(terminal.to_owned()),
         oom_score: 0,
@@ -123,8 +120,8 @@ mod tests {
             lines,
             [
                 "lodge serve --appliance",
-                "lodge tui --local --tty /dev/tty1",
-                "lodge tui --local --serial /dev/ttyS0 --wait"
+                "lodge tui --local",
+                "lodge tui --local --wait"
             ]
         );
         assert_eq!(appliance_children(&Consoles::default()).len(), 1);

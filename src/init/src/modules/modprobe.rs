@@ -2,16 +2,17 @@
 //!
 //! A filesystem, a checksum or an nftables expression is asked for like this in the middle of a system call.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::Loader;
 
 /// Does what `modprobe -q -- NAME…` does.
-pub fn modprobe(arguments: &[String]) -> ExitCode {
+pub fn modprobe(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut loader = Loader::new();
     let mut options = true;
     for argument in arguments {
-        match argument.as_str() {
+        match argument.to_string_lossy().as_ref() {
             "--" if options => options = false,
             option if options && option.starts_with('-') => {}
             // The kernel asks for much that need not exist: quietly nothing is the usual answer.
