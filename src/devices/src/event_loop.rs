@@ -5,6 +5,10 @@
 //! (`event-manager` also has a blocking call, which deadlocks when made from the loop's
 //! own thread or under a lock a subscriber takes. It is left out on purpose.)
 //!
+//! System calls its thread makes, for whoever writes its seccomp filter: `epoll_wait`, `epoll_ctl`, `read`, `write`,
+//! `close`, `recvfrom`, `sendto`, `timerfd_settime`, `getrandom`, `futex`, memory management,
+//! and `ioctl` for wired interrupts.
+//!
 //! A subscriber runs on the loop thread and must not block. It may take its own
 //! device's lock but never the lock of the transport in front of it: the transport
 //! holds that one while it waits for the device to come to rest.

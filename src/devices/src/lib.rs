@@ -53,7 +53,7 @@
 //!     ports.insert(COM1.0, SERIAL_PORTS_LENGTH, com1.clone())?;
 //!     devices.add(com1);
 //!
-//!     let cmos = Arc::new(Mutex::new(Cmos::new()));
+//!     let cmos = Cmos::new().with_alarm(irq(8), &handle)?;
 //!     ports.insert(CMOS_PORTS, CMOS_PORTS_LENGTH, cmos.clone())?;
 //!     devices.add(cmos);
 //!

@@ -60,7 +60,7 @@ fn machine() -> Machine {
             .unwrap();
         devices.add(serial);
     }
-    let cmos = Arc::new(Mutex::new(Cmos::new()));
+    let cmos = Cmos::new().with_alarm(TestLine::new(), &handle).unwrap();
     ports
         .insert(CMOS_PORTS, CMOS_PORTS_LENGTH, cmos.clone())
         .unwrap();

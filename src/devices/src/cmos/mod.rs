@@ -1,17 +1,25 @@
 //! The MC146818 real-time clock and its 128 bytes of battery-backed memory, at ports 0x70 and 0x71.
 //!
-//! The clock shows the host's UTC time plus whatever difference the guest has set. No
-//! interrupt is raised: registers of alarm and periodic interrupt hold what is written, and
-//! the machine description should give the clock no interrupt, so that drivers poll.
+//! The clock shows the host's UTC time plus whatever difference the guest has set. Alarm and
+//! update interrupts (input 8 on a PC) are served on the event loop. The periodic interrupt is not: its
+//! rate is kept, and it never comes. Nothing since the first local APIC has used it.
 
+mod alarm;
+mod calendar;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use self::alarm::Alarm;
+use self::calendar::Calendar;
 use crate::bus::ByteDevice;
+use crate::event_loop::LoopHandle;
+use crate::interrupt::InterruptLine;
 use crate::lifecycle::Device;
 use crate::state::{DeviceState, RestoreError};
 
@@ -49,6 +57,8 @@ pub type Clock = Box<dyn Fn() -> SystemTime + Send>;
 pub struct Cmos {
     clock: Clock,
     registers: Registers,
+    alarm: Option<Alarm>,
+    paused: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,19 +71,12 @@ struct Registers {
     /// The time while the guest sets it or has stopped the clock, in seconds since 1970.
     #[serde(default)]
     held: Option<i64>,
-}
-
-/// Calendar fields of a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Calendar {
-    year: i64,
-    month: u8,
-    day: u8,
-    /// 1 is Sunday.
-    weekday: u8,
-    hour: u8,
-    minute: u8,
-    second: u8,
+    /// Flags of register C.
+    #[serde(default)]
+    flags: u8,
+    /// The time when updates were last looked for.
+    #[serde(default)]
+    updated: i64,
 }
 
 impl Cmos {
@@ -87,15 +90,33 @@ impl Cmos {
         let mut memory = vec![0; BYTES];
         memory[usize::from(REGISTER_A)] = A_INITIAL;
         memory[usize::from(REGISTER_B)] = B_24H;
-        Self {
+        let mut cmos = Self {
             clock,
             registers: Registers {
                 index: 0,
                 memory,
                 offset: 0,
                 held: None,
+                flags: 0,
+                updated: 0,
             },
-        }
+            alarm: None,
+            paused: false,
+        };
+        cmos.registers.updated = cmos.now();
+        cmos
+    }
+
+    /// Raises `irq` for alarms and updates, which `events` waits for.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn with_alarm(
+        self,
+        irq: Arc<dyn InterruptLine>,
+        events: &LoopHandle,
+    ) -> io::Result<Arc<Mutex<Self>>> {
+        alarm::attach(self, irq, events)
     }
 
     /// Sets a byte of battery-backed memory (0x0e to 0x7f) as firmware expects it.
@@ -127,8 +148,7 @@ impl Cmos {
         match index {
             0x00 | 0x02 | 0x04 | 0x06..=0x09 | CENTURY => self.read_time(index),
             REGISTER_A => self.get(REGISTER_A) | self.update_bit(),
-            // No interrupt flag is ever set.
-            REGISTER_C => 0,
+            REGISTER_C => self.take_flags(),
             REGISTER_D => D_VALID,
             _ => self.get(index),
         }
@@ -159,6 +179,8 @@ impl Cmos {
                 }
             }
         }
+        // What was waited for may be another moment now.
+        self.alarm_changed();
     }
 
     /// Stops the clock while the guest sets it (SET) or holds the divider, and starts it
@@ -167,10 +189,12 @@ impl Cmos {
         let running = self.get(REGISTER_A) & A_DIVIDER == A_RUNNING;
         let hold = self.get(REGISTER_B) & B_SET != 0 || !running;
         if hold && self.registers.held.is_none() {
+            self.catch_up();
             self.registers.held = Some(self.now());
         } else if !hold && let Some(time) = self.registers.held.take() {
             let host = i64::try_from(self.host_time().as_secs()).unwrap_or(i64::MAX);
             self.registers.offset = time.saturating_sub(host);
+            self.registers.updated = time;
         }
     }
 
@@ -208,6 +232,7 @@ impl Cmos {
         } else {
             let change = seconds.saturating_sub(self.now());
             self.registers.offset = self.registers.offset.saturating_add(change);
+            self.registers.updated = seconds;
         }
     }
 
@@ -254,49 +279,6 @@ impl Default for Cmos {
     }
 }
 
-impl Calendar {
-    /// Proleptic Gregorian calendar, days counted from 0000-03-01 in cycles of 400 years.
-    fn from_seconds(seconds: i64) -> Self {
-        let days = seconds.div_euclid(86_400);
-        let of_day = seconds.rem_euclid(86_400);
-        let shifted = days.saturating_add(719_468);
-        let cycle = shifted.div_euclid(146_097);
-        let of_cycle = shifted.rem_euclid(146_097);
-        let of_cycle_years =
-            (of_cycle - of_cycle / 1460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
-        let of_year = of_cycle - (365 * of_cycle_years + of_cycle_years / 4 - of_cycle_years / 100);
-        let march_month = (5 * of_year + 2) / 153;
-        let month = if march_month < 10 {
-            march_month + 3
-        } else {
-            march_month - 9
-        };
-        Self {
-            year: of_cycle_years + cycle * 400 + i64::from(month <= 2),
-            month: month as u8,
-            day: (of_year - (153 * march_month + 2) / 5 + 1) as u8,
-            // 1970-01-01 was a Thursday.
-            weekday: (days.saturating_add(4).rem_euclid(7) + 1) as u8,
-            hour: (of_day / 3600) as u8,
-            minute: (of_day / 60 % 60) as u8,
-            second: (of_day % 60) as u8,
-        }
-    }
-
-    fn to_seconds(self) -> i64 {
-        let year = self.year - i64::from(self.month <= 2);
-        let cycle = year.div_euclid(400);
-        let of_cycle_years = year.rem_euclid(400);
-        let march_month = (i64::from(self.month) + 9) % 12;
-        let of_year = (153 * march_month + 2) / 5 + i64::from(self.day) - 1;
-        let of_cycle = of_cycle_years * 365 + of_cycle_years / 4 - of_cycle_years / 100 + of_year;
-        let days = cycle * 146_097 + of_cycle - 719_468;
-        let of_day =
-            i64::from(self.hour) * 3600 + i64::from(self.minute) * 60 + i64::from(self.second);
-        days * 86_400 + of_day
-    }
-}
-
 impl ByteDevice for Cmos {
     const LENGTH: u64 = CMOS_PORTS_LENGTH;
 
@@ -325,7 +307,21 @@ impl Device for Cmos {
     /// The battery keeps time and memory; only the interrupt enables go (MC146818, "RESET").
     fn reset(&mut self) {
         self.registers.memory[usize::from(REGISTER_B)] &= !0x78;
+        self.registers.flags = 0;
         self.registers.index = 0;
+        self.alarm_changed();
+    }
+
+    /// The host's clock goes on, but nothing is noted.
+    fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Notes what came up meanwhile.
+    fn resume(&mut self) {
+        self.paused = false;
+        self.catch_up();
+        self.alarm_changed();
     }
 
     fn save(&self) -> DeviceState {
@@ -347,13 +343,19 @@ impl Device for Cmos {
         // Beyond this span the calendar arithmetic could wrap.
         let year_10000 = 253_402_300_800;
         let sane = -year_10000..=year_10000;
-        if !sane.contains(&registers.offset) || registers.held.is_some_and(|t| !sane.contains(&t)) {
+        let times = [
+            Some(registers.offset),
+            Some(registers.updated),
+            registers.held,
+        ];
+        if times.iter().flatten().any(|time| !sane.contains(time)) {
             return Err(RestoreError::Invalid {
                 kind: KIND,
                 problem: "the time is out of range".to_owned(),
             });
         }
         self.registers = registers;
+        self.force_irq();
         Ok(())
     }
 }

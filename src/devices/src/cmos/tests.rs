@@ -59,7 +59,7 @@ fn shows_utc_in_bcd() {
     assert_eq!(rig.get(0x04), 0x12, "midnight");
     assert_eq!(
         (rig.get(0x0d), rig.get(0x0c), rig.get(0x0a)),
-        (0x80, 0, 0x26)
+        (0x80, 0x30, 0x26)
     );
 }
 
@@ -154,6 +154,100 @@ fn saves_and_restores() {
     }
 }
 
+/// Seconds, minutes, hours of the alarm.
+fn set_alarm(rig: &mut Rig, bytes: [u8; 3]) {
+    for (index, byte) in [0x01, 0x03, 0x05].into_iter().zip(bytes) {
+        rig.put(index, byte);
+    }
+}
+
+fn next(rig: &Rig) -> Option<u64> {
+    rig.cmos.next_event().map(|moment| moment.as_secs() - NOW)
+}
+
+#[test]
+fn knows_when_the_alarm_is_due() {
+    let mut rig = rig_at(NOW);
+    assert_eq!(next(&rig), None, "not enabled");
+    rig.put(0x0b, 0x22);
+    // It is 14:05:09.
+    for (alarm, expected) in [
+        ([0x10, 0x05, 0x14], Some(1)),
+        ([0x09, 0x05, 0x14], Some(86_400)),
+        ([0x00, 0x06, 0x14], Some(51)),
+        ([0x00, 0x00, 0x00], Some(9 * 3600 + 54 * 60 + 51)),
+        ([0x00, 0xff, 0xc0], Some(51)),
+        ([0xff, 0xff, 0xff], Some(1)),
+        ([0xff, 0x05, 0x15], Some(3600 - 9)),
+        ([0x30, 0xff, 0x14], Some(21)),
+        // Never: no such second, minute, hour.
+        ([0x60, 0xff, 0xff], None),
+        ([0xff, 0x99, 0xff], None),
+        ([0xff, 0xff, 0x24], None),
+    ] {
+        set_alarm(&mut rig, alarm);
+        assert_eq!(next(&rig), expected, "{alarm:x?}");
+    }
+    rig.put(0x0b, 0x12);
+    assert_eq!(next(&rig), Some(1), "the next update");
+    rig.put(0x0b, 0xb2);
+    assert_eq!(next(&rig), None, "the clock is held");
+}
+
+#[test]
+fn flags_go_when_read() {
+    let mut rig = rig_at(NOW);
+    assert_eq!(rig.get(0x0c), 0);
+    set_alarm(&mut rig, [0x12, 0xff, 0xff]);
+    rig.pass(2_000_000_000);
+    assert_eq!(rig.get(0x0c), 0x10, "updates, but nothing asked for");
+    rig.pass(1_000_000_000);
+    assert_eq!(rig.get(0x0c), 0x30);
+    assert_eq!(rig.get(0x0c), 0);
+    rig.put(0x0b, 0x22);
+    rig.pass(60_000_000_000);
+    assert_eq!(rig.get(0x0c), 0xb0, "requests an interrupt");
+    // Setting the time past the alarm is not the alarm.
+    rig.put(0x00, 0x30);
+    assert_eq!(rig.get(0x0c) & 0x20, 0);
+    // A host clock that is set back does no harm.
+    rig.host.store(1_000_000_000, Ordering::SeqCst);
+    rig.get(0x0c);
+}
+
+struct Told(std::sync::mpsc::Sender<bool>);
+
+impl InterruptLine for Told {
+    fn set_level(&self, high: bool) {
+        let _ = self.0.send(high);
+    }
+}
+
+#[test]
+fn interrupts_at_the_next_update() {
+    let events = crate::event_loop::EventLoop::new().unwrap();
+    let handle = events.handle();
+    let thread = events.spawn("cmos-test", || {}).unwrap();
+    let (sender, levels) = std::sync::mpsc::channel();
+    // One lock: the channel's sender is not shared.
+    let cmos = Cmos::new()
+        .with_alarm(Arc::new(Told(sender)), &handle)
+        .unwrap();
+    let put = |index, value| cmos.lock().unwrap().write(0, &[index, value]);
+    for _ in 0..2 {
+        put(0x0b, 0x12);
+        let patience = Duration::from_secs(20);
+        assert!(levels.recv_timeout(patience).unwrap());
+        let mut flags = [0; 2];
+        cmos.lock().unwrap().write(0, &[0x0c]);
+        cmos.lock().unwrap().read(0, &mut flags);
+        assert_eq!(flags[1] & 0x90, 0x90);
+        assert!(!levels.recv_timeout(patience).unwrap());
+    }
+    handle.stop();
+    thread.join().unwrap().unwrap();
+}
+
 proptest! {
     #[test]
     fn calendar_is_a_bijection(seconds in -62_135_596_800_i64..253_402_300_800) {
@@ -164,6 +258,7 @@ proptest! {
     fn survives_anything(steps in proptest::collection::vec((any::<bool>(), 0..3_u64, any::<[u8; 8]>(), 1..9_usize), 0..300)) {
         let mut rig = rig_at(NOW);
         for (write, offset, data, width) in steps {
+            rig.cmos.next_event();
             if write {
                 rig.cmos.write(offset, &data[..width]);
             } else {
