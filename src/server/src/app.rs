@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::auth::Peer;
 use crate::limits::Limits;
 use crate::openapi;
-use crate::route::router;
+use crate::route::{Route, router};
 use crate::routes;
 use crate::wire::failure::Failure;
 use crate::wire::path::for_router;
@@ -96,7 +96,17 @@ impl Server {
         stop: CancellationToken,
         warnings: &[String],
     ) -> Result<Self, serde_json::Error> {
-        let table = routes::table();
+        Self::with_table(routes::table(), manager, limits, stop, warnings)
+    }
+
+    /// A server with the methods of `table`.
+    pub fn with_table(
+        table: Vec<Route>,
+        manager: Manager,
+        limits: Limits,
+        stop: CancellationToken,
+        warnings: &[String],
+    ) -> Result<Self, serde_json::Error> {
         let document = openapi::document(&table).to_pretty_json()?;
         let app = App {
             inner: Arc::new(Inner {

@@ -12,7 +12,7 @@ mod socket;
 mod system;
 mod tokens;
 mod users;
-mod vm_console;
+pub mod vm_console;
 mod vms;
 
 use crate::route::Route;

@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
+use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use lodge_api::privilege::Privilege;
@@ -49,7 +50,17 @@ async fn vm_console(
     let upgrade = upgrade.map_err(|rejection| no_upgrade(&rejection))?;
     let manager = app.manager();
     let console = manager.vm_console(&who.caller, &key, params).await?;
-    Ok(bounded(upgrade).on_upgrade(move |socket| carry(app, who, socket, console)))
+    Ok(attach(app, who, upgrade, console))
+}
+
+/// Upgrades to a WebSocket that carries `console`.
+pub fn attach(
+    app: App,
+    who: Authenticated,
+    upgrade: WebSocketUpgrade,
+    console: UnixStream,
+) -> Response {
+    bounded(upgrade).on_upgrade(move |socket| carry(app, who, socket, console))
 }
 
 async fn carry(app: App, who: Authenticated, socket: WebSocket, console: UnixStream) {

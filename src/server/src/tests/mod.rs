@@ -1,9 +1,12 @@
 //! The server as its clients see it: real connections, a real manager in a directory of its own.
 
+mod access;
 mod client;
+mod console;
 mod external;
 mod limits;
 mod objects;
+mod power;
 mod problems;
 mod sessions;
 mod sockets;
@@ -25,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Server;
 use crate::limits::Limits;
+use crate::route::Route;
+use crate::routes::table;
 use crate::{listen, tls};
 use client::Client;
 
@@ -44,6 +49,11 @@ impl TestServer {
     }
 
     async fn with(limits: Limits) -> Self {
+        Self::with_table(table(), limits).await
+    }
+
+    /// A server with methods of the test's own.
+    async fn with_table(table: Vec<Route>, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = ManagerConfig::hosted(dir.path().join("data"), dir.path().join("run"));
         config.jail = false;
@@ -51,7 +61,8 @@ impl TestServer {
         let tls_dir = dir.path().join("tls");
         let loaded = tls::load_or_generate(&tls_dir, "lodge-test", &[]).unwrap();
         let stop = CancellationToken::new();
-        let server = Server::new(manager.clone(), limits.clone(), stop.clone(), &[]).unwrap();
+        let server =
+            Server::with_table(table, manager.clone(), limits.clone(), stop.clone(), &[]).unwrap();
         let acceptor = tls::acceptor(&loaded.identity).unwrap();
         let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();

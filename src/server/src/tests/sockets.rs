@@ -16,9 +16,9 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::TestServer;
 use super::client::Client;
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn open(client: &Client, path: &str, headers: &[(&str, &str)]) -> Result<Socket, Error> {
+pub async fn open(client: &Client, path: &str, headers: &[(&str, &str)]) -> Result<Socket, Error> {
     let mut request: Request<()> = format!("wss://{}{path}", client.authority())
         .into_client_request()
         .unwrap();
@@ -49,7 +49,7 @@ async fn event(socket: &mut Socket) -> Value {
     }
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
