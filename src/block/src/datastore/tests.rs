@@ -40,7 +40,7 @@ fn makes_and_lists_disks() {
 #[test]
 fn refuses_impossible_sizes_and_leaves_nothing() {
     let (directory, datastore) = datastore();
-    for size in [0, 1, 513, u64::MAX, 1 << 63, (1 << 62) + 512] {
+    for size in [0, 1, 513, u64::MAX, 1 << 63] {
         let error = datastore.create_disk(&name("d"), size).unwrap_err();
         assert!(matches!(error, DatastoreError::Size { .. }), "{error}");
     }

@@ -276,6 +276,14 @@ impl DriverQueue {
         Some((head, written))
     }
 
+    /// Sleeps until there is an interrupt, and leaves it there.
+    pub fn wait_interrupt(&self) {
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+        let fd = borrow(&self.interrupt.0);
+        let ready = nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout);
+        assert_eq!(ready, Ok(1), "no interrupt");
+    }
+
     /// The next returned chain, sleeping until the interrupt that announces it.
     pub fn wait_used(&mut self) -> (u16, u32) {
         let deadline = Instant::now() + PATIENCE;
@@ -283,13 +291,9 @@ impl DriverQueue {
             if let Some(used) = self.take_used() {
                 return used;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no interrupt announced a used buffer");
-            let timeout = PollTimeout::try_from(left).unwrap();
-            let fd = borrow(&self.interrupt.0);
-            let ready = nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout);
-            assert_ne!(ready, Ok(0), "no interrupt announced a used buffer");
-            let _ = self.interrupt.0.read();
+            assert!(Instant::now() < deadline, "interrupts announce nothing");
+            self.wait_interrupt();
+            self.interrupt.0.read().unwrap();
         }
     }
 }

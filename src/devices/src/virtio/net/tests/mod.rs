@@ -23,6 +23,7 @@ use crate::virtio::test_driver::{DriverQueue, PATIENCE, TestEvents, readable, wr
 const MEMORY: usize = 4 << 20;
 const BUFFERS: u64 = 0x10_0000;
 const EVENT_IDX: u64 = 1 << 29;
+const VERSION_1: u64 = 1 << 32;
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 /// Local experimental EtherType 1 (IEEE 802): nobody else in the namespace sends it.
 const ETHERTYPE: u16 = 0x88b5;
@@ -196,7 +197,7 @@ impl Rig {
         self.device
             .activate(Activation {
                 memory: self.memory.clone(),
-                features: features & (self.device.features() | EVENT_IDX),
+                features: features & (self.device.features() | EVENT_IDX) | VERSION_1,
                 queues: queues.into(),
                 events: Arc::clone(&self.events) as _,
             })
@@ -218,7 +219,8 @@ impl Rig {
         loop {
             let used = self.receive.wait_used();
             let mut packet = self.content(used, length);
-            let count = u16::from_le_bytes([packet[10], packet[11]]);
+            // Without mergeable buffers vhost-net leaves the field alone.
+            let count = u16::from_le_bytes([packet[10], packet[11]]).max(1);
             for _ in 1..count {
                 let used = self.receive.take_used();
                 packet.extend(self.content(used.expect("the rest of the packet"), length));
