@@ -30,10 +30,6 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("vmm") {
-        tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_ansi(false)
-            .init();
         return lodge_vmm::main_from_birth_socket();
     }
     match run() {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use lodge_block::raw::RawDisk;
+use lodge_devices::virtio::net;
 use lodge_vmm_proto::{
     BIRTH_FD, Boot, Channel, ConfigError, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
     LaunchError, LaunchReply, PROTOCOL_VERSION,
@@ -15,9 +16,9 @@ use nix::unistd::{Uid, getuid};
 use crate::boot::DirectBoot;
 use crate::control::Server;
 use crate::jail;
-use crate::machine::{Disk, Failure, Machine, Parts};
+use crate::machine::{Disk, Failure, Machine, Nic, Parts};
 use crate::run_control::RunControl;
-use crate::{exit, kvm, vcpu};
+use crate::{exit, kvm, log, vcpu};
 
 /// Oldest protocol still understood.
 const OLDEST_VERSION: u32 = PROTOCOL_VERSION - 1;
@@ -25,6 +26,7 @@ const OLDEST_VERSION: u32 = PROTOCOL_VERSION - 1;
 /// Runs a monitor whose manager holds the other end of [`BIRTH_FD`]. Returns when
 /// its guest has ended, and at once in the process that only gives birth.
 pub fn main_from_birth_socket() -> ExitCode {
+    log::start();
     let channel = match birth_socket() {
         Ok(channel) => channel,
         Err(error) => {
@@ -92,7 +94,7 @@ fn live(
     exit::prepare(descriptors.take(launch.exit_record)?.into());
     vcpu::install_kick_signal()?;
     let listener = descriptors.take(launch.control)?;
-    let server = Server::new(listener, owner.as_raw())
+    let mut server = Server::new(listener, owner.as_raw())
         .map_err(Failure::doing(LaunchError::Internal, "control socket"))?;
     let filters = jail::Filters::compile(launch.jail)?;
     let machine = Machine::build(parts(launch, descriptors, &filters)?)?;
@@ -106,7 +108,9 @@ fn live(
         return Ok(ExitCode::FAILURE);
     }
     let record = server.serve(&mut control);
+    // Connections close only after: who sees the end finds the reason.
     exit::write(&record);
+    drop(server);
     tracing::info!(reason = ?record.reason, message = record.message, "guest ended");
     Ok(match record.reason {
         ExitReason::GuestPoweroff | ExitReason::Killed => ExitCode::SUCCESS,
@@ -141,6 +145,7 @@ fn parts(
         memory: guest.memory,
         boot,
         disks: disks(guest, &mut descriptors)?,
+        nics: nics(guest, &mut descriptors)?,
         prologues: filters.prologues(),
     })
 }
@@ -159,6 +164,23 @@ fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>
         });
     }
     Ok(disks)
+}
+
+fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, Failure> {
+    let nics = guest.nics.iter().map(|config| {
+        Ok(Nic {
+            tap: descriptors.take(config.tap)?,
+            vhost: match config.vhost {
+                Some(vhost) => Some(descriptors.take(vhost)?),
+                None => None,
+            },
+            options: net::Options {
+                mac: config.mac,
+                mtu: config.mtu,
+            },
+        })
+    });
+    nics.collect()
 }
 
 /// Points at the launch message's field that is out of its range.

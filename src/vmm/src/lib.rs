@@ -13,6 +13,7 @@ mod interrupt;
 mod jail;
 mod kvm;
 mod layout;
+mod log;
 mod machine;
 mod memory;
 mod power;

@@ -48,16 +48,18 @@ impl Power {
 
     /// Takes the wish, if there is one.
     pub fn take(&self) -> Option<Wish> {
+        let mut present = self.wish.lock().unwrap();
         let _ = self.event.read();
-        self.wish.lock().unwrap().take()
+        present.take()
     }
 
     fn wish(&self, wish: Wish) {
+        // Under one lock: a wish that was granted between being noted and
+        // closing the gate would leave the gate closed for ever.
         let mut present = self.wish.lock().unwrap();
         if !matches!(*present, Some(Wish::End(..))) {
             *present = Some(wish);
         }
-        drop(present);
         self.gate.close();
         let _ = self.event.write(1);
     }

@@ -56,7 +56,10 @@ impl RunControl {
     pub fn grant_wish(&mut self) -> Option<ExitRecord> {
         match self.machine.power().take()? {
             Wish::End(reason, message) => Some(self.end(reason, message)),
-            Wish::Reset => self.reset().err().map(|message| self.fail(message)),
+            Wish::Reset => match self.reset() {
+                Ok(end) => end,
+                Err(message) => Some(self.fail(message)),
+            },
         }
     }
 
@@ -87,17 +90,20 @@ impl RunControl {
             }
             RequestBody::PowerButton => {
                 self.machine.press_power_button();
-                Ok(())
+                Ok(None)
             }
-            RequestBody::Pause => self.pause(),
+            RequestBody::Pause => self.pause().map(|()| None),
             RequestBody::Resume => {
                 self.resume();
-                Ok(())
+                Ok(None)
             }
             RequestBody::Reset => self.reset(),
         };
         match outcome {
-            Ok(()) => Handled::answer(Answer::Done),
+            Ok(end) => Handled {
+                end,
+                ..Handled::answer(Answer::Done)
+            },
             Err(message) => Handled {
                 end: Some(self.fail(message.clone())),
                 ..Handled::answer(error(ErrorCode::Internal, message))
@@ -128,9 +134,15 @@ impl RunControl {
         }
     }
 
-    /// An error means that the machine is beyond help.
-    fn reset(&mut self) -> Result<(), String> {
+    /// An error means that the machine is beyond help, a record that the guest
+    /// ended first.
+    fn reset(&mut self) -> Result<Option<ExitRecord>, String> {
         self.machine.hold().map_err(|stuck| stuck.to_string())?;
+        // With all vCPUs held nobody wishes any more. What was wished for until
+        // now is granted by this, unless it was the end.
+        if let Some(Wish::End(reason, message)) = self.machine.power().take() {
+            return Ok(Some(self.end(reason, message)));
+        }
         self.machine
             .reset()
             .map_err(|failure| failure.to_string())?;
@@ -139,7 +151,7 @@ impl RunControl {
         if self.state == RunState::Running {
             self.machine.run();
         }
-        Ok(())
+        Ok(None)
     }
 
     fn attach(&mut self, port: ConsolePort, scrollback: u32, fds: Vec<OwnedFd>) -> Answer {
@@ -156,7 +168,8 @@ impl RunControl {
 
     fn console(&self, port: ConsolePort) -> &Console {
         match port {
-            ConsolePort::Com1 | ConsolePort::Virtio => self.machine.com1(),
+            ConsolePort::Com1 => self.machine.com1(),
+            ConsolePort::Virtio => self.machine.virtio_console(),
         }
     }
 

@@ -115,14 +115,14 @@ fn serial_port() -> Vec<u8> {
     ))
 }
 
-/// Without an interrupt: systems read the time from it, but set no alarms.
 fn clock() -> Vec<u8> {
     let ports = IO::new(0x70, 0x70, 1, 2);
+    let irq = Interrupt::new(true, true, false, false, 8);
     serialize(&Device::new(
         "RTC0".into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports])),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &irq])),
         ],
     ))
 }

@@ -112,16 +112,17 @@ mod tests {
             assert_eq!(&blob[..8], b"RSD PTR ");
             assert_eq!(sum(&blob[..20]), 0);
             assert_eq!(sum(&blob[..36]), 0);
-            let xsdt = table(&blob, u64_at(&blob, 24));
+            let table_at = |address| table(&blob, address);
+            let xsdt = table_at(u64_at(&blob, 24));
             assert_eq!(&xsdt[..4], b"XSDT");
             let mut names = Vec::new();
             for entry in xsdt[36..].chunks(8) {
-                let table = table(&blob, u64_at(entry, 0));
+                let table = table_at(u64_at(entry, 0));
                 assert_eq!(sum(table), 0, "{:?}", &table[..4]);
                 names.push(table[..4].to_vec());
                 if &table[..4] == b"FACP" {
                     let dsdt = u64_at(table, 140);
-                    assert_eq!(sum(super::tests::table(&blob, dsdt)), 0);
+                    assert_eq!(sum(table_at(dsdt)), 0);
                 }
             }
             assert_eq!(names, [b"FACP", b"APIC", b"MCFG"]);

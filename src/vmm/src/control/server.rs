@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Backlog, SockFlag, accept4, getsockopt, listen};
 
-use super::connection::{Connection, Incoming};
+use super::connection::{Connection, Gone, Incoming};
 use crate::run_control::{Handled, RunControl};
 
 /// Most managers connected at a time.
@@ -41,28 +41,34 @@ impl Server {
 
     /// Serves until the guest is at its end, and tells why it ended. The
     /// machine has come to rest then.
-    pub fn serve(mut self, control: &mut RunControl) -> ExitRecord {
+    pub fn serve(&mut self, control: &mut RunControl) -> ExitRecord {
         loop {
             self.wait(control);
-            if let Some(record) = control.grant_wish() {
-                self.broadcast(control);
-                return record;
-            }
+            // Requests first: a console attached at the last moment still
+            // gets the guest's last words.
             self.accept();
-            for index in (0..self.connections.len()).rev() {
-                match self.serve_connection(index, control) {
-                    Ok(None) => {}
-                    Ok(Some(record)) => {
-                        self.broadcast(control);
-                        return record;
-                    }
-                    Err(_) => {
-                        self.connections.swap_remove(index);
-                    }
-                }
+            let mut end = self.serve_connections(control);
+            if end.is_none() {
+                end = control.grant_wish();
             }
             self.broadcast(control);
+            if let Some(record) = end {
+                return record;
+            }
         }
+    }
+
+    fn serve_connections(&mut self, control: &mut RunControl) -> Option<ExitRecord> {
+        for index in (0..self.connections.len()).rev() {
+            match self.serve_connection(index, control) {
+                Ok(None) => {}
+                Ok(end) => return end,
+                Err(Gone) => {
+                    self.connections.swap_remove(index);
+                }
+            }
+        }
+        None
     }
 
     fn wait(&self, control: &RunControl) {
@@ -107,7 +113,7 @@ impl Server {
         &mut self,
         index: usize,
         control: &mut RunControl,
-    ) -> Result<Option<ExitRecord>, super::connection::Gone> {
+    ) -> Result<Option<ExitRecord>, Gone> {
         let connection = &mut self.connections[index];
         connection.flush()?;
         if !connection.interest().contains(PollFlags::POLLIN) {

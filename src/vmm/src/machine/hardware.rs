@@ -1,6 +1,7 @@
 //! The devices of a machine: which there are, and where they answer.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use lodge_block::raw::RawDisk;
@@ -19,11 +20,15 @@ use lodge_devices::pci::{
 };
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
 use lodge_devices::virtio::VirtioDevice;
-use lodge_devices::virtio::blk::{self, Block, Statistics};
+use lodge_devices::virtio::blk::{self, Block};
+use lodge_devices::virtio::console::VirtioConsole;
+use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
+use lodge_devices::virtio::rng::Rng;
 use lodge_vmm_proto::LaunchError;
 
 use super::Failure;
+use super::slots::{self, Slots};
 use crate::interrupt::Interrupts;
 use crate::layout::{ECAM_BASE, ECAM_LENGTH, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SCI};
 use crate::power::Power;
@@ -58,12 +63,15 @@ pub struct Hardware {
     pub com1: Arc<Console>,
     /// The power button.
     pub pm: Arc<Mutex<AcpiPm>>,
-    /// What the disks have done, in order.
-    pub disk_statistics: Vec<Arc<Statistics>>,
+    /// The virtio console's other end.
+    pub console: Arc<Console>,
+    /// The disks, in order.
+    pub disks: Vec<blk::Handle>,
+    nics: usize,
     pci: Arc<PciRoot>,
     windows: Windows,
     surroundings: Surroundings,
-    next_slot: u8,
+    slots: Slots,
 }
 
 impl Hardware {
@@ -78,6 +86,7 @@ impl Hardware {
             Arc::clone(&surroundings.power) as _,
         )));
         let com1 = Console::new(&surroundings.events)?;
+        let console = Console::new(&surroundings.events)?;
         let mut hardware = Self {
             buses: Arc::new(Buses {
                 ports: Arc::new(Bus::new()),
@@ -86,17 +95,20 @@ impl Hardware {
             devices: DeviceSet::new(),
             com1,
             pm,
-            disk_statistics: Vec::new(),
+            console,
+            disks: Vec::new(),
+            nics: 0,
             pci: Arc::new(PciRoot::new()),
             windows: Windows {
                 low: PCI_WINDOW_BASE..PCI_WINDOW_END,
                 high: surroundings.high_window.clone(),
             },
             surroundings,
-            next_slot: 1,
+            slots: Slots::default(),
         };
         hardware.add_chipset()?;
         hardware.add_legacy_devices()?;
+        hardware.add_slow_virtio_devices()?;
         Ok(hardware)
     }
 
@@ -140,26 +152,61 @@ impl Hardware {
         let power = Arc::clone(&self.surroundings.power);
         let keyboard = I8042::new(power, self.surroundings.interrupts.line(1));
         self.add_port_device(I8042_PORTS, I8042_PORTS_LENGTH, keyboard)?;
-        self.add_port_device(CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos::new())
+        let irq = self.surroundings.interrupts.line(8);
+        let clock = Cmos::new().with_alarm(irq, &self.surroundings.events)?;
+        self.place(
+            CMOS_PORTS,
+            CMOS_PORTS_LENGTH,
+            Arc::clone(&clock) as SharedDevice,
+        )?;
+        self.devices.add(clock);
+        Ok(())
     }
 
-    /// Adds a disk in the next free slot.
+    fn add_slow_virtio_devices(&mut self) -> Result<(), Failure> {
+        let kind = LaunchError::Internal;
+        let rng = Box::new(Rng::new(&self.surroundings.events));
+        self.add_virtio("rng", rng, slots::RNG, kind)?;
+        let console = VirtioConsole::new(&self.surroundings.events, &self.console);
+        self.add_virtio("console", Box::new(console), slots::CONSOLE, kind)
+    }
+
+    /// Adds a disk.
     ///
     /// # Errors
     /// When the host cannot serve it.
     pub fn add_disk(&mut self, disk: RawDisk, options: blk::Options) -> Result<(), Failure> {
-        let name = format!("disk{}", self.disk_statistics.len());
+        let name = format!("disk{}", self.disks.len());
         let prologue = Arc::clone(&self.surroundings.queue_prologue);
         let block = Block::new(disk, options, prologue)
             .map_err(Failure::doing(LaunchError::Disk, &name))?;
-        self.disk_statistics.push(block.statistics());
-        self.add_virtio(&name, Box::new(block), LaunchError::Disk)
+        self.disks.push(block.handle());
+        self.add_virtio(&name, Box::new(block), slots::DISKS, LaunchError::Disk)
+    }
+
+    /// Adds a network interface on a tap, served by the kernel if there is a `vhost`.
+    ///
+    /// # Errors
+    /// When the descriptors are not what they should be, or the host refuses.
+    pub fn add_nic(
+        &mut self,
+        tap: OwnedFd,
+        vhost: Option<OwnedFd>,
+        options: net::Options,
+    ) -> Result<(), Failure> {
+        let name = format!("nic{}", self.nics);
+        self.nics += 1;
+        let prologue = Arc::clone(&self.surroundings.queue_prologue);
+        let device = Net::new(tap, vhost, options, prologue)
+            .map_err(Failure::doing(LaunchError::Nic, &name))?;
+        self.add_virtio(&name, Box::new(device), slots::NICS, LaunchError::Nic)
     }
 
     fn add_virtio(
         &mut self,
         name: &str,
         device: Box<dyn VirtioDevice>,
+        range: RangeInclusive<u8>,
         kind: LaunchError,
     ) -> Result<(), Failure> {
         let function = VirtioPci::new(VirtioPciOptions {
@@ -170,10 +217,10 @@ impl Hardware {
             memory_bus: Arc::clone(&self.buses.memory),
         })
         .map_err(Failure::doing(kind, name))?;
-        let address = Address::new(self.next_slot, 0)
-            .filter(|address| *address < Lpc::ADDRESS)
+        let address = self
+            .slots
+            .take(range)
             .ok_or_else(|| Failure::new(kind, format!("{name}: all PCI slots are taken")))?;
-        self.next_slot += 1;
         self.add_function(address, function)
     }
 

@@ -1,9 +1,12 @@
 //! One guest's machine: built, started, held, reset, taken apart.
 
+mod barrier;
 mod failure;
 mod hardware;
+mod slots;
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use lodge_block::raw::RawDisk;
 use lodge_devices::GuestMemory;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
-use lodge_devices::virtio::blk;
+use lodge_devices::virtio::{blk, net};
 use lodge_vmm_proto::LaunchError;
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -33,6 +36,9 @@ use hardware::{Hardware, Surroundings};
 /// slow storage can hold one up.
 const PARK_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the last output may take to its readers.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The window for 64-bit PCI BARs is this long, and aligned so.
 const HIGH_WINDOW: u64 = 32 << 30;
 
@@ -44,6 +50,16 @@ pub struct Disk {
     pub read_only: bool,
     /// Serial number the guest reads.
     pub serial: String,
+}
+
+/// A network interface to attach.
+pub struct Nic {
+    /// See [`lodge_vmm_proto::NicConfig`].
+    pub tap: OwnedFd,
+    /// Vhost in the kernel, where there is one.
+    pub vhost: Option<OwnedFd>,
+    /// MAC address and MTU.
+    pub options: net::Options,
 }
 
 /// What a machine is built from.
@@ -60,6 +76,8 @@ pub struct Parts {
     pub boot: DirectBoot,
     /// Disks in slot order.
     pub disks: Vec<Disk>,
+    /// Network interfaces in slot order.
+    pub nics: Vec<Nic>,
     /// Run first on each kind of thread.
     pub prologues: Prologues,
 }
@@ -134,6 +152,9 @@ impl Machine {
                 queues: u16::from(parts.vcpus),
             };
             hardware.add_disk(disk.disk, options)?;
+        }
+        for nic in parts.nics {
+            hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
         }
         hardware.assign_addresses()?;
         let prologue = parts.prologues.event_loop;
@@ -214,6 +235,11 @@ impl Machine {
         &self.hardware.com1
     }
 
+    /// The virtio console.
+    pub fn virtio_console(&self) -> &Arc<Console> {
+        &self.hardware.console
+    }
+
     /// CPU time of all vCPUs.
     pub fn cpu_time(&self) -> Duration {
         self.gate.cpu_time()
@@ -221,11 +247,8 @@ impl Machine {
 
     /// Bytes read from and written to all disks.
     pub fn disk_bytes(&self) -> (u64, u64) {
-        let totals = self
-            .hardware
-            .disk_statistics
-            .iter()
-            .map(|disk| disk.totals());
+        let disks = self.hardware.disks.iter();
+        let totals = disks.map(|disk| disk.statistics().totals());
         totals.fold((0, 0), |(read, written), totals| {
             (read + totals.read_bytes, written + totals.write_bytes)
         })
@@ -244,6 +267,8 @@ impl Machine {
             }
         }
         self.hardware.devices.pause();
+        // What the guest said last still goes to whoever listens.
+        barrier::wait(&self.events, CONSOLE_LIMIT);
         self.events.stop();
         if let Some(thread) = self.event_thread.take() {
             let _ = thread.join();

@@ -1,0 +1,54 @@
+//! PCI slots. Each kind of device has its own range, so that adding a disk does not
+//! rename a guest's network interfaces.
+
+use std::ops::RangeInclusive;
+
+use lodge_devices::pci::Address;
+
+/// Slots for network interfaces, as long as they last.
+pub const NICS: RangeInclusive<u8> = 1..=8;
+/// Slots for disks, as long as they last.
+pub const DISKS: RangeInclusive<u8> = 9..=28;
+/// The entropy device.
+pub const RNG: RangeInclusive<u8> = 29..=29;
+/// The console.
+pub const CONSOLE: RangeInclusive<u8> = 30..=30;
+
+/// Slots without a fixed use: all but the host bridge's and the LPC bridge's.
+const ALL: RangeInclusive<u8> = 1..=30;
+
+/// Which slots are taken.
+#[derive(Default)]
+pub struct Slots {
+    taken: u32,
+}
+
+impl Slots {
+    /// Takes the first free slot of `range`, or else of all.
+    pub fn take(&mut self, range: RangeInclusive<u8>) -> Option<Address> {
+        let free = |slot: &u8| self.taken & (1 << slot) == 0;
+        let slot = range.chain(ALL).find(free)?;
+        self.taken |= 1 << slot;
+        Address::new(slot, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mix_of_disks_and_interfaces_fits() {
+        for nics in 0..=24 {
+            let mut slots = Slots::default();
+            let mut seen = std::collections::BTreeSet::new();
+            let fixed = [RNG, CONSOLE].into_iter();
+            let all = fixed
+                .chain((0..nics).map(|_| NICS))
+                .chain((nics..24).map(|_| DISKS));
+            for range in all {
+                assert!(seen.insert(slots.take(range).unwrap()));
+            }
+        }
+    }
+}
