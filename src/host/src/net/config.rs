@@ -555,7 +555,8 @@ fn check_static(
     }
 }
 
-fn check_mtu(field: &str, mtu: Option<u32>, least: u32) -> Result<(), NetError> {
+/// Checks an MTU in bytes, if there is one.
+pub(super) fn check_mtu(field: &str, mtu: Option<u32>, least: u32) -> Result<(), NetError> {
     match mtu {
         Some(mtu) if !(least..=MAX_MTU).contains(&mtu) => Err(invalid(
             field.to_owned(),

@@ -532,6 +532,7 @@ impl Worker {
         name: &str,
         mtu: Option<u32>,
     ) -> Result<Tap, NetError> {
+        super::config::check_mtu("mtu", mtu, super::config::MIN_MTU)?;
         let unknown = || NetError::UnknownNetwork {
             name: network.to_owned(),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::frame::{self, Endpoints};
@@ -25,9 +25,6 @@ const ARP_LIMIT: usize = 64;
 
 /// The longest time without looking at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-
-/// Wait before a socket that failed is opened again.
-const REOPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// Frames taken in one go before the timer is looked at, so that a flood does not hold it up.
 const BURST: u32 = 32;
@@ -147,6 +144,7 @@ struct Runner {
     id: u64,
     events: mpsc::Sender<ClientEvent>,
     reported: Option<(Dhcp4Phase, Option<Lease>)>,
+    /// Open only while an answer is awaited.
     dhcp: Option<PacketSocket>,
     /// Open only while somebody may claim the address: what was said before does not count.
     arp: Option<PacketSocket>,
@@ -211,32 +209,19 @@ impl Runner {
             arp: [0; ARP_LIMIT],
         };
         let mut connected = false;
-        let mut reopen = Instant::now();
         let mut burst = 0;
         loop {
-            if self.dhcp.is_none() && reopen <= Instant::now() {
-                reopen = Instant::now() + REOPEN_WAIT;
-                self.open();
-            }
-            let up = *carrier.borrow_and_update() && self.dhcp.is_some();
+            let up = *carrier.borrow_and_update();
             if up != connected {
                 connected = up;
                 self.step(Input::Carrier(up));
             }
-            if self.machine.phase() != Dhcp4Phase::Requesting {
-                self.arp = None;
-            }
+            self.close_idle();
             if !self.report().await {
                 return;
             }
             let wake = self
-                .wait(
-                    &mut carrier,
-                    &mut released,
-                    &mut buffers,
-                    reopen,
-                    burst >= BURST,
-                )
+                .wait(&mut carrier, &mut released, &mut buffers, burst >= BURST)
                 .await;
             burst = if matches!(wake, Wake::Dhcp(_) | Wake::Arp(_)) {
                 burst + 1
@@ -246,7 +231,7 @@ impl Runner {
             match wake {
                 Wake::Dhcp(Ok(length)) => self.receive_dhcp(&buffers.dhcp[..length]),
                 Wake::Arp(Ok(length)) => self.receive_arp(&buffers.arp[..length]),
-                Wake::Dhcp(Err(error)) => self.close(&error),
+                Wake::Dhcp(Err(_)) => self.dhcp = None,
                 Wake::Arp(Err(_)) => self.arp = None,
                 Wake::Timer => self.step(Input::Timer),
                 Wake::Look => {}
@@ -265,7 +250,6 @@ impl Runner {
         carrier: &mut watch::Receiver<bool>,
         released: &mut oneshot::Receiver<()>,
         buffers: &mut Buffers,
-        reopen: Instant,
         timer_first: bool,
     ) -> Wake {
         let remaining = self
@@ -280,7 +264,6 @@ impl Runner {
             result = released => if result.is_ok() { Wake::Release } else { Wake::End },
             // The timer stops while the machine sleeps, and leases do not: look again every hour.
             () = sleep(remaining.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => Wake::Timer,
-            () = sleep_until(reopen), if self.dhcp.is_none() => Wake::Look,
             read = receive(self.dhcp.as_ref(), &mut buffers.dhcp) => Wake::Dhcp(read),
             read = receive(self.arp.as_ref(), &mut buffers.arp) => Wake::Arp(read),
         }
@@ -342,10 +325,17 @@ impl Runner {
 
     /// A frame that cannot be sent is a frame lost: the machine tries again by itself.
     fn send_dhcp(&mut self, frame: &[u8]) {
-        let Some(socket) = &self.dhcp else { return };
-        match socket.send(frame) {
-            Ok(()) => self.failed = false,
-            Err(error) => self.complain(&error, "cannot send on the link"),
+        let opened = match self.dhcp.take() {
+            Some(socket) => Ok(socket),
+            None => PacketSocket::open(self.index, Filter::Dhcp),
+        };
+        let sent = opened.and_then(|socket| socket.send(frame).map(|()| socket));
+        match sent {
+            Ok(socket) => {
+                self.dhcp = Some(socket);
+                self.failed = false;
+            }
+            Err(error) => self.complain(&error),
         }
     }
 
@@ -361,25 +351,20 @@ impl Runner {
         }
     }
 
-    fn open(&mut self) {
-        match PacketSocket::open(self.index, Filter::Dhcp) {
-            Ok(socket) => self.dhcp = Some(socket),
-            Err(error) => self.complain(&error, "cannot open a packet socket for DHCP"),
-        }
-    }
-
-    fn close(&mut self, error: &io::Error) {
-        // ENETDOWN comes once when the link is switched off; the socket works on when it is back.
-        if error.raw_os_error() != Some(libc::ENETDOWN) {
-            debug!(mac = %self.mac, %error, "packet socket failed");
-            self.dhcp = None;
+    /// Sockets cost the kernel something for every frame on the link, and what comes while no answer is awaited
+    /// does not count anyway.
+    fn close_idle(&mut self) {
+        match self.machine.phase() {
+            Dhcp4Phase::Requesting => {}
+            Dhcp4Phase::NoCarrier | Dhcp4Phase::Bound => (self.dhcp, self.arp) = (None, None),
+            _ => self.arp = None,
         }
     }
 
     /// Says it once; what goes on failing fails quietly.
-    fn complain(&mut self, error: &io::Error, what: &str) {
+    fn complain(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.failed, true) {
-            warn!(mac = %self.mac, %error, "{what}; trying on quietly");
+            warn!(mac = %self.mac, %error, "cannot send DHCP messages on the link; trying on quietly");
         }
     }
 

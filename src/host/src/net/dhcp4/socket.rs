@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
+/// Socket option of `linux/if_packet.h`.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
 /// What a socket takes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filter {
@@ -18,28 +21,29 @@ pub(super) enum Filter {
     Arp,
 }
 
-impl Filter {
-    const fn protocol(self) -> u16 {
-        match self {
-            Self::Dhcp => 0x0800,
-            Self::Arp => 0x0806,
-        }
-    }
-}
-
-/// Classic BPF (`man 7 socket`, `SO_ATTACH_FILTER`): whole IPv4 UDP datagrams to port 68. Everything else the link
+/// Classic BPF (`man 7 socket`, `SO_ATTACH_FILTER`): whole IPv4 UDP datagrams to port 68. What else the link
 /// carries, guests' traffic included, must not wake us.
-const DHCP_PROGRAM: [libc::sock_filter; 8] = [
-    instruction(0x30, 0, 0, 23),     // A = protocol
-    instruction(0x15, 0, 5, 17),     // UDP?
-    instruction(0x28, 0, 0, 20),     // A = flags and fragment offset
-    instruction(0x45, 3, 0, 0x3fff), // a fragment?
-    instruction(0xb1, 0, 0, 14),     // X = length of the IP header
-    instruction(0x48, 0, 0, 16),     // A = destination port
-    instruction(0x15, 1, 0, 68),     // the client's?
-    instruction(0x06, 0, 0, 0),      // drop
+const DHCP_PROGRAM: [libc::sock_filter; 11] = [
+    instruction(0x28, 0, 0, 12),       // A = type of frame
+    instruction(0x15, 0, 7, 0x0800),   // IPv4?
+    instruction(0x30, 0, 0, 23),       // A = protocol
+    instruction(0x15, 0, 5, 17),       // UDP?
+    instruction(0x28, 0, 0, 20),       // A = flags and fragment offset
+    instruction(0x45, 3, 0, 0x3fff),   // a fragment?
+    instruction(0xb1, 0, 0, 14),       // X = length of the IP header
+    instruction(0x48, 0, 0, 16),       // A = destination port
+    instruction(0x15, 1, 0, 68),       // the client's?
+    instruction(0x06, 0, 0, 0),        // drop
+    instruction(0x06, 0, 0, 0x4_0000), // take
 ];
-const ACCEPT: libc::sock_filter = instruction(0x06, 0, 0, 0x4_0000);
+
+/// ARP messages.
+const ARP_PROGRAM: [libc::sock_filter; 4] = [
+    instruction(0x28, 0, 0, 12),       // A = type of frame
+    instruction(0x15, 1, 0, 0x0806),   // ARP?
+    instruction(0x06, 0, 0, 0),        // drop
+    instruction(0x06, 0, 0, 0x4_0000), // take
+];
 
 const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
@@ -64,10 +68,12 @@ impl PacketSocket {
         }
         // SAFETY: the descriptor was just made and belongs to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        if filter == Filter::Dhcp {
-            attach_filter(&fd)?;
+        match filter {
+            Filter::Dhcp => attach_filter(&fd, &mut DHCP_PROGRAM.clone())?,
+            Filter::Arp => attach_filter(&fd, &mut ARP_PROGRAM.clone())?,
         }
-        bind(&fd, index, filter.protocol())?;
+        ignore_outgoing(&fd)?;
+        bind(&fd, index)?;
         // SAFETY: the AsyncFd owns the descriptor, which therefore stays open as long as it is registered.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
         Ok(Self(fd))
@@ -105,15 +111,14 @@ impl PacketSocket {
     }
 }
 
-fn attach_filter(fd: &OwnedFd) -> io::Result<()> {
-    let mut program = DHCP_PROGRAM.to_vec();
-    program.push(ACCEPT);
+fn attach_filter(fd: &OwnedFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let descriptor = libc::sock_fprog {
-        len: 9,
+        len,
         filter: program.as_mut_ptr(),
     };
     let length = size_of_val(&descriptor) as libc::socklen_t;
-    // SAFETY: the descriptor points to nine instructions, which outlive the call; the kernel copies them.
+    // SAFETY: the descriptor points to as many instructions as it says, which outlive the call; the kernel copies them.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -130,11 +135,33 @@ fn attach_filter(fd: &OwnedFd) -> io::Result<()> {
     }
 }
 
-fn bind(fd: &OwnedFd, index: u32, protocol: u16) -> io::Result<()> {
+/// Without this every frame that guests send would be copied for us.
+fn ignore_outgoing(fd: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int, valid for reads during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            std::ptr::from_ref(&on).cast(),
+            length,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn bind(fd: &OwnedFd, index: u32) -> io::Result<()> {
     // SAFETY: an all-zero sockaddr_ll is a valid value of this plain C structure.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = protocol.to_be();
+    // All protocols: a bridge takes the frames of its ports away before sockets for a single one see them.
+    address.sll_protocol = (libc::ETH_P_ALL as libc::c_ushort).to_be();
     address.sll_ifindex = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
     let length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address is valid for reads of the length given during the call.

@@ -1,0 +1,332 @@
+//! DHCP: getting, keeping, losing leases.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use lodge_host::net::state::Dhcp4Phase;
+use lodge_host::net::{HostNetwork, NetworkState, Shutdown};
+
+use crate::lab::{in_namespace, ip, ipv4_of, is_bound, mac, wait_for};
+
+const OPTIONS: [&str; 4] = [
+    "--dhcp-option=option:dns-server,192.0.2.53",
+    "--domain=example.org",
+    "--dhcp-option=option:ntp-server,192.0.2.123",
+    "--dhcp-authoritative",
+];
+
+/// Options that make the client renew after two seconds; the server itself knows no lease under two minutes.
+const SHORT: [&str; 3] = [
+    "--dhcp-option=58,00:00:00:02",
+    "--dhcp-option=59,00:00:00:05",
+    "--dhcp-authoritative",
+];
+
+fn phase(state: &NetworkState) -> Option<Dhcp4Phase> {
+    Some(state.network("default")?.ip.dhcp4.as_ref()?.phase)
+}
+
+fn obtained(state: &NetworkState) -> Option<jiff::Timestamp> {
+    Some(
+        state
+            .network("default")?
+            .ip
+            .dhcp4
+            .as_ref()?
+            .lease
+            .as_ref()?
+            .obtained_at,
+    )
+}
+
+#[test]
+fn a_lease_is_acquired_and_put_on_the_bridge() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let state = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let info = state.network("default").expect("the network");
+        assert_eq!(
+            (info.bridge.as_str(), info.uplink, info.mac),
+            ("lodge0", Some(mac(1)), Some(mac(1)))
+        );
+        assert_eq!(info.ip.gateway4, Some(Ipv4Addr::new(192, 0, 2, 1)));
+        let address = ipv4_of(&state, "default").pop().expect("an address");
+        assert!(
+            address.starts_with("192.0.2.1") && address.ends_with("/24"),
+            "{address}"
+        );
+        assert!(
+            ip(&["-4", "address", "show", "dev", "eth1"]).is_empty(),
+            "addresses live on the bridge"
+        );
+        let route = ip(&["-4", "route", "show", "default"]);
+        assert!(
+            route.contains("via 192.0.2.1 dev lodge0 proto dhcp src 192.0.2.1"),
+            "{route}"
+        );
+        assert_eq!(state.dns.servers, [Ipv4Addr::new(192, 0, 2, 53)]);
+        assert_eq!(state.dns.search, ["example.org"]);
+        assert_eq!(state.ntp_servers, [Ipv4Addr::new(192, 0, 2, 123)]);
+        assert_eq!(state.warnings, []);
+        let text = fs::read_to_string(lab.resolv_conf()).expect("written");
+        assert!(text.contains("nameserver 192.0.2.53\n"), "{text}");
+        assert!(
+            peer.log().contains("client provides name: alpha"),
+            "{}",
+            peer.log()
+        );
+        let shown = ip(&["-4", "address", "show", "dev", "lodge0"]);
+        assert!(
+            shown.contains("valid_lft 5") || shown.contains("valid_lft 600sec"),
+            "the kernel knows the end of the lease: {shown}"
+        );
+    });
+}
+
+#[test]
+fn a_lease_is_renewed_without_a_flap() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,2m", &SHORT);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let first = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let recorder = lab.record();
+        let later =
+            |state: &NetworkState| is_bound(state, "default") && obtained(state) > obtained(&first);
+        let second = wait_for(&network, "a renewal", later).await;
+        let third = |state: &NetworkState| {
+            is_bound(state, "default") && obtained(state) > obtained(&second)
+        };
+        wait_for(&network, "another renewal", third).await;
+        assert_eq!(recorder.losses(), [""; 0]);
+        let log = peer.log();
+        assert!(
+            log.matches("DHCPREQUEST").count() >= 3 && log.matches("DHCPDISCOVER").count() == 1,
+            "{log}"
+        );
+    });
+}
+
+#[test]
+fn a_lost_signal_keeps_the_lease_and_confirms_it_when_back() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        peer.ip(&["link", "set", "far", "down"]);
+        let lost = wait_for(&network, "no carrier", |state| {
+            phase(state) == Some(Dhcp4Phase::NoCarrier)
+        })
+        .await;
+        assert_eq!(ipv4_of(&lost, "default"), ipv4_of(&before, "default"));
+        let warned = |state: &NetworkState| {
+            state
+                .warnings
+                .iter()
+                .any(|warning| warning.message.contains("no signal"))
+        };
+        wait_for(&network, "a warning", warned).await;
+        peer.ip(&["link", "set", "far", "up"]);
+        let back = |state: &NetworkState| {
+            is_bound(state, "default")
+                && obtained(state) > obtained(&before)
+                && state.warnings.is_empty()
+        };
+        let after = wait_for(&network, "the lease back", back).await;
+        assert_eq!(ipv4_of(&after, "default"), ipv4_of(&before, "default"));
+        assert_eq!(
+            peer.log().matches("DHCPDISCOVER").count(),
+            1,
+            "{}",
+            peer.log()
+        );
+    });
+}
+
+#[test]
+fn another_network_behind_the_cable_gives_another_address() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        peer.ip(&["link", "set", "far", "down"]);
+        wait_for(&network, "no carrier", |state| {
+            phase(state) == Some(Dhcp4Phase::NoCarrier)
+        })
+        .await;
+        peer.stop();
+        peer.ip(&["link", "set", "far", "up"]);
+        peer.serve(
+            "198.51.100.1/24",
+            "198.51.100.100,198.51.100.110,10m",
+            &OPTIONS,
+        );
+        let moved = |state: &NetworkState| {
+            is_bound(state, "default") && ipv4_of(state, "default")[0].starts_with("198.51.100.")
+        };
+        let state = wait_for(&network, "an address of the other network", moved).await;
+        assert_eq!(
+            ipv4_of(&state, "default").len(),
+            1,
+            "the old address is gone"
+        );
+        assert_eq!(
+            state.network("default").expect("the network").ip.gateway4,
+            Some(Ipv4Addr::new(198, 51, 100, 1))
+        );
+        assert!(peer.log().contains("DHCPNAK"), "{}", peer.log());
+    });
+}
+
+#[test]
+fn a_refused_renewal_leads_to_a_new_lease() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,2m", &SHORT);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        peer.stop();
+        peer.serve("192.0.2.1/24", "192.0.2.200,192.0.2.210,2m", &SHORT);
+        let moved = |state: &NetworkState| {
+            is_bound(state, "default") && ipv4_of(state, "default")[0].starts_with("192.0.2.2")
+        };
+        let state = wait_for(&network, "an address of the new range", moved).await;
+        assert_eq!(ipv4_of(&state, "default").len(), 1);
+        assert!(peer.log().contains("DHCPNAK"), "{}", peer.log());
+    });
+}
+
+#[test]
+fn an_address_in_use_is_declined() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve(
+            "192.0.2.1/24",
+            "192.0.2.100,192.0.2.110,10m",
+            &[
+                "--dhcp-host=52:54:00:00:00:01,192.0.2.105",
+                "--dhcp-authoritative",
+            ],
+        );
+        peer.ip(&["address", "add", "192.0.2.105/32", "dev", "lo"]);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let state = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        assert_ne!(ipv4_of(&state, "default"), ["192.0.2.105/24"]);
+        assert!(peer.log().contains("DHCPDECLINE"), "{}", peer.log());
+    });
+}
+
+#[test]
+fn a_restarted_manager_takes_everything_over() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let tap = network
+            .attach_tap("default", "guest/0", None)
+            .await
+            .expect("a tap");
+        let recorder = lab.record();
+        for how in ["asked to end", "dropped"] {
+            if how == "dropped" {
+                drop(
+                    HostNetwork::start(lab.appliance(Vec::new()))
+                        .await
+                        .expect("started"),
+                );
+            } else {
+                network.shutdown(Shutdown::LeaveInPlace).await;
+            }
+            let next = HostNetwork::start(lab.appliance(Vec::new()))
+                .await
+                .expect("started");
+            assert_eq!(
+                ipv4_of(&next.state(), "default"),
+                ipv4_of(&before, "default"),
+                "at once"
+            );
+            let renewed = |state: &NetworkState| {
+                is_bound(state, "default") && obtained(state) > obtained(&before)
+            };
+            let after = wait_for(&next, "a renewal", renewed).await;
+            let (old, new) = (
+                before.network("default").expect("one"),
+                after.network("default").expect("one"),
+            );
+            assert_eq!(
+                (new.index, new.uplink, new.mac),
+                (old.index, old.uplink, old.mac)
+            );
+            assert_eq!(new.taps, [tap.name.clone()]);
+            next.shutdown(Shutdown::LeaveInPlace).await;
+        }
+        assert_eq!(recorder.losses(), [""; 0]);
+        assert_eq!(
+            peer.log().matches("DHCPDISCOVER").count(),
+            1,
+            "{}",
+            peer.log()
+        );
+    });
+}
+
+#[test]
+fn nobody_answering_is_said_and_tried_on() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        let warned = |state: &NetworkState| {
+            state
+                .warnings
+                .iter()
+                .any(|warning| warning.message.contains("no DHCP server"))
+        };
+        wait_for(&network, "a warning", warned).await;
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        wait_for(&network, "a lease", |state| {
+            is_bound(state, "default") && state.warnings.is_empty()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn taking_down_gives_the_lease_back() {
+    in_namespace(async |lab| {
+        let mut peer = lab.peer(1);
+        peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
+        let network = HostNetwork::start(lab.appliance(Vec::new()))
+            .await
+            .expect("started");
+        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        network.shutdown(Shutdown::TearDown).await;
+        assert!(!ip(&["link", "show"]).contains("lodge0"));
+        assert_eq!(ip(&["-4", "address", "show"]), "");
+        let began = std::time::Instant::now();
+        while !peer.log().contains("DHCPRELEASE") {
+            assert!(began.elapsed().as_secs() < 10, "no release: {}", peer.log());
+            tokio::task::yield_now().await;
+        }
+    });
+}
