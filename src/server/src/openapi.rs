@@ -1,5 +1,7 @@
 //! The OpenAPI document, made from the route table.
 
+pub mod shapes;
+
 use lodge_api::Problem;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::header::HeaderBuilder;
@@ -19,6 +21,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::route::{Access, Answers, Route, Takes};
+use shapes::open_compositions;
 
 const DESCRIPTION: &str = "Lodge hosts virtual machines. Objects are named by name or id. Anything that may \
     take longer than a second is an operation: 202 with `Location`, or, with `?wait=30s`, its end: 200, or the \
@@ -64,10 +67,12 @@ pub fn document(table: &[Route]) -> OpenApi {
                 .identifier(Some("Apache-2.0 OR MIT"))
                 .build(),
         ));
+    let mut components = components.build();
+    open_compositions(&mut components);
     OpenApiBuilder::new()
         .info(info.build())
         .paths(paths)
-        .components(Some(components.build()))
+        .components(Some(components))
         .build()
 }
 

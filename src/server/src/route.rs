@@ -16,6 +16,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::app::App;
 use crate::auth::{self, Guard};
+use crate::openapi::shapes::merge_patch;
 use crate::wire::json::BodyLimit;
 use crate::wire::path::split_verb;
 
@@ -173,6 +174,15 @@ impl Route {
             takes.required = false;
         }
         route
+    }
+
+    /// It takes a JSON merge patch of `T`, which the document calls `name`.
+    pub fn takes_patch<T: ToSchema>(mut self, name: &'static str) -> Self {
+        self.schema_of::<T>();
+        self.schemas
+            .push((name.to_owned(), merge_patch(T::schema())));
+        let types = &["application/merge-patch+json", "application/json"];
+        self.takes_other(types, RefOr::Ref(Ref::from_schema_name(name)))
     }
 
     /// It takes a body of another kind.

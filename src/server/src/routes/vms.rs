@@ -6,7 +6,6 @@ use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 use lodge_api::vm::{Vm, VmAction, VmSpec, VmStopOptions};
 use serde_json::{Map, Value};
-use utoipa::openapi::{Ref, RefOr};
 
 use crate::app::App;
 use crate::auth::Authenticated;
@@ -54,12 +53,9 @@ fn configuration() -> Vec<Route> {
         patch(ONE, configure, "vm_update", vm_update)
             .summary("Change a guest's configuration by a JSON merge patch (RFC 7396)")
             .description(
-                "All fields of `VmSpec` are optional here. Takes effect at the next start.",
+                "`null` takes a field back to its default. Takes effect at the next start.",
             )
-            .takes_other(
-                &["application/merge-patch+json", "application/json"],
-                RefOr::Ref(Ref::from_schema_name("VmSpec")),
-            )
+            .takes_patch::<VmSpec>("VmPatch")
             .if_match()
             .answers::<Vm>(200, "Changed.")
             .header("ETag", "Its revision."),
