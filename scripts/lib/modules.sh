@@ -41,12 +41,14 @@ modules_index() {
     printf '%s\n' "$index/lib/modules/$release"
 }
 
-# modules_names LIST [HOW] : the names in a list file, or only those of groups marked HOW.
+# modules_names LIST [WORD] : the names in a list file, or only those of groups whose header has the word. A leading "!"
+# means the groups that do not have it.
 modules_names() {
-    awk -v how="${2:-}" '
+    awk -v word="${2:-}" '
+        BEGIN { without = sub(/^!/, "", word) }
         { sub(/#.*/, "") }
-        /^\[/ { gsub(/[][]/, ""); group = $2; next }
-        NF && (how == "" || group == how) { print $1 }' "$1"
+        /^\[/ { gsub(/[][]/, " "); group = $0 " "; next }
+        NF && (word == "" || (index(group, " " word " ") > 0) != without) { print $1 }' "$1"
 }
 
 # modules_resolve INDEX : reads names on stdin, prints the files that are needed, relative to the module tree,
@@ -105,17 +107,9 @@ modules_slim() {
     objcopy --remove-section=.BTF --remove-section=_ftrace_eval_map "$1"
 }
 
-# modules_install TREE LIST DESTINATION : fills DESTINATION/lib/modules/RELEASE.
-# The modules are stored uncompressed: the archive around them is compressed as a whole, which is smaller than many
-# small archives, and loading one at boot is then a plain finit_module.
-modules_install() {
-    local tree=$1 list=$2 destination=$3 index release target path
-    index=$(modules_index "$tree")
-    release=$(modules_release "$tree")
-    target=$destination/lib/modules/$release
-    mkdir -p "$target"
-    modules_names "$list" | modules_resolve "$index" >"$destination.modules" ||
-        die "$list names modules that kernel $release does not have (above)"
+# modules_copy INDEX TARGET : copies the modules whose paths are read on stdin, unpacked.
+modules_copy() {
+    local index=$1 target=$2 path
     while read -r path; do
         mkdir -p "$target/$(dirname "$path")"
         case $path in
@@ -123,10 +117,38 @@ modules_install() {
             *) cat "$index/$path" >"$target/$path" ;;
         esac
         modules_slim "$target/${path%.xz}"
-    done <"$destination.modules"
+    done
+}
+
+# modules_copy_cold INDEX TARGET : copies them as the package has them, except those that are there already.
+modules_copy_cold() {
+    local index=$1 target=$2 path
+    while read -r path; do
+        [[ ! -e $target/${path%.xz} ]] || continue
+        mkdir -p "$target/$(dirname "$path")"
+        cat "$index/$path" >"$target/$path"
+    done
+}
+
+# modules_install TREE LIST DESTINATION : fills DESTINATION/lib/modules/RELEASE.
+# Modules are stored unpacked: loading one at boot is then a plain finit_module, and the archive around them is compressed
+# as a whole. Those of a "cold" group stay packed as Debian packs them, because most machines load none of them, and
+# what is unpacked costs every machine time at boot and memory ever after; the kernel itself unpacks what it is given.
+modules_install() {
+    local tree=$1 list=$2 destination=$3 index release target
+    index=$(modules_index "$tree")
+    release=$(modules_release "$tree")
+    target=$destination/lib/modules/$release
+    mkdir -p "$target"
+    if ! modules_names "$list" '!cold' | modules_resolve "$index" >"$destination.hot" ||
+        ! modules_names "$list" cold | modules_resolve "$index" >"$destination.cold"; then
+        die "$list names modules that kernel $release does not have (above)"
+    fi
+    modules_copy "$index" "$target" <"$destination.hot"
+    modules_copy_cold "$index" "$target" <"$destination.cold"
     cp "$index/modules.builtin" "$index/modules.builtin.modinfo" "$index/modules.order" "$target/"
     depmod -b "$destination" "$release"
     # The binary indexes are for kmod; `lodge init` and busybox read the text. depmod writes some empty ones too.
-    rm -f "$target"/*.bin "$target"/modules.{order,symbols,devname,weakdep} "$destination.modules"
-    note "$(find "$target" -name '*.ko' | wc -l) modules for $release, $(du -sm "$target" | cut -f1) MiB unpacked"
+    rm -f "$target"/*.bin "$target"/modules.{order,symbols,devname,weakdep} "$destination".{hot,cold}
+    note "modules for $release: $(find "$target" -name '*.ko' | wc -l) unpacked, $(find "$target" -name '*.ko.xz' | wc -l) packed, $(du -sm "$target" | cut -f1) MiB in all"
 }
