@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -39,7 +40,7 @@ struct Inner {
     manager: Manager,
     limits: Limits,
     stop: CancellationToken,
-    document: String,
+    document: Bytes,
     warnings: Vec<String>,
 }
 
@@ -65,9 +66,9 @@ impl App {
         &self.inner.stop
     }
 
-    /// The OpenAPI document.
-    pub fn document(&self) -> &str {
-        &self.inner.document
+    /// The OpenAPI document. All answers share it: anybody may ask for it, and need not take it.
+    pub fn document(&self) -> Bytes {
+        self.inner.document.clone()
     }
 
     /// Warnings of the server itself, beside the manager's.
@@ -107,7 +108,7 @@ impl Server {
         stop: CancellationToken,
         warnings: &[String],
     ) -> Result<Self, serde_json::Error> {
-        let document = openapi::document(&table).to_pretty_json()?;
+        let document = Bytes::from(openapi::document(&table).to_pretty_json()?);
         let app = App {
             inner: Arc::new(Inner {
                 manager,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lodge_manager::{Endpoint, LogRing, Manager, OpenError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
@@ -55,6 +56,7 @@ pub fn serve_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     logging::install(&ring, args.appliance);
     // Whatever else in this process speaks TLS takes the same provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    raise_descriptor_limit();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -66,6 +68,16 @@ pub fn serve_main(args: impl Iterator<Item = OsString>) -> ExitCode {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Connections, guests and their disks all need descriptors; the customary soft limit of 1024 is for
+/// programs that use select(2).
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(1 << 20), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

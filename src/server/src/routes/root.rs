@@ -59,8 +59,5 @@ async fn api_view(State(app): State<App>, parts: Parts) -> Answer {
 }
 
 async fn openapi_view(State(app): State<App>) -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, "application/json")],
-        app.document().to_owned(),
-    )
+    ([(CONTENT_TYPE, "application/json")], app.document())
 }
