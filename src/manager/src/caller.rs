@@ -56,3 +56,23 @@ pub enum IfMatch {
     /// Only if the object has this revision.
     Revision(u64),
 }
+
+impl Caller {
+    /// The manager itself.
+    pub(crate) fn manager() -> Self {
+        Self {
+            user: "lodge".parse().expect("a valid name"),
+            role: Role::Administrator,
+            address: "local".to_owned(),
+        }
+    }
+
+    /// Records a change in the audit log.
+    pub(crate) fn audit(&self, action: &str, object: &str) {
+        tracing::info!(
+            target: "audit",
+            user = %self.user, from = %self.address, action, object,
+            "{} from {}: {action} {object}", self.user, self.address
+        );
+    }
+}

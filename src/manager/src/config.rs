@@ -14,6 +14,8 @@ pub struct ManagerConfig {
     /// Whether this is the appliance: the host's network, cgroups and power are ours,
     /// and `boot.json` is in `run_dir`.
     pub appliance: bool,
+    /// Whether to make bridges and taps, and on the appliance to configure links.
+    pub manage_network: bool,
     /// The program that is started as `PROGRAM vmm` for each guest.
     pub vmm_exe: PathBuf,
     /// Largest image accepted, in bytes.
@@ -29,6 +31,7 @@ impl ManagerConfig {
             data_dir: "/data/lodge".into(),
             run_dir: "/run/lodge".into(),
             appliance: true,
+            manage_network: true,
             vmm_exe: "/proc/self/exe".into(),
             max_image: 1 << 40,
             jail: true,
@@ -41,6 +44,7 @@ impl ManagerConfig {
             data_dir: data_dir.into(),
             run_dir: run_dir.into(),
             appliance: false,
+            manage_network: false,
             ..Self::appliance()
         }
     }
@@ -57,6 +61,9 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
+    /// Something else failed.
+    #[error(transparent)]
+    Other(#[from] lodge_api::Problem),
     /// The store could not be opened.
     #[error("the store could not be opened: {0}")]
     Store(#[from] StoreError),

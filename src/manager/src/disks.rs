@@ -1,23 +1,252 @@
 //! Disks: raw files guests write to.
 
-use lodge_api::Problem;
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
+use lodge_api::event::Change;
+use lodge_api::image::ImageKind;
 use lodge_api::operation::Operation;
 use lodge_api::page::{ListParams, Page};
+use lodge_api::{ErrorCode, Name, Problem, Size};
+use lodge_block::datastore::Access;
+use lodge_store::{Batch, Record, Versioned};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::catalogue::{self, Object};
+use crate::core::{Core, blocking};
+use crate::filter::{self, Field};
+use crate::images::{ImageRecord, datastore_problem, file_name};
+use crate::networks::in_use;
+use crate::operations::OperationHandle;
+use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager};
+
+/// Sizes are multiples of that.
+const UNIT: u64 = 1 << 20;
+
+/// Largest disk.
+const LARGEST: u64 = 64 << 40;
+
+const FIELDS: &[Field] = &[("id", "/id"), ("name", "/name"), ("size", "/size")];
+
+/// A disk as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DiskRecord {
+    pub(crate) id: Uuid,
+    pub(crate) name: Name,
+    size: Size,
+    created_at: Timestamp,
+}
+
+impl Record for DiskRecord {
+    const TABLE: &'static str = "disks";
+    const SCHEMA: u32 = 1;
+}
+
+impl Object for DiskRecord {
+    const KIND: &'static str = "disk";
+    const PATH: &'static str = "disks";
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+fn check_size(size: Size) -> Result<(), Problem> {
+    let problem = |detail: &str| {
+        Problem::invalid("/size", detail)
+            .with_hint("give a multiple of 1 MiB up to 64 TiB, like \"20GiB\"")
+    };
+    match size.bytes() {
+        0 => Err(problem("a disk cannot be empty")),
+        bytes if !bytes.is_multiple_of(UNIT) => Err(problem("not a multiple of 1 MiB")),
+        bytes if bytes > LARGEST => Err(problem("larger than 64 TiB")),
+        _ => Ok(()),
+    }
+}
+
+/// Guests whose configuration names the disk, or that run with it.
+fn users(core: &Core, name: &Name, id: Uuid, vms: &[Versioned<VmRecord>]) -> Vec<Name> {
+    let running = core.vms.users_of_disk(id);
+    vms.iter()
+        .map(|vm| &vm.value)
+        .filter(|vm| {
+            vm.spec.disks.iter().any(|disk| disk.disk == *name) || running.contains(&vm.id)
+        })
+        .map(|vm| vm.spec.name.clone())
+        .collect()
+}
+
+/// What a new disk is made from.
+struct Plan {
+    record: DiskRecord,
+    image: Option<ImageRecord>,
+}
+
+impl Core {
+    fn disk_of(&self, record: &Versioned<DiskRecord>, vms: &[Versioned<VmRecord>]) -> Disk {
+        let disk = &record.value;
+        let info = file_name(disk.id)
+            .ok()
+            .and_then(|name| self.disks.info(&name).ok());
+        Disk {
+            id: disk.id,
+            name: disk.name.clone(),
+            size: disk.size,
+            allocated: Size(info.map_or(0, |info| info.allocated)),
+            used_by: users(self, &disk.name, disk.id, vms),
+            created_at: disk.created_at,
+            revision: record.revision,
+        }
+    }
+
+    fn plan_disk(&self, create: DiskCreate) -> Result<Plan, Problem> {
+        let snapshot = self.snapshot();
+        catalogue::require_free::<DiskRecord>(&snapshot, &create.name)?;
+        let image = match &create.image {
+            None => None,
+            Some(name) => Some(disk_image(
+                catalogue::find_optional::<ImageRecord>(&snapshot, name.as_str())?,
+                name,
+            )?),
+        };
+        let least = image.as_ref().map_or(0, |image| image.size.bytes());
+        let size = match (create.size, &image) {
+            (Some(size), _) => size,
+            (None, Some(_)) => Size(least.next_multiple_of(UNIT)),
+            (None, None) => {
+                return Err(Problem::invalid("/size", "the size is missing")
+                    .with_hint("give a size, or an image to copy"));
+            }
+        };
+        check_size(size)?;
+        if size.bytes() < least {
+            return Err(Problem::invalid(
+                "/size",
+                format!("smaller than the image, which has {}", Size(least)),
+            )
+            .with_hint("give at least the image's size, or leave the size out"));
+        }
+        let record = DiskRecord {
+            id: Uuid::now_v7(),
+            name: create.name,
+            size,
+            created_at: Timestamp::now(),
+        };
+        Ok(Plan { record, image })
+    }
+
+    /// Makes the file of a new disk; nothing stays of one that fails.
+    async fn make_disk_file(&self, plan: &Plan, handle: &OperationHandle) -> Result<(), Problem> {
+        let (id, size) = (plan.record.id, plan.record.size.bytes());
+        let image = plan.image.as_ref().map(|image| image.id);
+        let (images, disks, handle) = (self.images.clone(), self.disks.clone(), handle.clone());
+        blocking(move || {
+            let name = file_name(id)?;
+            let failed = |error| datastore_problem(&error);
+            let Some(image) = image else {
+                return disks.create_disk(&name, size).map_err(failed);
+            };
+            let source = images
+                .open_file(&file_name(image)?, Access::default())
+                .map_err(failed)?;
+            disks
+                .clone_file(&source, &name, &mut |progress| {
+                    handle.progress("copying", progress.position, progress.size);
+                    if handle.is_cancelled() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })
+                .map_err(failed)?;
+            disks.grow_disk(&name, size).map_err(|error| {
+                // Recorded nowhere, it would be removed at the next start at the latest.
+                let _ = disks.remove_file(&name);
+                failed(error)
+            })
+        })
+        .await
+    }
+
+    async fn remove_disk_file(&self, id: Uuid) {
+        let disks = self.disks.clone();
+        let removed = blocking(move || {
+            disks
+                .remove_file(&file_name(id)?)
+                .map_err(|error| datastore_problem(&error))
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, %id, "the file of a deleted disk stays");
+        }
+    }
+
+    async fn create_disk(
+        &self,
+        caller: &Caller,
+        plan: Plan,
+        handle: &OperationHandle,
+    ) -> Result<(), Problem> {
+        self.make_disk_file(&plan, handle).await?;
+        let record = plan.record;
+        let mut batch = Batch::new();
+        let made = handle
+            .commit_to_finish()
+            .and_then(|()| catalogue::insert(&mut batch, &record));
+        let made = match made {
+            Ok(()) => self.commit(batch).await,
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = made {
+            self.remove_disk_file(record.id).await;
+            return Err(problem);
+        }
+        self.events
+            .object(&caller.user, record.target(), Change::Created);
+        Ok(())
+    }
+}
+
+fn disk_image(found: Option<Versioned<ImageRecord>>, name: &Name) -> Result<ImageRecord, Problem> {
+    let Some(image) = found else {
+        return Err(
+            Problem::invalid("/image", format!("there is no image \"{name}\""))
+                .with_hint("upload it first, as an image of kind `disk`"),
+        );
+    };
+    if image.value.kind != ImageKind::Disk {
+        return Err(
+            Problem::invalid("/image", format!("the image \"{name}\" is no disk image"))
+                .with_hint("choose an image of kind `disk`"),
+        );
+    }
+    Ok(image.value)
+}
 
 impl Manager {
     /// By name. Filter fields: `id name size`.
     pub fn disk_list(&self, params: &ListParams) -> Result<Page<Disk>, Problem> {
-        let _ = params;
-        Err(crate::manager::unfinished())
+        let snapshot = self.core.snapshot();
+        let vms = catalogue::list::<VmRecord>(&snapshot);
+        let disks = catalogue::list::<DiskRecord>(&snapshot);
+        let disks = disks
+            .iter()
+            .map(|disk| self.core.disk_of(disk, &vms))
+            .collect();
+        filter::page(disks, params, FIELDS, |disk: &Disk| disk.name.to_string())
     }
 
     /// One disk, by name or id.
     pub fn disk_view(&self, key: &str) -> Result<Disk, Problem> {
-        let _ = key;
-        Err(crate::manager::unfinished())
+        let snapshot = self.core.snapshot();
+        let disk = catalogue::find::<DiskRecord>(&snapshot, key)?;
+        Ok(self.core.disk_of(&disk, &catalogue::list(&snapshot)))
     }
 
     /// Makes a disk, empty or a copy of an image. What can be checked is checked before this returns;
@@ -27,8 +256,30 @@ impl Manager {
         caller: &Caller,
         create: DiskCreate,
     ) -> Result<Operation, Problem> {
-        let _ = (caller, create);
-        Err(crate::manager::unfinished())
+        let plan = self.core.plan_disk(create)?;
+        if let Some(image) = &plan.image {
+            let allocated = self
+                .core
+                .images
+                .info(&file_name(image.id)?)
+                .map_err(|error| datastore_problem(&error))?
+                .allocated;
+            // Where extents are shared less is needed; nobody minds so close to the end.
+            self.core.require_space(&self.core.disks, allocated)?;
+        }
+        let caller = caller.clone();
+        self.to_the_end(move |manager| async move {
+            let target = plan.record.target();
+            caller.audit("disk_create", &target);
+            let (core, asking) = (manager.core.clone(), caller.clone());
+            manager
+                .core
+                .start_operation(&caller, "disk_create", target, true, |handle| async move {
+                    core.create_disk(&asking, plan, &handle).await
+                })
+                .await
+        })
+        .await
     }
 
     /// Renames or grows a disk.
@@ -39,8 +290,65 @@ impl Manager {
         patch: DiskPatch,
         if_match: IfMatch,
     ) -> Result<Disk, Problem> {
-        let _ = (caller, key, patch, if_match);
-        Err(crate::manager::unfinished())
+        if let Some(size) = patch.size {
+            check_size(size)?;
+        }
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let snapshot = core.snapshot();
+            let old = catalogue::find::<DiskRecord>(&snapshot, &key)?;
+            catalogue::check_match(old.revision, if_match)?;
+            if !core.vms.users_of_disk(old.value.id).is_empty() {
+                return Err(Problem::new(
+                    ErrorCode::InUse,
+                    format!("a running guest uses the disk \"{}\"", old.value.name),
+                )
+                .with_hint("stop the guest first"));
+            }
+            let mut new = old.value.clone();
+            let mut batch = Batch::new();
+            if let Some(name) = patch.name.filter(|name| *name != old.value.name) {
+                catalogue::require_free::<DiskRecord>(&snapshot, &name)?;
+                rename_in_guests(
+                    &mut batch,
+                    &catalogue::list(&snapshot),
+                    &old.value.name,
+                    &name,
+                )?;
+                new.name = name;
+            }
+            if let Some(size) = patch.size {
+                if size < old.value.size {
+                    return Err(Problem::invalid(
+                        "/size",
+                        format!("smaller than the disk, which has {}", old.value.size),
+                    )
+                    .with_hint("a disk can only grow"));
+                }
+                new.size = size;
+                // The file first: a file larger than recorded is put right by repeating the call.
+                let (disks, file) = (core.disks.clone(), file_name(new.id)?);
+                blocking(move || {
+                    disks
+                        .grow_disk(&file, size.bytes())
+                        .map_err(|error| datastore_problem(&error))
+                })
+                .await?;
+            }
+            catalogue::replace(&mut batch, &old, &new)?;
+            let revision = core.commit(batch).await?;
+            caller.audit("disk_change", &new.target());
+            core.events
+                .object(&caller.user, new.target(), Change::Changed);
+            let new = Versioned {
+                value: new,
+                revision,
+            };
+            Ok(core.disk_of(&new, &catalogue::list(&core.snapshot())))
+        })
+        .await
     }
 
     /// Deletes a disk no guest names.
@@ -50,7 +358,50 @@ impl Manager {
         key: &str,
         if_match: IfMatch,
     ) -> Result<(), Problem> {
-        let _ = (caller, key, if_match);
-        Err(crate::manager::unfinished())
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let snapshot = core.snapshot();
+            let old = catalogue::find::<DiskRecord>(&snapshot, &key)?;
+            catalogue::check_match(old.revision, if_match)?;
+            let disk = &old.value;
+            let used_by = users(core, &disk.name, disk.id, &catalogue::list(&snapshot));
+            if !used_by.is_empty() {
+                return Err(in_use("disk", &disk.name, &used_by));
+            }
+            let mut batch = Batch::new();
+            catalogue::remove(&mut batch, &old)?;
+            core.commit(batch).await?;
+            core.remove_disk_file(disk.id).await;
+            caller.audit("disk_delete", &disk.target());
+            core.events
+                .object(&caller.user, disk.target(), Change::Deleted);
+            Ok(())
+        })
+        .await
     }
+}
+
+/// Guests name disks by their names: a renamed disk is renamed in them.
+fn rename_in_guests(
+    batch: &mut Batch,
+    vms: &[Versioned<VmRecord>],
+    from: &Name,
+    to: &Name,
+) -> Result<(), Problem> {
+    for vm in vms {
+        let mut new = vm.value.clone();
+        let mut renamed = false;
+        for disk in &mut new.spec.disks {
+            if disk.disk == *from {
+                disk.disk = to.clone();
+                renamed = true;
+            }
+        }
+        if renamed {
+            catalogue::replace(batch, vm, &new)?;
+        }
+    }
+    Ok(())
 }

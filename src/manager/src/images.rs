@@ -3,24 +3,150 @@
 use std::io;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use lodge_api::Problem;
-use lodge_api::image::{Image, ImageUpload};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use lodge_api::event::Change;
+use lodge_api::image::{Image, ImageKind, ImageUpload};
 use lodge_api::page::{ListParams, Page};
+use lodge_api::{ErrorCode, Name, Problem, Size};
+use lodge_block::FileName;
+use lodge_block::datastore::{Access, DatastoreError};
+use lodge_store::{Batch, Record, Versioned};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
 
+use crate::catalogue::{self, Object};
+use crate::core::{Core, blocking, internal};
+use crate::filter::{self, Field};
+use crate::networks::in_use;
+use crate::operations::{OperationHandle, cancelled};
+use crate::upload::{Received, Receiver};
+use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager};
+
+/// Room that uploads and copies leave on the datastore, so that the host can go on working.
+pub(crate) const KEEP_FREE: u64 = 64 << 20;
+
+const FIELDS: &[Field] = &[
+    ("id", "/id"),
+    ("name", "/name"),
+    ("kind", "/kind"),
+    ("format", "/format"),
+    ("sha256", "/sha256"),
+];
+
+/// An image as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    pub(crate) id: Uuid,
+    pub(crate) name: Name,
+    pub(crate) kind: ImageKind,
+    pub(crate) size: Size,
+    sha256: String,
+    format: String,
+    created_at: Timestamp,
+}
+
+impl Record for ImageRecord {
+    const TABLE: &'static str = "images";
+    const SCHEMA: u32 = 1;
+}
+
+impl Object for ImageRecord {
+    const KIND: &'static str = "image";
+    const PATH: &'static str = "images";
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+fn view(record: &Versioned<ImageRecord>) -> Image {
+    let image = &record.value;
+    Image {
+        id: image.id,
+        name: image.name.clone(),
+        kind: image.kind,
+        size: image.size,
+        sha256: image.sha256.clone(),
+        format: image.format.clone(),
+        created_at: image.created_at,
+        revision: record.revision,
+    }
+}
+
+/// The file of an image or disk: its id.
+pub(crate) fn file_name(id: Uuid) -> Result<FileName, Problem> {
+    FileName::new(&id.to_string()).map_err(|error| internal(error.to_string()))
+}
+
+/// What a failed datastore call means to the caller.
+pub(crate) fn datastore_problem(error: &DatastoreError) -> Problem {
+    match error {
+        DatastoreError::NoSpace { .. } => no_space("the datastore has no space left"),
+        DatastoreError::Cancelled => cancelled(),
+        DatastoreError::Size { problem, .. } => Problem::invalid("/size", *problem),
+        other => internal(format!("the datastore failed: {other}")),
+    }
+}
+
+pub(crate) fn no_space(detail: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::NoSpace, detail).with_hint("delete images or disks that are not needed")
+}
+
+/// An upload that ends when its future is dropped: then nobody answers the operation.
+struct Upload {
+    handle: OperationHandle,
+    outcome: oneshot::Sender<Result<(), Problem>>,
+}
+
+impl Core {
+    /// Opens an image for reading.
+    pub(crate) fn open_image(&self, id: Uuid) -> Result<std::fs::File, Problem> {
+        self.images
+            .open_file(&file_name(id)?, Access::default())
+            .map_err(|error| datastore_problem(&error))
+    }
+
+    /// Refuses what does not fit on the datastore.
+    pub(crate) fn require_space(
+        &self,
+        datastore: &lodge_block::datastore::Datastore,
+        bytes: u64,
+    ) -> Result<(), Problem> {
+        let space = datastore
+            .space()
+            .map_err(|error| datastore_problem(&error))?;
+        let usable = space.available.saturating_sub(KEEP_FREE);
+        if bytes > usable {
+            return Err(no_space(format!(
+                "{} are needed and {} are free",
+                Size(bytes),
+                Size(usable)
+            )));
+        }
+        Ok(())
+    }
+}
 
 impl Manager {
     /// By name. Filter fields: `id name kind format sha256`.
     pub fn image_list(&self, params: &ListParams) -> Result<Page<Image>, Problem> {
-        let _ = params;
-        Err(crate::manager::unfinished())
+        let images = catalogue::list::<ImageRecord>(&self.core.snapshot());
+        let images = images.iter().map(view).collect();
+        filter::page(images, params, FIELDS, |image: &Image| {
+            image.name.to_string()
+        })
     }
 
     /// One image, by name or id.
     pub fn image_view(&self, key: &str) -> Result<Image, Problem> {
-        let _ = key;
-        Err(crate::manager::unfinished())
+        Ok(view(&catalogue::find(&self.core.snapshot(), key)?))
     }
 
     /// Stores an image. Dropping the future, or an error in `body`, leaves nothing behind.
@@ -37,8 +163,146 @@ impl Manager {
         declared_len: Option<u64>,
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<Image, Problem> {
-        let _ = (caller, upload, declared_len, body);
-        Err(crate::manager::unfinished())
+        let core = &self.core;
+        core.require_up()?;
+        let expected = upload.sha256.as_deref().map(checksum).transpose()?;
+        catalogue::require_free::<ImageRecord>(&core.snapshot(), &upload.name)
+            .map_err(|problem| problem.with_pointer("?name"))?;
+        let too_large = || {
+            let most = Size(core.config.max_image);
+            Problem::new(
+                ErrorCode::PayloadTooLarge,
+                format!("an image may have at most {most}"),
+            )
+        };
+        if declared_len.is_some_and(|length| length > core.config.max_image) {
+            return Err(too_large());
+        }
+        core.require_space(&core.images, declared_len.unwrap_or(0))?;
+        let running = self.upload_operation(caller, &upload.name).await?;
+        let receive = async {
+            let mut receiver = Receiver::start(core.images.clone(), upload.kind);
+            let mut body = std::pin::pin!(body);
+            let mut received = 0_u64;
+            loop {
+                let next = tokio::select! {
+                    next = body.next() => next,
+                    () = running.handle.cancelled() => return Err(cancelled()),
+                };
+                let Some(chunk) = next else { break };
+                let chunk = chunk.map_err(|error| interrupted(&error))?;
+                received += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+                if received > core.config.max_image {
+                    return Err(too_large());
+                }
+                receiver.write(chunk).await?;
+                let total = declared_len.unwrap_or(0);
+                running.handle.progress("receiving", received, total);
+            }
+            if declared_len.is_some_and(|length| length != received) {
+                return Err(Problem::new(
+                    ErrorCode::InvalidRequest,
+                    format!("the body ended after {received} bytes"),
+                )
+                .with_hint("repeat the upload"));
+            }
+            running.handle.progress("checking", received, received);
+            receiver.finish().await
+        };
+        let result = match receive.await {
+            Ok(received) => {
+                self.keep_image(caller, upload, expected, received, &running.handle)
+                    .await
+            }
+            Err(problem) => Err(problem),
+        };
+        let outcome = result.as_ref().map(drop).map_err(Clone::clone);
+        // The operation waits for nothing else; it cannot be gone.
+        let _ = running.outcome.send(outcome);
+        result
+    }
+
+    /// An operation that shows the upload to others, and lets them cancel it.
+    async fn upload_operation(&self, caller: &Caller, name: &Name) -> Result<Upload, Problem> {
+        let (outcome, result) = oneshot::channel();
+        let (give, take) = oneshot::channel();
+        let target = catalogue::target::<ImageRecord>(name);
+        self.core
+            .start_operation(caller, "image_upload", target, true, |handle| async move {
+                // The one who waits for it may have been dropped already: then so is `outcome`.
+                let _ = give.send(handle);
+                result.await.unwrap_or_else(|_| {
+                    Err(Problem::new(
+                        ErrorCode::InvalidRequest,
+                        "the client went away",
+                    ))
+                })
+            })
+            .await?;
+        let handle = take
+            .await
+            .map_err(|_| internal("an operation did not start"))?;
+        Ok(Upload { handle, outcome })
+    }
+
+    async fn keep_image(
+        &self,
+        caller: &Caller,
+        upload: ImageUpload,
+        expected: Option<String>,
+        received: Received,
+        handle: &OperationHandle,
+    ) -> Result<Image, Problem> {
+        if let Some(expected) = expected
+            && expected != received.sha256
+        {
+            return Err(Problem::new(
+                ErrorCode::ChecksumMismatch,
+                format!("the content has SHA-256 {}", received.sha256),
+            )
+            .with_pointer("?sha256")
+            .with_hint("the upload was damaged on its way, or is another file"));
+        }
+        handle.commit_to_finish()?;
+        let record = ImageRecord {
+            id: Uuid::now_v7(),
+            name: upload.name,
+            kind: upload.kind,
+            size: Size(received.size),
+            sha256: received.sha256,
+            format: received.format,
+            created_at: Timestamp::now(),
+        };
+        let (caller, file) = (caller.clone(), received.file);
+        self.to_the_end(move |manager| async move {
+            let core = manager.core.clone();
+            let name = file_name(record.id)?;
+            blocking(move || {
+                file.commit(&name)
+                    .map_err(|error| datastore_problem(&error))
+            })
+            .await?;
+            let mut batch = Batch::new();
+            let made = match catalogue::insert(&mut batch, &record) {
+                Ok(()) => core.commit(batch).await,
+                Err(error) => Err(error),
+            };
+            let revision = match made {
+                Ok(revision) => revision,
+                Err(problem) => {
+                    core.remove_image_file(record.id).await;
+                    return Err(problem);
+                }
+            };
+            caller.audit("image_upload", &record.target());
+            core.events
+                .object(&caller.user, record.target(), Change::Created);
+            Ok(view(&Versioned {
+                value: record,
+                revision,
+            }))
+        })
+        .await
     }
 
     /// Deletes an image no guest names.
@@ -48,7 +312,66 @@ impl Manager {
         key: &str,
         if_match: IfMatch,
     ) -> Result<(), Problem> {
-        let _ = (caller, key, if_match);
-        Err(crate::manager::unfinished())
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let snapshot = core.snapshot();
+            let old = catalogue::find::<ImageRecord>(&snapshot, &key)?;
+            catalogue::check_match(old.revision, if_match)?;
+            let name = &old.value.name;
+            let uses = |vm: &VmRecord| {
+                vm.spec.boot.kernel == *name || vm.spec.boot.initrd.as_ref() == Some(name)
+            };
+            let used_by: Vec<Name> = catalogue::list::<VmRecord>(&snapshot)
+                .into_iter()
+                .filter(|vm| uses(&vm.value))
+                .map(|vm| vm.value.spec.name)
+                .collect();
+            if !used_by.is_empty() {
+                return Err(in_use("image", name, &used_by));
+            }
+            let mut batch = Batch::new();
+            catalogue::remove(&mut batch, &old)?;
+            core.commit(batch).await?;
+            core.remove_image_file(old.value.id).await;
+            caller.audit("image_delete", &old.value.target());
+            core.events
+                .object(&caller.user, old.value.target(), Change::Deleted);
+            Ok(())
+        })
+        .await
     }
+}
+
+impl Core {
+    /// Removes the file of an image that is not recorded any more. Should it fail, the next start does it.
+    async fn remove_image_file(&self, id: Uuid) {
+        let images = self.images.clone();
+        let removed = blocking(move || {
+            images
+                .remove_file(&file_name(id)?)
+                .map_err(|error| datastore_problem(&error))
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, %id, "the file of a deleted image stays");
+        }
+    }
+}
+
+fn checksum(text: &str) -> Result<String, Problem> {
+    let text = text.to_ascii_lowercase();
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Problem::invalid("?sha256", "not a SHA-256 checksum")
+            .with_hint("give 64 hexadecimal digits, as `sha256sum` prints them"));
+    }
+    Ok(text)
+}
+
+fn interrupted(error: &io::Error) -> Problem {
+    Problem::new(
+        ErrorCode::InvalidRequest,
+        format!("the upload was interrupted: {error}"),
+    )
+    .with_hint("repeat the upload")
 }

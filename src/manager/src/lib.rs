@@ -6,17 +6,25 @@
 //! durable, or with a [`Problem`](lodge_api::Problem) and nothing changed.
 
 mod caller;
+mod catalogue;
 mod config;
+mod content;
+mod core;
 mod disks;
 mod events;
+mod filter;
 mod images;
 mod log_ring;
 mod manager;
+mod merge;
 mod metrics;
 mod networks;
 mod operations;
+mod password;
 mod sessions;
 mod system;
+mod throttle;
+mod upload;
 mod users;
 mod vms;
 

@@ -1,16 +1,57 @@
 //! The handle, and the life of the manager as a whole.
 
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use lodge_block::datastore::Datastore;
+use lodge_host::boot::BootReport;
+use lodge_host::cgroup::{self, CgroupTree};
+use lodge_host::net::Shutdown;
+use lodge_store::{Opened, SledStore, Store};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::catalogue::{self, Object};
 use crate::config::{ManagerConfig, OpenError};
+use crate::core::{Core, internal};
+use crate::disks::DiskRecord;
+use crate::events::EventStream;
+use crate::images::ImageRecord;
 use crate::log_ring::LogRing;
+use crate::networks;
+use crate::operations::Operations;
+use crate::sessions::Sessions;
+use crate::system::HostView;
+use crate::users::InitialPassword;
+use crate::vms::Registry;
+
+/// Name of the cgroup that holds the guests' leaves.
+const CGROUP: &str = "lodge";
+
+/// Time between two samples of the host's load.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// Samples between two rounds of writing down the use of sessions.
+const NOTE_SESSIONS: u64 = 60;
+
+/// Samples between two exports of the store, where it has changed.
+const EXPORT: u64 = 600;
+
+/// How long background work may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The manager. Clones share one; it ends with [`Manager::shutdown`] or [`Manager::close`].
 #[derive(Clone)]
 pub struct Manager {
-    #[allow(dead_code)]
-    inner: Arc<ManagerConfig>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Manager {
@@ -20,23 +61,224 @@ impl Manager {
     /// # Errors
     /// [`OpenError`] when the store or its directories cannot be used.
     pub async fn open(config: ManagerConfig, log: LogRing) -> Result<Self, OpenError> {
-        let _ = log;
-        Ok(Self {
-            inner: Arc::new(config),
-        })
+        let core = prepare(config, log).await?;
+        core.prepare_administrator().await?;
+        core.take_over_guests().await;
+        core.end_interrupted_operations(|operation| core.shows_done(operation))
+            .await;
+        let manager = Self { core };
+        manager.start_background_work();
+        manager.autostart().await;
+        Ok(manager)
+    }
+
+    fn start_background_work(&self) {
+        let core = self.core.clone();
+        self.background(async move { core.keep_house().await });
+        let core = self.core.clone();
+        self.background(async move { core.follow_network().await });
+        let core = self.core.clone();
+        self.background(async move { core.follow_kernel_log().await });
+    }
+
+    fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.core.ended.clone();
+        self.core.tasks.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     /// Powers every guest off (button, then force when `deadline` is near), finishes what is
     /// under way and flushes the store. New changes are refused from the start of it.
     pub async fn shutdown(&self, deadline: Duration) {
-        let _ = deadline;
+        self.core.stopping.store(true, Ordering::Relaxed);
+        self.core.power_guests_off(deadline.mul_f64(0.9)).await;
+        self.end().await;
     }
 
     /// Flushes the store and ends without touching guests: they run on, and the next manager
     /// finds them.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.core.stopping.store(true, Ordering::Relaxed);
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        let core = &self.core;
+        core.note_sessions().await;
+        core.ended.cancel();
+        core.tasks.close();
+        if tokio::time::timeout(END_PATIENCE, core.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work did not end in time");
+        }
+        if let Some(network) = &core.network {
+            network.shutdown(Shutdown::LeaveInPlace).await;
+        }
+        core.events.close();
+        let store = core.store.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.export() {
+                tracing::warn!(%error, "the store could not be exported");
+            }
+            store.close();
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
 }
 
-pub(crate) fn unfinished() -> lodge_api::Problem {
-    lodge_api::Problem::new(lodge_api::ErrorCode::Internal, "not built yet")
+impl Core {
+    /// What has to be done every so often.
+    async fn keep_house(self: &Arc<Self>) {
+        let mut clock = tokio::time::interval(SAMPLE);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0_u64;
+        loop {
+            clock.tick().await;
+            self.host.sample_cpu();
+            count += 1;
+            if count.is_multiple_of(NOTE_SESSIONS) {
+                self.note_sessions().await;
+                // Warnings depend on free space, which nothing tells.
+                self.console_changed();
+            }
+            if count.is_multiple_of(EXPORT) {
+                let store = self.store.clone();
+                let exported = tokio::task::spawn_blocking(move || store.export()).await;
+                if let Ok(Err(error)) = exported {
+                    tracing::warn!(%error, "the store could not be exported");
+                }
+            }
+        }
+    }
+}
+
+async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenError> {
+    for path in [
+        &config.data_dir,
+        &config.data_dir.join("images"),
+        &config.data_dir.join("disks"),
+        &config.run_dir,
+        &config.run_dir.join("vms"),
+    ] {
+        make_directory(path)?;
+    }
+    let path = config.data_dir.join("store");
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await;
+    let Opened { store, warnings } =
+        opened.map_err(|error| internal(format!("opening the store failed: {error}")))??;
+    let mut start_warnings = warnings;
+    let boot = read_boot_report(&config, &mut start_warnings);
+    let images = open_datastore(&config.data_dir.join("images"))?;
+    let disks = open_datastore(&config.data_dir.join("disks"))?;
+    if let Some(batch) = networks::missing_default(&store.snapshot(), &config)? {
+        store.commit(batch).await?;
+    }
+    let snapshot = store.snapshot();
+    remove_unrecorded::<ImageRecord>(&images, &snapshot);
+    remove_unrecorded::<DiskRecord>(&disks, &snapshot);
+    let network = networks::start(&config, boot.as_ref(), &snapshot)
+        .await
+        .unwrap_or_else(|warning| {
+            tracing::error!("{warning}");
+            start_warnings.push(warning);
+            None
+        });
+    Ok(Arc::new(Core {
+        host: HostView::read(boot.as_ref()),
+        boot,
+        catalogue: Mutex::new(()),
+        images: Arc::new(images),
+        disks: Arc::new(disks),
+        events: EventStream::open(config.run_dir.join("events"), epoch()),
+        operations: Operations::load(&snapshot),
+        sessions: Sessions::new(&snapshot)?,
+        initial_password: InitialPassword::new(&config.run_dir),
+        vms: Registry::default(),
+        network,
+        cgroups: open_cgroups(&config),
+        log,
+        start_warnings,
+        console: watch::Sender::new(0),
+        stopping: AtomicBool::new(false),
+        ended: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        started_at: Timestamp::now(),
+        logins_refused: AtomicU64::new(0),
+        store: Arc::new(store),
+        config,
+    }))
+}
+
+fn make_directory(path: &Path) -> Result<(), OpenError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| OpenError::Directory {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_datastore(path: &Path) -> Result<Datastore, OpenError> {
+    let failed = |error: lodge_block::datastore::DatastoreError| OpenError::Directory {
+        path: path.to_owned(),
+        source: io::Error::other(error),
+    };
+    let datastore = Datastore::open(path).map_err(failed)?;
+    let removed = datastore.remove_leftovers().map_err(failed)?;
+    if removed > 0 {
+        tracing::info!(removed, path = %path.display(), "removed half-made files");
+    }
+    Ok(datastore)
+}
+
+/// Removes files that are complete and were never recorded, or whose record is deleted.
+fn remove_unrecorded<O: Object>(datastore: &Datastore, snapshot: &lodge_store::Snapshot) {
+    let known = |name: &str| {
+        name.parse::<Uuid>().is_err()
+            || catalogue::find_optional::<O>(snapshot, name).is_ok_and(|found| found.is_some())
+    };
+    let files = datastore.files().unwrap_or_else(|error| {
+        tracing::warn!(%error, "a datastore cannot be looked through");
+        Vec::new()
+    });
+    for file in files.iter().filter(|file| !known(file.as_str())) {
+        match datastore.remove_file(file) {
+            Ok(()) => tracing::info!(%file, "removed a file that no {} has", O::KIND),
+            Err(error) => tracing::warn!(%file, %error, "a file that is not needed stays"),
+        }
+    }
+}
+
+fn read_boot_report(config: &ManagerConfig, warnings: &mut Vec<String>) -> Option<BootReport> {
+    if !config.appliance {
+        return None;
+    }
+    BootReport::read(&config.run_dir.join("boot.json"))
+        .inspect_err(|error| {
+            warnings.push(format!("What init found at boot is not known: {error}."))
+        })
+        .ok()
+}
+
+fn open_cgroups(config: &ManagerConfig) -> Option<CgroupTree> {
+    if !config.jail {
+        return None;
+    }
+    let mount = cgroup::mount_point()?;
+    CgroupTree::create(&mount, CGROUP)
+        .inspect_err(|error| tracing::warn!(%error, "guests run without cgroups"))
+        .ok()
+}
+
+/// Identity of the event stream: it changes with each boot of the host.
+fn epoch() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
 }

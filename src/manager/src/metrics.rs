@@ -1,10 +1,15 @@
 //! Numbers for monitoring.
 
+use std::sync::atomic::Ordering;
+
 use lodge_api::Name;
 use lodge_api::vm::VmState;
+use lodge_host::system::{Load, Memory};
 use uuid::Uuid;
 
-use crate::Manager;
+use crate::core::Core;
+use crate::vms::VmRecord;
+use crate::{Manager, catalogue};
 
 /// Everything `/metrics` shows, as plain numbers. Sizes in bytes, times in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,6 +68,50 @@ pub struct VmMetrics {
 impl Manager {
     /// The numbers now.
     pub fn metrics(&self) -> MetricsSnapshot {
-        MetricsSnapshot::default()
+        let core = &self.core;
+        let memory = Memory::read().unwrap_or_default();
+        let load = Load::read().unwrap_or_default();
+        let space = core.images.space().ok();
+        let snapshot = core.snapshot();
+        let vms = catalogue::list::<VmRecord>(&snapshot)
+            .into_iter()
+            .map(|vm| core.vm_metrics(&vm.value))
+            .collect();
+        MetricsSnapshot {
+            cpu_percent: core.host.cpu_percent(),
+            load: [load.one, load.five, load.fifteen],
+            memory_total: memory.total,
+            memory_used: memory.total.saturating_sub(memory.available),
+            storage_total: space.map_or(0, |space| space.total),
+            storage_free: space.map_or(0, |space| space.available),
+            uptime_seconds: lodge_host::system::uptime()
+                .unwrap_or_default()
+                .as_secs_f64(),
+            operations_running: core.operations.running(),
+            event_sequence: core.events.last(),
+            store_revision: snapshot.revision(),
+            logins_refused: core.logins_refused.load(Ordering::Relaxed),
+            vms,
+        }
+    }
+}
+
+impl Core {
+    fn vm_metrics(&self, vm: &VmRecord) -> VmMetrics {
+        let observed = self.vms.observed(vm.id);
+        let usage = observed.usage();
+        VmMetrics {
+            id: vm.id,
+            name: vm.spec.name.clone(),
+            state: observed.state,
+            // Microseconds below 2^53 are 285 years.
+            cpu_seconds: usage.cpu_us as f64 / 1e6,
+            memory_used: usage.memory,
+            memory_configured: vm.spec.memory.bytes(),
+            vcpus: vm.spec.vcpus.into(),
+            resets: observed.resets,
+            disk_read_bytes: observed.disk_read_bytes,
+            disk_written_bytes: observed.disk_written_bytes,
+        }
     }
 }

@@ -1,29 +1,291 @@
-//! Guests.
+//! Guests: their configuration (in the store), and what is observed of them (by a task each).
 
-use lodge_api::Problem;
+mod actor;
+mod adopt;
+mod claims;
+mod control;
+mod launch;
+mod restart;
+mod run_dir;
+mod spawn;
+mod spec_check;
+mod start;
+mod state;
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lodge_api::event::Change;
 use lodge_api::operation::Operation;
 use lodge_api::page::{ListParams, Page};
-use lodge_api::vm::{ConsoleParams, Vm, VmAction, VmSpec, VmStopOptions};
+use lodge_api::vm::{ConsoleParams, ConsolePort, Vm, VmAction, VmSpec, VmStatus, VmStopOptions};
+use lodge_api::{ErrorCode, Name, Problem, Size};
+use lodge_host::system::Memory;
+use lodge_store::{Batch, Precondition, Record, Versioned};
+use lodge_vmm_proto::ConsolePort as VmmPort;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
 
+use self::actor::{Actor, Command};
+use self::claims::Claims;
+use self::state::{Observed, Outcome, check_action};
+use crate::catalogue::{self, Object};
+use crate::core::{Core, internal};
+use crate::filter::{self, Field};
 use crate::{Caller, IfMatch, Manager};
+
+/// Commands that wait for a guest's task.
+const QUEUE: usize = 32;
+
+/// Seconds a guest has to power off unless told otherwise.
+const STOP_TIMEOUT: u32 = 60;
+
+/// History sent to a console unless told otherwise, in bytes.
+const SCROLLBACK: u32 = 64 << 10;
+
+/// Most history a console may ask for, in bytes.
+const MAX_SCROLLBACK: u32 = 256 << 10;
+
+const FIELDS: &[Field] = &[
+    ("id", "/id"),
+    ("name", "/name"),
+    ("state", "/status/state"),
+    ("vcpus", "/vcpus"),
+    ("memory", "/memory"),
+    ("autostart", "/autostart"),
+    ("kernel", "/boot/kernel"),
+];
+
+/// A guest as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VmRecord {
+    pub(crate) id: Uuid,
+    pub(crate) spec: VmSpec,
+    pub(crate) created_at: Timestamp,
+}
+
+impl VmRecord {
+    fn new(spec: VmSpec) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            spec,
+            created_at: Timestamp::now(),
+        }
+    }
+}
+
+impl Record for VmRecord {
+    const TABLE: &'static str = "vms";
+    const SCHEMA: u32 = 1;
+}
+
+impl Object for VmRecord {
+    const KIND: &'static str = "guest";
+    const PATH: &'static str = "vms";
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &Name {
+        &self.spec.name
+    }
+}
+
+/// The tasks of all guests.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    handles: RwLock<HashMap<Uuid, Handle>>,
+    pub(crate) claims: Claims,
+}
+
+#[derive(Debug, Clone)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    observed: watch::Receiver<Observed>,
+}
+
+impl Registry {
+    fn handle(&self, id: Uuid) -> Option<Handle> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        handles.get(&id).cloned()
+    }
+
+    fn insert(&self, id: Uuid, handle: Handle) {
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        handles.insert(id, handle);
+    }
+
+    fn remove(&self, id: Uuid) -> Option<Handle> {
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        handles.remove(&id)
+    }
+
+    fn all(&self) -> Vec<Handle> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        handles.values().cloned().collect()
+    }
+
+    /// What is observed of a guest.
+    pub(crate) fn observed(&self, id: Uuid) -> Observed {
+        self.handle(id).map_or_else(
+            || Observed::at_rest(None, Timestamp::now()),
+            |handle| handle.observed.borrow().clone(),
+        )
+    }
+
+    /// Whether a guest has a monitor, or is about to.
+    pub(crate) fn is_active(&self, id: Uuid) -> bool {
+        self.handle(id)
+            .is_some_and(|handle| handle.observed.borrow().state.is_active())
+    }
+
+    /// Number of guests that run.
+    pub(crate) fn active(&self) -> u32 {
+        let all = self.all();
+        let active = all
+            .iter()
+            .filter(|handle| handle.observed.borrow().state.is_active());
+        u32::try_from(active.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Running guests that hold a disk.
+    pub(crate) fn users_of_disk(&self, disk: Uuid) -> std::collections::HashSet<Uuid> {
+        self.claims.users_of_disk(disk)
+    }
+}
+
+/// Whether a running guest's hardware differs from its configuration.
+fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
+    let Some(launched) = launched else {
+        return false;
+    };
+    let hardware = |spec: &VmSpec| {
+        let VmSpec {
+            vcpus,
+            memory,
+            boot,
+            disks,
+            nics,
+            ..
+        } = spec.clone();
+        (vcpus, memory, boot, disks, nics)
+    };
+    hardware(launched) != hardware(wanted)
+}
+
+impl Core {
+    fn vm_of(&self, record: &Versioned<VmRecord>) -> Vm {
+        let vm = &record.value;
+        let observed = self.vms.observed(vm.id);
+        let usage = observed.usage();
+        Vm {
+            id: vm.id,
+            status: VmStatus {
+                state: observed.state,
+                since: observed.since,
+                resets: observed.resets,
+                pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
+                cpu_time_us: usage.cpu_us,
+                memory_used: Size(usage.memory),
+                restart_pending: restart_pending(observed.launched.as_ref(), &vm.spec),
+                reason: observed.reason,
+            },
+            spec: vm.spec.clone(),
+            created_at: vm.created_at,
+            revision: record.revision,
+        }
+    }
+
+    /// Makes the task of a guest. It begins with [`Actor::live`].
+    fn actor(self: &Arc<Self>, record: &VmRecord) -> Actor {
+        let outcome = catalogue::get::<Outcome>(&self.snapshot(), &record.id.to_string());
+        let outcome = outcome.ok().flatten().map(|outcome| outcome.value);
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (sender, observed) =
+            watch::channel(Observed::at_rest(outcome.as_ref(), record.created_at));
+        self.vms.insert(record.id, Handle { commands, observed });
+        Actor::new(self.clone(), record.id, queue, sender)
+    }
+
+    fn check_spec(
+        &self,
+        spec: &mut VmSpec,
+        snapshot: &lodge_store::Snapshot,
+        own: Option<&Versioned<VmRecord>>,
+    ) -> Result<(), Problem> {
+        let around = spec_check::Surroundings {
+            snapshot,
+            host_memory: Memory::read().map_or(u64::MAX, |memory| memory.total),
+            own,
+        };
+        spec_check::check(spec, &around)
+    }
+}
+
+/// Sends a command to a guest's task and waits for its outcome.
+async fn command(
+    handle: &Handle,
+    make: impl FnOnce(actor::Reply) -> Command,
+) -> Result<(), Problem> {
+    let gone = || {
+        Problem::new(
+            ErrorCode::ShuttingDown,
+            "the guest was deleted, or the manager ends",
+        )
+    };
+    let (reply, outcome) = oneshot::channel();
+    handle
+        .commands
+        .send(make(reply))
+        .await
+        .map_err(|_| gone())?;
+    outcome.await.map_err(|_| gone())?
+}
 
 impl Manager {
     /// By name. Filter fields: `id name state vcpus memory autostart kernel`.
     pub fn vm_list(&self, params: &ListParams) -> Result<Page<Vm>, Problem> {
-        let _ = params;
-        Err(crate::manager::unfinished())
+        let vms = catalogue::list::<VmRecord>(&self.core.snapshot());
+        let vms = vms.iter().map(|vm| self.core.vm_of(vm)).collect();
+        filter::page(vms, params, FIELDS, |vm: &Vm| vm.spec.name.to_string())
     }
 
     /// One guest, by name or id.
     pub fn vm_view(&self, key: &str) -> Result<Vm, Problem> {
-        let _ = key;
-        Err(crate::manager::unfinished())
+        let record = catalogue::find(&self.core.snapshot(), key)?;
+        Ok(self.core.vm_of(&record))
     }
 
     /// Makes a guest, stopped.
     pub async fn vm_create(&self, caller: &Caller, spec: VmSpec) -> Result<Vm, Problem> {
-        let _ = (caller, spec);
-        Err(crate::manager::unfinished())
+        let caller = caller.clone();
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let snapshot = core.snapshot();
+            catalogue::require_free::<VmRecord>(&snapshot, &spec.name)?;
+            let mut spec = spec;
+            core.check_spec(&mut spec, &snapshot, None)?;
+            let record = VmRecord::new(spec);
+            let mut batch = Batch::new();
+            catalogue::insert(&mut batch, &record)?;
+            let revision = core.commit(batch).await?;
+            let actor = core.actor(&record);
+            core.tasks.spawn(actor.live());
+            caller.audit("vm_create", &record.target());
+            core.events
+                .object(&caller.user, record.target(), Change::Created);
+            Ok(core.vm_of(&Versioned {
+                value: record,
+                revision,
+            }))
+        })
+        .await
     }
 
     /// Replaces a guest's configuration.
@@ -34,8 +296,8 @@ impl Manager {
         spec: VmSpec,
         if_match: IfMatch,
     ) -> Result<Vm, Problem> {
-        let _ = (caller, key, spec, if_match);
-        Err(crate::manager::unfinished())
+        self.vm_change(caller, key, if_match, move |_| Ok(spec))
+            .await
     }
 
     /// Changes a guest's configuration by a JSON merge patch (RFC 7396).
@@ -46,8 +308,47 @@ impl Manager {
         patch: serde_json::Value,
         if_match: IfMatch,
     ) -> Result<Vm, Problem> {
-        let _ = (caller, key, patch, if_match);
-        Err(crate::manager::unfinished())
+        self.vm_change(caller, key, if_match, move |spec| {
+            crate::merge::merged(spec, patch)
+        })
+        .await
+    }
+
+    async fn vm_change(
+        &self,
+        caller: &Caller,
+        key: &str,
+        if_match: IfMatch,
+        change: impl FnOnce(&VmSpec) -> Result<VmSpec, Problem> + Send + 'static,
+    ) -> Result<Vm, Problem> {
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let snapshot = core.snapshot();
+            let old = catalogue::find::<VmRecord>(&snapshot, &key)?;
+            catalogue::check_match(old.revision, if_match)?;
+            let mut spec = change(&old.value.spec)?;
+            if spec.name != old.value.spec.name {
+                catalogue::require_free::<VmRecord>(&snapshot, &spec.name)?;
+            }
+            core.check_spec(&mut spec, &snapshot, Some(&old))?;
+            let new = VmRecord {
+                spec,
+                ..old.value.clone()
+            };
+            let mut batch = Batch::new();
+            catalogue::replace(&mut batch, &old, &new)?;
+            let revision = core.commit(batch).await?;
+            caller.audit("vm_change", &new.target());
+            core.events
+                .object(&caller.user, new.target(), Change::Changed);
+            Ok(core.vm_of(&Versioned {
+                value: new,
+                revision,
+            }))
+        })
+        .await
     }
 
     /// Deletes a guest that does not run. Its disks stay.
@@ -57,8 +358,56 @@ impl Manager {
         key: &str,
         if_match: IfMatch,
     ) -> Result<(), Problem> {
-        let _ = (caller, key, if_match);
-        Err(crate::manager::unfinished())
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let _changing = core.catalogue.lock().await;
+            let old = catalogue::find::<VmRecord>(&core.snapshot(), &key)?;
+            catalogue::check_match(old.revision, if_match)?;
+            // From here on nobody can start it: its commands find no task.
+            let handle = core.vms.remove(old.value.id);
+            if let Some(handle) = &handle
+                && handle.observed.borrow().state.is_active()
+            {
+                let state = handle.observed.borrow().state;
+                core.vms.insert(old.value.id, handle.clone());
+                return Err(Problem::new(
+                    ErrorCode::WrongState,
+                    format!(
+                        "the guest \"{}\" is {}",
+                        old.value.spec.name,
+                        state.as_str()
+                    ),
+                )
+                .with_hint("stop or kill it first"));
+            }
+            let mut batch = Batch::new();
+            let deleted = catalogue::remove(&mut batch, &old).and_then(|()| {
+                batch
+                    .delete::<Outcome>(old.value.id.to_string(), Precondition::Any)
+                    .map(drop)
+                    .map_err(|error| catalogue::record_problem(&error))
+            });
+            let deleted = match deleted {
+                Ok(()) => core.commit(batch).await.map(drop),
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = deleted {
+                if let Some(handle) = handle {
+                    core.vms.insert(old.value.id, handle);
+                }
+                return Err(problem);
+            }
+            if let Some(handle) = handle {
+                // A task that is gone already is what is wanted.
+                let _ = handle.commands.send(Command::Retire).await;
+            }
+            caller.audit("vm_delete", &old.value.target());
+            core.events
+                .object(&caller.user, old.value.target(), Change::Deleted);
+            Ok(())
+        })
+        .await
     }
 
     /// Starts an operation on a guest and returns at once. `options` matter for `Stop` only.
@@ -69,8 +418,35 @@ impl Manager {
         action: VmAction,
         options: VmStopOptions,
     ) -> Result<Operation, Problem> {
-        let _ = (caller, key, action, options);
-        Err(crate::manager::unfinished())
+        let core = &self.core;
+        let record = catalogue::find::<VmRecord>(&core.snapshot(), key)?.value;
+        let handle = core.vms.handle(record.id);
+        let handle = handle.ok_or_else(|| Problem::not_found("guest", &record.spec.name))?;
+        let seconds = options.timeout_s.unwrap_or(STOP_TIMEOUT);
+        if !(1..=3600).contains(&seconds) {
+            return Err(
+                Problem::invalid("/timeout_s", format!("{seconds} is out of range"))
+                    .with_hint("give 1 to 3600 seconds"),
+            );
+        }
+        let state = handle.observed.borrow().state;
+        check_action(action, state, options.force, &record.spec.name)?;
+        if action == VmAction::Start {
+            launch::require_kvm(core)?;
+        }
+        let caller = caller.clone();
+        self.to_the_end(move |manager| async move {
+            let kind = format!("vm_{}", action.as_str());
+            caller.audit(&kind, &record.target());
+            let may_cancel = action == VmAction::Stop;
+            manager
+                .core
+                .start_operation(&caller, &kind, record.target(), may_cancel, |operation| {
+                    carry_out(handle, action, seconds, options.force, operation)
+                })
+                .await
+        })
+        .await
     }
 
     /// Attaches to a running guest's console: history first, then raw bytes both ways, until
@@ -84,7 +460,80 @@ impl Manager {
         key: &str,
         params: ConsoleParams,
     ) -> Result<tokio::net::UnixStream, Problem> {
-        let _ = (caller, key, params);
-        Err(crate::manager::unfinished())
+        let scrollback = params.scrollback.unwrap_or(SCROLLBACK);
+        if scrollback > MAX_SCROLLBACK {
+            return Err(
+                Problem::invalid("?scrollback", format!("{scrollback} is out of range"))
+                    .with_hint(format!("give at most {MAX_SCROLLBACK} bytes")),
+            );
+        }
+        let record = catalogue::find::<VmRecord>(&self.core.snapshot(), key)?.value;
+        let handle = self.core.vms.handle(record.id);
+        let handle = handle.ok_or_else(|| Problem::not_found("guest", &record.spec.name))?;
+        let failed = |error: std::io::Error| internal(format!("a socket pair: {error}"));
+        let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let port = match params.port.unwrap_or_default() {
+            ConsolePort::Serial => VmmPort::Com1,
+            ConsolePort::Virtio => VmmPort::Virtio,
+        };
+        command(&handle, |reply| Command::Console {
+            port,
+            scrollback,
+            stream: theirs.into(),
+            reply,
+        })
+        .await?;
+        caller.audit("vm_console", &record.target());
+        tokio::net::UnixStream::from_std(ours).map_err(failed)
+    }
+}
+
+async fn carry_out(
+    handle: Handle,
+    action: VmAction,
+    seconds: u32,
+    force: bool,
+    operation: crate::operations::OperationHandle,
+) -> Result<(), Problem> {
+    match action {
+        VmAction::Start => command(&handle, |reply| Command::Start { reply }).await,
+        VmAction::Kill => command(&handle, |reply| Command::Kill { reply }).await,
+        VmAction::Reset | VmAction::Pause | VmAction::Resume => {
+            command(&handle, |reply| Command::Do { action, reply }).await
+        }
+        VmAction::Stop => {
+            let timeout = Duration::from_secs(seconds.into());
+            let stop = command(&handle, |reply| Command::Stop {
+                timeout,
+                force,
+                reply,
+            });
+            let cancelled = tokio::select! {
+                outcome = stop => return outcome,
+                () = operation.cancelled() => crate::operations::cancelled(),
+            };
+            // The guest's task looks who still waits.
+            let _ = handle.commands.send(Command::StopAbandoned).await;
+            Err(cancelled)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hardware_needs_a_restart() {
+        let spec: VmSpec =
+            serde_json::from_str(r#"{"name": "web", "boot": {"kernel": "k"}}"#).unwrap();
+        let mut other = spec.clone();
+        other.name = "other".parse().unwrap();
+        other.autostart = true;
+        assert!(!restart_pending(Some(&spec), &other));
+        other.vcpus = 2;
+        assert!(restart_pending(Some(&spec), &other));
+        assert!(!restart_pending(None, &other));
     }
 }

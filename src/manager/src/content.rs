@@ -1,0 +1,437 @@
+//! What an uploaded file really is: checked before it is kept, so that a guest never fails
+//! because of an upload that was cut short or was something else.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use lodge_api::image::ImageKind;
+use lodge_api::{ErrorCode, Problem};
+use lodge_block::format::{self, HEAD_BYTES, PartitionTable};
+
+/// Bytes from the start of a file that tell what it is.
+pub(crate) const HEAD: usize = HEAD_BYTES;
+
+/// Files people upload by mistake. Those whose magic is short need more to be told from code.
+const FOREIGN: &[(&[u8], &str)] = &[
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"GIF87a", "a GIF picture"),
+    (b"GIF89a", "a GIF picture"),
+    (b"%PDF-", "a PDF document"),
+    (b"<!DOCTYPE", "an HTML page"),
+    (b"<!doctype", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<HTML", "an HTML page"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"!<arch>\n", "a Debian package or archive"),
+    (b"\xed\xab\xee\xdb", "an RPM package"),
+    (b"#!", "a script"),
+    (b"\xcf\xfa\xed\xfe", "a macOS program"),
+];
+
+/// Compressions a kernel or an initial RAM disk may have, by their magic.
+const COMPRESSIONS: &[(&[u8], &str)] = &[
+    (b"\x1f\x8b\x08", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x02\x21\x4c\x18", "LZ4"),
+    (b"\x04\x22\x4d\x18", "LZ4"),
+    (b"BZh", "bzip2"),
+    (b"\x5d\0\0", "LZMA"),
+    (b"\x89LZO\0\r\n\x1a\n", "LZO"),
+];
+
+/// Checks a complete file and says what was found, for [`lodge_api::image::Image::format`].
+///
+/// # Errors
+/// `InvalidContent`, with what it is instead and what to do.
+pub(crate) fn check(kind: ImageKind, file: &File) -> Result<String, Problem> {
+    let read = |error: io::Error| crate::core::internal(format!("reading the upload: {error}"));
+    let size = file.metadata().map_err(read)?.len();
+    if size == 0 {
+        return Err(invalid("the upload is empty").with_hint("send the file as the request's body"));
+    }
+    let mut head = vec![0; HEAD.min(usize::try_from(size).unwrap_or(HEAD))];
+    file.read_exact_at(&mut head, 0).map_err(read)?;
+    check_head(kind, &head)?;
+    match kind {
+        ImageKind::Kernel => kernel(&head, size, file),
+        ImageKind::Initrd => initrd(&head),
+        ImageKind::Disk => disk(file, size),
+    }
+}
+
+/// What can be told from the first bytes: refuses early what cannot become right.
+pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
+    let wanted = match kind {
+        ImageKind::Kernel => "a kernel",
+        ImageKind::Initrd => "an initial RAM disk",
+        ImageKind::Disk => "a raw disk image",
+    };
+    if let Some(name) = foreign(head) {
+        return Err(invalid(format!("the upload is {name}, not {wanted}"))
+            .with_hint("check that you chose the right file"));
+    }
+    match kind {
+        ImageKind::Kernel if !(is_bzimage(head) || is_elf(head) || compression(head).is_some()) => {
+            Err(not_a_kernel(head))
+        }
+        ImageKind::Initrd => initrd(head).map(drop),
+        ImageKind::Disk => format::detect(head, &[])
+            .require_raw()
+            .map_err(|error| invalid(error.to_string()).with_hint(DISK_HINT)),
+        ImageKind::Kernel => Ok(()),
+    }
+}
+
+const DISK_HINT: &str = "upload a raw image; `qemu-img convert -O raw` makes one";
+
+fn invalid(detail: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::InvalidContent, detail)
+}
+
+fn foreign(head: &[u8]) -> Option<&'static str> {
+    FOREIGN
+        .iter()
+        .find(|(magic, _)| head.starts_with(magic))
+        .map(|(_, name)| *name)
+}
+
+fn compression(head: &[u8]) -> Option<&'static str> {
+    COMPRESSIONS
+        .iter()
+        .find(|(magic, _)| head.starts_with(magic))
+        .map(|(_, name)| *name)
+}
+
+fn not_a_kernel(head: &[u8]) -> Problem {
+    let detected = format::detect(head, &[]);
+    let what = match detected.require_raw() {
+        Err(other) => format!("the upload is {}, not a kernel", other.found),
+        Ok(()) if initrd(head).is_ok() => {
+            "the upload is an initial RAM disk, not a kernel".to_owned()
+        }
+        Ok(()) => "the upload is not a kernel".to_owned(),
+    };
+    invalid(what).with_hint(
+        "upload a bzImage (often named vmlinuz) or an ELF vmlinux for x86-64, plain or compressed",
+    )
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The setup header of the Linux boot protocol (Documentation/arch/x86/boot.rst).
+fn is_bzimage(head: &[u8]) -> bool {
+    head.get(0x202..0x206) == Some(b"HdrS")
+}
+
+fn is_elf(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF")
+}
+
+fn kernel(head: &[u8], size: u64, file: &File) -> Result<String, Problem> {
+    if is_bzimage(head) {
+        return bzimage(head, size, file);
+    }
+    if is_elf(head) {
+        return elf(head, size);
+    }
+    // A compressed vmlinux: what is inside is checked at the start of a guest.
+    match compression(head) {
+        Some(name) => Ok(format!("compressed kernel, {name}")),
+        None => Err(not_a_kernel(head)),
+    }
+}
+
+fn truncated(found: u64, expected: u64) -> Problem {
+    invalid(format!(
+        "the kernel is cut short: {found} bytes, by its own header {expected}"
+    ))
+    .with_hint("copy or download the file again")
+}
+
+fn bzimage(head: &[u8], size: u64, file: &File) -> Result<String, Problem> {
+    let damaged = || invalid("the kernel's setup header is damaged");
+    let version = u16_at(head, 0x206).ok_or_else(damaged)?;
+    if u16_at(head, 0x1fe) != Some(0xaa55) || version < 0x0204 {
+        return Err(damaged().with_hint("only bzImages of Linux 2.6.14 and later can be started"));
+    }
+    // A zImage, for 512 KiB below 1 MiB.
+    if head.get(0x211).is_none_or(|flags| flags & 1 == 0) {
+        return Err(invalid("the kernel is a zImage, not a bzImage"));
+    }
+    let setup = match u64::from(head[0x1f1]) {
+        0 => 4,
+        sectors => sectors,
+    };
+    let start = (setup + 1) * 512;
+    let paragraphs = u64::from(u32_at(head, 0x1f4).ok_or_else(damaged)?);
+    let expected = start + paragraphs * 16;
+    // The last paragraph may be filled up with bytes that are not in the file.
+    if size + 15 < expected {
+        return Err(truncated(size, expected));
+    }
+    let mut format = "bzImage".to_owned();
+    if let Some(release) = release(head, file) {
+        format = format!("{format} {release}");
+    }
+    if version >= 0x0208 {
+        let offset = start + u64::from(u32_at(head, 0x248).ok_or_else(damaged)?);
+        let length = u64::from(u32_at(head, 0x24c).ok_or_else(damaged)?);
+        if offset.saturating_add(length) > size {
+            return Err(truncated(size, offset.saturating_add(length)));
+        }
+        let mut magic = [0; 16];
+        if length >= 16 && file.read_exact_at(&mut magic, offset).is_ok() {
+            let name = compression(&magic).unwrap_or(if is_elf(&magic) {
+                "uncompressed"
+            } else {
+                "unknown compression"
+            });
+            format = format!("{format}, {name}");
+        }
+    }
+    Ok(format)
+}
+
+/// The release in a bzImage: `6.12.95-cloud-amd64`.
+fn release(head: &[u8], file: &File) -> Option<String> {
+    let at = u64::from(u16_at(head, 0x20e)?);
+    if at == 0 {
+        return None;
+    }
+    let mut text = [0; 80];
+    let read = file.read_at(&mut text, at + 0x200).ok()?;
+    let word = text[..read]
+        .split(|byte| matches!(byte, 0 | b' '))
+        .next()
+        .filter(|word| !word.is_empty() && word.iter().all(u8::is_ascii_graphic))?;
+    Some(String::from_utf8_lossy(word).into_owned())
+}
+
+fn elf(head: &[u8], size: u64) -> Result<String, Problem> {
+    // ELF-64, "System V ABI", figures 4-3 and 5-1.
+    let damaged = || invalid("the kernel's ELF header is damaged");
+    if head.get(4..6) != Some(&[2, 1]) || u16_at(head, 18) != Some(62) {
+        return Err(
+            invalid("the ELF file is not for x86-64").with_hint("upload a 64-bit x86 kernel")
+        );
+    }
+    let kind = u16_at(head, 16).ok_or_else(damaged)?;
+    if !matches!(kind, 2 | 3) {
+        return Err(invalid(
+            "the ELF file is an object or core file, not a kernel",
+        ));
+    }
+    let table = u64_at(head, 32).ok_or_else(damaged)?;
+    let entry = u64::from(u16_at(head, 54).ok_or_else(damaged)?);
+    let count = u64::from(u16_at(head, 56).ok_or_else(damaged)?);
+    if count == 0 || entry < 56 {
+        return Err(damaged());
+    }
+    let mut end = table.saturating_add(entry * count);
+    for number in 0..count {
+        let at = table.saturating_add(number * entry);
+        let Some(at) = usize::try_from(at).ok().filter(|at| at + 56 <= head.len()) else {
+            break;
+        };
+        let offset = u64_at(head, at + 8).ok_or_else(damaged)?;
+        let length = u64_at(head, at + 32).ok_or_else(damaged)?;
+        end = end.max(offset.saturating_add(length));
+    }
+    if end > size {
+        return Err(truncated(size, end));
+    }
+    Ok("ELF vmlinux".to_owned())
+}
+
+fn initrd(head: &[u8]) -> Result<String, Problem> {
+    let magics: [(&[u8], &str); 3] = [
+        (b"070701", "cpio"),
+        (b"070702", "cpio"),
+        (b"070707", "old cpio"),
+    ];
+    if let Some((_, name)) = magics.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Ok((*name).to_owned());
+    }
+    if let Some(name) = compression(head) {
+        return Ok(format!("{name}-compressed"));
+    }
+    let what = if is_bzimage(head) || is_elf(head) {
+        "the upload is a kernel, not an initial RAM disk"
+    } else {
+        "the upload is not an initial RAM disk"
+    };
+    Err(invalid(what).with_hint(
+        "upload a cpio archive in newc format, plain or compressed (often named initrd.img)",
+    ))
+}
+
+fn disk(file: &File, size: u64) -> Result<String, Problem> {
+    let detected = format::detect_file(file)
+        .map_err(|error| crate::core::internal(format!("reading the upload: {error}")))?;
+    detected
+        .require_raw()
+        .map_err(|error| invalid(error.to_string()).with_hint(DISK_HINT))?;
+    if !size.is_multiple_of(lodge_block::SECTOR) {
+        return Err(invalid(format!(
+            "the upload has {size} bytes, which is no multiple of 512: it is cut short or no disk image"
+        ))
+        .with_hint("copy it again; `truncate -s %512 FILE` fills up the last sector"));
+    }
+    let mut parts = vec![detected.format.name().to_owned()];
+    let contents = detected.contents;
+    parts.extend(contents.partitions.map(|table| {
+        match table {
+            PartitionTable::Mbr => "MBR",
+            PartitionTable::Gpt { .. } => "GPT",
+        }
+        .to_owned()
+    }));
+    parts.extend(
+        contents
+            .filesystem
+            .map(|filesystem| filesystem.name().to_owned()),
+    );
+    Ok(parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn problem(kind: ImageKind, bytes: &[u8]) -> Problem {
+        let problem = check(kind, &file(bytes)).unwrap_err();
+        assert_eq!(problem.code, ErrorCode::InvalidContent, "{problem}");
+        problem
+    }
+
+    /// The least that passes for a bzImage: setup of one sector, 1 KiB of code, a release.
+    fn bzimage() -> Vec<u8> {
+        let mut bytes = vec![0; 1024 + 1024];
+        bytes[0x1f1] = 1;
+        bytes[0x1f4..0x1f8].copy_from_slice(&64_u32.to_le_bytes());
+        bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes());
+        bytes[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        bytes[0x211] = 1;
+        bytes[0x248..0x24c].copy_from_slice(&16_u32.to_le_bytes());
+        bytes[0x24c..0x250].copy_from_slice(&512_u32.to_le_bytes());
+        bytes[0x300..0x30f].copy_from_slice(b"6.12.95 (build)");
+        bytes[1040..1044].copy_from_slice(b"\x02\x21\x4c\x18");
+        bytes
+    }
+
+    #[test]
+    fn kernels_are_described() {
+        let format = check(ImageKind::Kernel, &file(&bzimage())).unwrap();
+        assert_eq!(format, "bzImage 6.12.95, LZ4");
+        let format = check(ImageKind::Kernel, &file(b"\x1f\x8b\x08 and more")).unwrap();
+        assert_eq!(format, "compressed kernel, gzip");
+    }
+
+    #[test]
+    fn a_kernel_cut_short_is_noticed() {
+        let whole = bzimage();
+        for length in [0x210, 1024, 1500, whole.len() - 16] {
+            let problem = problem(ImageKind::Kernel, &whole[..length]);
+            assert!(
+                problem.detail.contains("cut short") || problem.detail.contains("damaged"),
+                "{length}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_is_called_a_picture() {
+        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF";
+        for kind in [ImageKind::Kernel, ImageKind::Initrd, ImageKind::Disk] {
+            assert!(problem(kind, jpeg).detail.contains("JPEG"));
+        }
+    }
+
+    #[test]
+    fn foreign_disks_are_refused_with_a_way_out() {
+        let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
+        qcow2.resize(4096, 0);
+        let refused = problem(ImageKind::Disk, &qcow2);
+        assert!(refused.detail.contains("qcow2"));
+        assert!(refused.hint.unwrap().contains("qemu-img convert"));
+        assert!(problem(ImageKind::Disk, &[1; 513]).detail.contains("512"));
+        assert!(problem(ImageKind::Kernel, &qcow2).detail.contains("qcow2"));
+        assert_eq!(check(ImageKind::Disk, &file(&[0; 1024])).unwrap(), "raw");
+    }
+
+    #[test]
+    fn kernel_and_initrd_are_not_mixed_up() {
+        let cpio = b"070701000000010000";
+        assert_eq!(check(ImageKind::Initrd, &file(cpio)).unwrap(), "cpio");
+        assert!(
+            problem(ImageKind::Kernel, cpio)
+                .detail
+                .contains("initial RAM disk")
+        );
+        assert!(
+            problem(ImageKind::Initrd, &bzimage())
+                .detail
+                .contains("kernel")
+        );
+        assert!(problem(ImageKind::Initrd, b"").detail.contains("empty"));
+    }
+
+    #[test]
+    fn elf_segments_must_be_in_the_file() {
+        let mut bytes = vec![0; 4096];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[16] = 2;
+        bytes[18] = 62;
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[72..80].copy_from_slice(&1024_u64.to_le_bytes());
+        bytes[96..104].copy_from_slice(&3072_u64.to_le_bytes());
+        assert_eq!(
+            check(ImageKind::Kernel, &file(&bytes)).unwrap(),
+            "ELF vmlinux"
+        );
+        assert!(
+            problem(ImageKind::Kernel, &bytes[..4000])
+                .detail
+                .contains("cut short")
+        );
+        bytes[18] = 183;
+        assert!(problem(ImageKind::Kernel, &bytes).detail.contains("x86-64"));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_uploaded_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), magic in 0..4, kind in 0..3) {
+            let (at, magic): (usize, &[u8]) = [(0, &b"\x7fELF\x02\x01"[..]), (0x202, b"HdrS"), (0, b"070701"), (0, b"")][magic];
+            if let Some(place) = bytes.get_mut(at..at + magic.len()) {
+                place.copy_from_slice(magic);
+            }
+            let kind = [ImageKind::Kernel, ImageKind::Initrd, ImageKind::Disk][kind];
+            let _ = check(kind, &file(&bytes));
+        }
+    }
+}

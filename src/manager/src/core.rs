@@ -1,0 +1,121 @@
+//! What all parts of the manager share.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use lodge_api::{ErrorCode, Problem};
+use lodge_block::datastore::Datastore;
+use lodge_host::boot::BootReport;
+use lodge_host::cgroup::CgroupTree;
+use lodge_host::net::HostNetwork;
+use lodge_store::{Batch, SledStore, Snapshot, Store};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Manager;
+use crate::catalogue;
+use crate::config::ManagerConfig;
+use crate::events::EventStream;
+use crate::log_ring::LogRing;
+use crate::operations::Operations;
+use crate::sessions::Sessions;
+use crate::system::HostView;
+use crate::users::InitialPassword;
+use crate::vms::Registry;
+
+/// What all parts of the manager share.
+pub(crate) struct Core {
+    pub(crate) config: ManagerConfig,
+    pub(crate) boot: Option<BootReport>,
+    pub(crate) store: Arc<SledStore>,
+    /// Held from checking a change of the configuration until it is durable, so that what was checked
+    /// (nobody uses this disk) still holds.
+    pub(crate) catalogue: Mutex<()>,
+    pub(crate) images: Arc<Datastore>,
+    pub(crate) disks: Arc<Datastore>,
+    pub(crate) events: EventStream,
+    pub(crate) operations: Operations,
+    pub(crate) sessions: Sessions,
+    pub(crate) initial_password: InitialPassword,
+    pub(crate) vms: Registry,
+    pub(crate) network: Option<HostNetwork>,
+    pub(crate) cgroups: Option<CgroupTree>,
+    pub(crate) host: HostView,
+    pub(crate) log: LogRing,
+    /// What was repaired or given up at the start, for people.
+    pub(crate) start_warnings: Vec<String>,
+    /// Changes whenever the local console should be written anew.
+    pub(crate) console: watch::Sender<u64>,
+    pub(crate) stopping: AtomicBool,
+    /// Ends background work.
+    pub(crate) ended: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) started_at: Timestamp,
+    pub(crate) logins_refused: AtomicU64,
+}
+
+impl Core {
+    /// Everything durable now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.store.snapshot()
+    }
+
+    /// Makes a batch durable.
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<u64, Problem> {
+        self.store
+            .commit(batch)
+            .await
+            .map_err(|error| catalogue::store_problem(&error))
+    }
+
+    /// Refuses changes during a shutdown.
+    pub(crate) fn require_up(&self) -> Result<(), Problem> {
+        if self.stopping.load(Ordering::Relaxed) {
+            Err(catalogue::shutting_down())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Has the local console written anew.
+    pub(crate) fn console_changed(&self) {
+        self.console.send_modify(|count| *count += 1);
+    }
+}
+
+impl Manager {
+    /// Carries out a change to its end, even when the caller goes away in the middle: a change is
+    /// made durable first and then made known, and must not stop between.
+    pub(crate) async fn to_the_end<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        self.core.require_up()?;
+        let task = self.core.tasks.spawn(work(self.clone()));
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a change failed by a panic");
+            Err(internal("the manager failed; its log says more"))
+        })
+    }
+}
+
+/// A failure of Lodge itself.
+pub(crate) fn internal(detail: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::Internal, detail)
+}
+
+/// Runs blocking work off the executor.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "blocking work failed by a panic");
+            Err(internal("the manager failed; its log says more"))
+        })
+}

@@ -1,0 +1,145 @@
+//! Writing an upload to the datastore, off the executor.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lodge_api::Problem;
+use lodge_api::image::ImageKind;
+use lodge_block::NewFile;
+use lodge_block::datastore::{Datastore, DatastoreError};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::content;
+use crate::core::internal;
+use crate::images::{KEEP_FREE, datastore_problem, no_space};
+use crate::sessions::hex;
+
+/// Chunks that wait to be written; more hold the client back.
+const QUEUE: usize = 8;
+
+/// Bytes between two looks at the free space.
+const LOOK_EVERY: u64 = 64 << 20;
+
+/// A complete and checked upload that has no name yet; dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) file: NewFile,
+    pub(crate) size: u64,
+    /// In lower-case hexadecimal.
+    pub(crate) sha256: String,
+    /// What was found in it.
+    pub(crate) format: String,
+}
+
+/// Takes an upload in. Dropped before [`Receiver::finish`], nothing stays.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    chunks: mpsc::Sender<Message>,
+    task: JoinHandle<Result<Received, Problem>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Chunk(Bytes),
+    /// The end: without it, the client went away.
+    End,
+}
+
+impl Receiver {
+    pub(crate) fn start(datastore: Arc<Datastore>, kind: ImageKind) -> Self {
+        let (chunks, messages) = mpsc::channel(QUEUE);
+        let task = tokio::task::spawn_blocking(move || receive(&datastore, kind, messages));
+        Self { chunks, task }
+    }
+
+    /// Hands a chunk over. An error of the writer shows here or at the end.
+    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), Problem> {
+        if self.chunks.send(Message::Chunk(chunk)).await.is_ok() {
+            return Ok(());
+        }
+        match self.outcome().await {
+            Ok(_) => Err(internal("the upload ended by itself")),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Waits until everything is written and checked.
+    pub(crate) async fn finish(mut self) -> Result<Received, Problem> {
+        // The outcome says why, should the writer be gone.
+        let _ = self.chunks.send(Message::End).await;
+        self.outcome().await
+    }
+
+    async fn outcome(&mut self) -> Result<Received, Problem> {
+        (&mut self.task)
+            .await
+            .unwrap_or_else(|error| Err(internal(format!("writing the upload failed: {error}"))))
+    }
+}
+
+fn receive(
+    datastore: &Datastore,
+    kind: ImageKind,
+    mut messages: mpsc::Receiver<Message>,
+) -> Result<Received, Problem> {
+    let file = datastore
+        .new_file()
+        .map_err(|error| datastore_problem(&error))?;
+    let mut hash = Sha256::new();
+    let mut head = Vec::new();
+    let (mut size, mut look_at) = (0_u64, LOOK_EVERY);
+    loop {
+        let chunk = match messages.blocking_recv() {
+            Some(Message::Chunk(chunk)) => chunk,
+            Some(Message::End) => break,
+            None => return Err(internal("the client went away")),
+        };
+        if head.len() < content::HEAD {
+            let missing = content::HEAD - head.len();
+            head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+            // A picture is refused after its first bytes, not after its last.
+            if head.len() == content::HEAD {
+                content::check_head(kind, &head)?;
+            }
+        }
+        hash.update(&chunk);
+        file.file().write_all(&chunk).map_err(|error| {
+            datastore_problem(&match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    DatastoreError::NoSpace { what: "writing" }
+                }
+                _ => DatastoreError::Host {
+                    what: "writing",
+                    source: error,
+                },
+            })
+        })?;
+        size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        if size >= look_at {
+            look_at = size + LOOK_EVERY;
+            require_room(datastore)?;
+        }
+    }
+    let format = content::check(kind, file.file())?;
+    Ok(Received {
+        file,
+        size,
+        sha256: hex(&hash.finalize()),
+        format,
+    })
+}
+
+fn require_room(datastore: &Datastore) -> Result<(), Problem> {
+    let space = datastore
+        .space()
+        .map_err(|error| datastore_problem(&error))?;
+    if space.available < KEEP_FREE {
+        return Err(no_space(
+            "the datastore has no space left for the rest of the upload",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! Starting a guest: opening everything it may touch, and handing it over.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lodge_api::image::ImageKind;
+use lodge_api::{ErrorCode, Problem};
+use lodge_block::datastore::Access;
+use lodge_host::cgroup::{Cgroup, CgroupLimits};
+use lodge_host::net::open_vhost_net;
+use lodge_host::process::AsyncPidFd;
+use lodge_host::system::Memory;
+use lodge_store::Snapshot;
+use lodge_vmm_proto::{
+    Boot, DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError,
+    NicConfig, PROTOCOL_VERSION, SpawnError,
+};
+use nix::fcntl::FcntlArg;
+use tokio::sync::mpsc;
+
+use super::claims::HostMemory;
+use super::control::{self, Control};
+use super::run_dir::{LaunchNote, RunDir};
+use super::{VmRecord, spawn, spec_check};
+use crate::catalogue;
+use crate::core::{Core, internal};
+use crate::images::{datastore_problem, file_name};
+
+/// How long a guest may take until it runs. Machines that emulate KVM are slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first of the user ids guests run under; nobody else uses them.
+const FIRST_UID: u32 = 200_000;
+
+/// Memory a monitor may use beyond its guest's: page tables, queues, its own code.
+const HEADROOM: u64 = 128 << 20;
+
+/// Threads a monitor may have beside one per virtual CPU.
+const THREADS: u64 = 64;
+
+/// A running guest.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) control: Control,
+    pub(crate) process: AsyncPidFd,
+    pub(crate) pid: i32,
+    pub(crate) run: RunDir,
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) note: LaunchNote,
+}
+
+/// A guest that has just been started or found.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) guest: Guest,
+    pub(crate) notices: mpsc::Receiver<GuestEvent>,
+    pub(crate) status: GuestStatus,
+}
+
+/// Starts a guest. After an error nothing of it is left, and it holds nothing.
+pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Launched, Problem> {
+    let id = record.id;
+    let result = try_launch(&core, &record).await;
+    if result.is_err() {
+        core.vms.claims.release(id);
+        clean_up(&core, &RunDir::new(&core.config.run_dir, id), id);
+    }
+    result
+}
+
+async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Launched, Problem> {
+    let kvm = open_kvm(core)?;
+    claim(core, record)?;
+    let mut fds = Descriptors::default();
+    let kvm = fds.add(kvm);
+    let boot = open_boot(core, record, &mut fds)?;
+    let (disks, disk_ids) = open_disks(core, record, &mut fds)?;
+    let nics = attach_nics(core, record, &mut fds).await?;
+    let run = RunDir::new(&core.config.run_dir, record.id);
+    let failed = |error: io::Error| internal(format!("the run directory: {error}"));
+    run.create().map_err(failed)?;
+    let control = fds.add(run.listen().map_err(failed)?);
+    let exit_record = fds.add(run.create_exit_file().map_err(failed)?);
+    let log = run.create_log().map_err(failed)?;
+    let root = nix::unistd::geteuid().is_root();
+    let uid_index = (core.config.jail && root).then(|| core.vms.claims.uid_index(record.id));
+    let note = LaunchNote {
+        spec: record.spec.clone(),
+        disks: disk_ids,
+        uid_index,
+        started_at: Timestamp::now(),
+    };
+    run.write_note(&note).map_err(failed)?;
+    let launch = Launch {
+        version: PROTOCOL_VERSION,
+        guest: GuestConfig {
+            id: record.id,
+            name: record.spec.name.to_string(),
+            vcpus: record.spec.vcpus,
+            memory: record.spec.memory.bytes(),
+            boot,
+            disks,
+            nics,
+        },
+        kvm,
+        control,
+        exit_record,
+        uid_gid: uid_index.map(|index| (FIRST_UID + index, FIRST_UID + index)),
+        jail: core.config.jail,
+    };
+    let cgroup = make_cgroup(core, record);
+    let command = spawn::command(&core.config.vmm_exe, log, cgroup.as_ref())
+        .map_err(|error| internal(format!("the monitor's log or cgroup: {error}")))?;
+    let spawned = tokio::task::spawn_blocking(move || {
+        let borrowed: Vec<_> = fds.fds.iter().map(AsFd::as_fd).collect();
+        lodge_vmm_proto::spawn(command, &launch, &borrowed, PATIENCE)
+    });
+    spawned
+        .await
+        .map_err(|error| internal(format!("starting the monitor failed: {error}")))?
+        .map_err(|error| spawn_problem(&error, &run))?;
+    let found = control::find(&run.socket()).await.map_err(|error| {
+        let line = run.last_line().unwrap_or_default();
+        internal(format!(
+            "the new monitor cannot be reached: {error}; {line}"
+        ))
+    })?;
+    Ok(Launched {
+        guest: Guest {
+            control: found.control,
+            process: found.process.into_async().map_err(failed)?,
+            pid: found.pid,
+            run,
+            cgroup,
+            note,
+        },
+        notices: found.notices,
+        status: found.status,
+    })
+}
+
+/// Removes what belongs to a guest that does not run.
+pub(crate) fn clean_up(core: &Arc<Core>, run: &RunDir, id: uuid::Uuid) {
+    if let Err(error) = run.remove() {
+        tracing::warn!(%error, %id, "a guest's run directory stays");
+    }
+    let Some(tree) = &core.cgroups else { return };
+    let Ok(leaf) = tree.leaf(&id.to_string()) else {
+        return;
+    };
+    let core = core.clone();
+    // The kernel takes a moment to empty a group.
+    core.clone().tasks.spawn(async move {
+        for _ in 0..50 {
+            if core.vms.is_active(id) {
+                return;
+            }
+            if leaf.kill().is_err() || leaf.remove().is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tracing::warn!(%id, "a guest's cgroup stays");
+    });
+}
+
+/// Descriptors on their way to the monitor.
+#[derive(Default)]
+struct Descriptors {
+    fds: Vec<OwnedFd>,
+}
+
+impl Descriptors {
+    fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
+        self.fds.push(fd.into());
+        // The configuration has at most some dozens.
+        FdIndex(u16::try_from(self.fds.len() - 1).unwrap_or(u16::MAX))
+    }
+}
+
+/// The refusal to start guests where KVM does not work.
+pub(crate) fn require_kvm(core: &Core) -> Result<(), Problem> {
+    let kvm = &core.host.kvm;
+    if kvm.usable() {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::KvmUnavailable, kvm.message.clone()))
+}
+
+fn open_kvm(core: &Core) -> Result<File, Problem> {
+    require_kvm(core)?;
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .map_err(|error| Problem::new(ErrorCode::KvmUnavailable, format!("/dev/kvm: {error}")))
+}
+
+fn claim(core: &Core, record: &VmRecord) -> Result<(), Problem> {
+    let spec = &record.spec;
+    let snapshot = core.snapshot();
+    let mut disks = Vec::new();
+    for (number, disk) in spec.disks.iter().enumerate() {
+        let found = spec_check::disk(&snapshot, &disk.disk, &format!("/disks/{number}/disk"))?;
+        disks.push((found.id, disk.read_only));
+    }
+    core.vms
+        .claims
+        .disks(record.id, &disks)
+        .map_err(|conflict| {
+            let holder = name_of(&snapshot, conflict.holder);
+            Problem::new(
+                ErrorCode::InUse,
+                format!(
+                    "the disk \"{}\" is used by the running guest {holder}",
+                    spec.disks[conflict.number].disk
+                ),
+            )
+            .with_pointer(format!("/disks/{}/disk", conflict.number))
+            .with_hint("stop that guest, or attach the disk to both for reading only")
+        })?;
+    let memory = Memory::read().unwrap_or_default();
+    let host = HostMemory {
+        total: memory.total,
+        available: memory.available,
+    };
+    core.vms.claims.memory(record.id, spec.memory.bytes(), host)
+}
+
+fn name_of(snapshot: &Snapshot, id: uuid::Uuid) -> String {
+    catalogue::find::<VmRecord>(snapshot, &id.to_string()).map_or_else(
+        |_| id.to_string(),
+        |vm| format!("\"{}\"", vm.value.spec.name),
+    )
+}
+
+fn open_boot(core: &Core, record: &VmRecord, fds: &mut Descriptors) -> Result<Boot, Problem> {
+    let boot = &record.spec.boot;
+    let snapshot = core.snapshot();
+    let kernel = spec_check::image(&snapshot, &boot.kernel, ImageKind::Kernel, "/boot/kernel")?;
+    let kernel = fds.add(core.open_image(kernel.id)?);
+    let initrd = match &boot.initrd {
+        None => None,
+        Some(name) => {
+            let image = spec_check::image(&snapshot, name, ImageKind::Initrd, "/boot/initrd")?;
+            Some(fds.add(core.open_image(image.id)?))
+        }
+    };
+    Ok(Boot::Direct {
+        kernel,
+        initrd,
+        cmdline: boot.cmdline.clone(),
+    })
+}
+
+fn open_disks(
+    core: &Core,
+    record: &VmRecord,
+    fds: &mut Descriptors,
+) -> Result<(Vec<DiskConfig>, Vec<uuid::Uuid>), Problem> {
+    let snapshot = core.snapshot();
+    let (mut configs, mut ids) = (Vec::new(), Vec::new());
+    for (number, entry) in record.spec.disks.iter().enumerate() {
+        let pointer = format!("/disks/{number}/disk");
+        let disk = spec_check::disk(&snapshot, &entry.disk, &pointer)?;
+        let access = Access {
+            write: !entry.read_only,
+            direct: true,
+        };
+        let file = core
+            .disks
+            .open_file(&file_name(disk.id)?, access)
+            .map_err(|error| datastore_problem(&error).with_pointer(pointer.clone()))?;
+        lock(&file, entry.read_only).map_err(|error| {
+            Problem::new(
+                ErrorCode::InUse,
+                format!(
+                    "the disk \"{}\" is used by another program: {error}",
+                    entry.disk
+                ),
+            )
+            .with_pointer(pointer)
+        })?;
+        configs.push(DiskConfig {
+            file: fds.add(file),
+            read_only: entry.read_only,
+            // Twenty digits are what virtio has room for (virtio 1.2, 5.2.6).
+            serial: disk.id.simple().to_string()[..20].to_owned(),
+        });
+        ids.push(disk.id);
+    }
+    Ok((configs, ids))
+}
+
+/// Locks a disk's file for as long as any copy of the descriptor is open, so that programs outside
+/// of Lodge which ask are kept off as well.
+fn lock(file: &File, read_only: bool) -> io::Result<()> {
+    let kind = if read_only {
+        libc::F_RDLCK
+    } else {
+        libc::F_WRLCK
+    };
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(file, FcntlArg::F_OFD_SETLK(&lock))?;
+    Ok(())
+}
+
+async fn attach_nics(
+    core: &Core,
+    record: &VmRecord,
+    fds: &mut Descriptors,
+) -> Result<Vec<NicConfig>, Problem> {
+    let mut configs = Vec::new();
+    for (number, nic) in record.spec.nics.iter().enumerate() {
+        let pointer = format!("/nics/{number}");
+        let text = nic.mac.as_deref().unwrap_or_default();
+        let mac = spec_check::parse_mac(text)
+            .map_err(|detail| Problem::invalid(format!("{pointer}/mac"), detail))?;
+        let key = format!("{}/{number}", record.id);
+        let tap = core
+            .attach_tap(&nic.network, &key)
+            .await
+            .map_err(|problem| problem.with_pointer(pointer))?;
+        let vhost = open_vhost_net().unwrap_or_else(|error| {
+            tracing::warn!(%error, "vhost-net is not used");
+            None
+        });
+        configs.push(NicConfig {
+            tap: fds.add(tap.fd),
+            vhost: vhost.map(|vhost| fds.add(vhost)),
+            mac,
+            mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
+        });
+    }
+    Ok(configs)
+}
+
+/// The guest's cgroup. A host without one runs it all the same.
+fn make_cgroup(core: &Core, record: &VmRecord) -> Option<Cgroup> {
+    let limits = CgroupLimits {
+        cpu_weight: Some(100),
+        cpu_max_millis: None,
+        memory_max: Some(record.spec.memory.bytes().saturating_add(HEADROOM)),
+        pids_max: Some(THREADS + u64::from(record.spec.vcpus)),
+    };
+    let make = || -> io::Result<Option<Cgroup>> {
+        let Some(tree) = &core.cgroups else {
+            return Ok(None);
+        };
+        let leaf = tree.leaf(&record.id.to_string())?;
+        leaf.set_limits(&limits)?;
+        Ok(Some(leaf))
+    };
+    make().unwrap_or_else(|error| {
+        tracing::warn!(%error, vm = %record.spec.name, "the guest runs without a cgroup");
+        None
+    })
+}
+
+/// What a failed start means to the caller: errors point at the field that causes them.
+fn spawn_problem(error: &SpawnError, run: &RunDir) -> Problem {
+    let SpawnError::Refused { error, message } = error else {
+        let mut detail = error.to_string();
+        if let Some(line) = run.last_line() {
+            detail = format!("{detail} (its last line: {line})");
+        }
+        return internal(detail);
+    };
+    let message: String = message.chars().take(500).collect();
+    let at = |pointer: &str| Problem::invalid(pointer, message.clone());
+    match error {
+        LaunchError::Kernel => at("/boot/kernel").with_hint("choose another kernel image"),
+        LaunchError::Initrd => {
+            at("/boot/initrd").with_hint("choose another image, or give the guest more memory")
+        }
+        LaunchError::Cmdline => at("/boot/cmdline").with_hint("shorten the command line"),
+        LaunchError::Memory => {
+            Problem::new(ErrorCode::InsufficientResources, message).with_pointer("/memory")
+        }
+        LaunchError::Disk => at("/disks"),
+        LaunchError::Nic => at("/nics"),
+        LaunchError::Kvm => Problem::new(ErrorCode::KvmUnavailable, message),
+        LaunchError::Jail | LaunchError::Internal => internal(message),
+    }
+}

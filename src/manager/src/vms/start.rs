@@ -1,0 +1,123 @@
+//! Guests at the start and the end of the manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lodge_api::operation::Operation;
+use lodge_api::vm::VmState;
+
+use super::actor::Command;
+use super::{VmRecord, adopt, command, run_dir};
+use crate::catalogue;
+use crate::core::Core;
+use crate::disks::DiskRecord;
+use crate::{Caller, Manager};
+
+/// Marks that this boot's automatic starts have been done.
+const AUTOSTARTED: &str = "autostarted";
+
+impl Core {
+    /// Makes a task for every guest, and takes over those that run.
+    pub(crate) async fn take_over_guests(self: &Arc<Self>) {
+        let records = catalogue::list::<VmRecord>(&self.snapshot());
+        let mut found = match run_dir::list(&self.config.run_dir) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "running guests cannot be looked for");
+                Vec::new()
+            }
+        };
+        let mut taking_over = Vec::new();
+        for record in records {
+            let mut actor = self.actor(&record.value);
+            let id = record.value.id;
+            let run = found
+                .iter()
+                .position(|(found, _)| *found == id)
+                .map(|at| found.swap_remove(at).1);
+            let core = self.clone();
+            taking_over.push(async move {
+                if let Some(run) = run {
+                    let fate = adopt::find(&core, id, run).await;
+                    actor.take_over(fate).await;
+                }
+                core.tasks.spawn(actor.live());
+            });
+        }
+        join_all(taking_over).await;
+        for (id, _) in found {
+            // Nobody deletes a running guest; an older store was restored. Let it run.
+            tracing::error!(%id, "a guest may run that this host does not know");
+        }
+    }
+
+    /// Whether the state shows that an operation which was interrupted has done its work.
+    pub(crate) fn shows_done(&self, operation: &Operation) -> bool {
+        let Some(name) = operation.target.rsplit('/').next() else {
+            return false;
+        };
+        let snapshot = self.snapshot();
+        if operation.kind == "disk_create" {
+            return catalogue::find::<DiskRecord>(&snapshot, name).is_ok();
+        }
+        let Ok(vm) = catalogue::find::<VmRecord>(&snapshot, name) else {
+            return false;
+        };
+        let state = self.vms.observed(vm.value.id).state;
+        match operation.kind.as_str() {
+            "vm_start" => state == VmState::Running,
+            "vm_stop" | "vm_kill" => !state.is_active(),
+            "vm_pause" => state == VmState::Paused,
+            "vm_resume" => state == VmState::Running,
+            _ => false,
+        }
+    }
+}
+
+impl Manager {
+    /// Starts the guests that shall start with the host; once for each boot.
+    pub(crate) async fn autostart(&self) {
+        let core = &self.core;
+        let marker = core.config.run_dir.join(AUTOSTARTED);
+        if marker.exists() || !core.host.kvm.usable() {
+            return;
+        }
+        if let Err(error) = std::fs::write(&marker, b"") {
+            tracing::warn!(%error, "a restart of the manager would start guests again");
+        }
+        let caller = Caller::manager();
+        for vm in catalogue::list::<VmRecord>(&core.snapshot()) {
+            let vm = vm.value;
+            if !vm.spec.autostart || core.vms.is_active(vm.id) {
+                continue;
+            }
+            let action = lodge_api::vm::VmAction::Start;
+            let options = lodge_api::vm::VmStopOptions::default();
+            let started = self.vm_action(&caller, vm.spec.name.as_str(), action, options);
+            if let Err(problem) = started.await {
+                tracing::error!(vm = %vm.spec.name, %problem, "a guest could not be started");
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Ends all guests by `timeout`: the power button first, then force.
+    pub(crate) async fn power_guests_off(&self, timeout: Duration) {
+        // Time for those that must be killed.
+        let button = timeout.mul_f64(0.8);
+        let guests = self.vms.all();
+        let ending = guests.iter().map(|handle| {
+            command(handle, move |reply| Command::PowerOff {
+                timeout: button,
+                reply,
+            })
+        });
+        let all = tokio::time::timeout(timeout, join_all(ending)).await;
+        match all {
+            Ok(_) => tracing::info!("all guests are off"),
+            Err(_) => tracing::error!("some guests did not end in time"),
+        }
+    }
+}
