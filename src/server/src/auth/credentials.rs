@@ -141,4 +141,32 @@ mod tests {
         assert_eq!(found("GET", &[header]).as_deref(), Some("abc"));
         assert_eq!(found("GET", &[("sec-websocket-protocol", "lodge")]), None);
     }
+
+    proptest::proptest! {
+        /// Whatever the headers hold, the credential is one that was sent, and never one of another site.
+        #[test]
+        fn any_headers_are_taken(
+            authorization in proptest::option::of(proptest::collection::vec(0x20u8..=0xff, 0..40)),
+            cookie in proptest::option::of("[ -~]{0,40}|__Host-lodge=[a-z]{0,8}"),
+            origin in proptest::option::of("[ -~]{0,30}"),
+        ) {
+            let mut request = Request::builder().method("POST").uri("/v1/vms").header("host", "h");
+            if let Some(value) = authorization {
+                request = request.header("authorization", value);
+            }
+            for (name, value) in [("cookie", &cookie), ("origin", &origin)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            if let Ok(request) = request.body(()) {
+                let (parts, ()) = request.into_parts();
+                if let Ok(Some(token)) = credential(&parts) {
+                    proptest::prop_assert!(!token.is_empty());
+                    let by_header = parts.headers.contains_key("authorization");
+                    proptest::prop_assert!(by_header || origin.as_deref() == Some("https://h"));
+                }
+            }
+        }
+    }
 }
