@@ -16,6 +16,7 @@ mod machine;
 mod media;
 pub mod modules;
 mod mounts;
+mod oem_string;
 mod random;
 mod seed;
 mod settings;
@@ -23,6 +24,7 @@ mod settle;
 pub mod shutdown;
 pub mod supervise;
 mod uevent;
+mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -21,6 +21,7 @@ use crate::buttons::Buttons;
 use crate::link::Link;
 use crate::shutdown::{Effect, Input, Shutdown};
 use crate::supervise::{ChildOutput, ChildSpec, Supervisor};
+use crate::watchdog::Watchdog;
 use crate::{console, finish, settle};
 
 /// The child that reports by connecting to the socket.
@@ -42,6 +43,7 @@ pub(crate) struct Machine {
     buttons: Buttons,
     button_paths: Vec<PathBuf>,
     shutdown: Shutdown,
+    watchdog: Option<Watchdog>,
     /// Keeps the terminal with the kernel's messages.
     _log_terminal: Option<File>,
 }
@@ -89,6 +91,7 @@ impl Machine {
             buttons: Buttons::default(),
             button_paths: Vec::new(),
             shutdown: Shutdown::default(),
+            watchdog: Watchdog::arm(Instant::now()),
             _log_terminal: console::hand_over(),
         };
         machine.rescan_buttons();
@@ -98,6 +101,9 @@ impl Machine {
     /// Watches for ever.
     pub(crate) fn run(&mut self) -> ! {
         loop {
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.feed(Instant::now());
+            }
             let outputs = self.supervisor.start_due(Instant::now());
             self.outputs.extend(outputs);
             for source in self.wait() {
@@ -164,10 +170,12 @@ impl Machine {
             .shutdown
             .ending_processes()
             .then(|| Instant::now() + LOOK);
+        let feed = self.watchdog.as_ref().map(Watchdog::next);
         let due = [
             self.supervisor.next_start(),
             self.shutdown.next_tick(),
             look,
+            feed,
         ];
         match due.into_iter().flatten().min() {
             // Rounded up, or the loop would spin through the last millisecond.
@@ -327,6 +335,9 @@ impl Machine {
             }
             Effect::Kill => finish::signal_all(Signal::SIGKILL),
             Effect::Finish(action) => {
+                if let Some(watchdog) = self.watchdog.take() {
+                    watchdog.disarm();
+                }
                 let Err(error) = finish::finish(action);
                 tracing::error!(
                     "the kernel does not {}: {error}; switch the machine off by hand",

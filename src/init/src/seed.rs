@@ -1,4 +1,5 @@
-//! Looking for the seed: a volume labelled `LODGE-SEED`, or a file handed over by the hypervisor below.
+//! Looking for the seed, in this order: a volume labelled `LODGE-SEED`; `seed.toml` on one labelled `CIDATA`; a file in
+//! QEMU's fw_cfg; an OEM string in the SMBIOS tables.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,8 +9,12 @@ use lodge_host::boot::{BootWarning, SeedFound, WarningCode};
 use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, unmount, with_label};
 use lodge_host::seed::{SEED_FILE, SEED_LABEL, SEED_LIMIT, Seed};
 
+use crate::oem_string;
+
 /// Where the volume is mounted while it is read.
 const MOUNT_POINT: &str = "/run/lodge/seed";
+/// The label of cloud-init's volumes.
+const CLOUD_INIT_LABEL: &str = "CIDATA";
 /// `-fw_cfg name=opt/org.lodge/seed,file=seed.toml` of a virtual machine.
 const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.lodge/seed/raw";
 
@@ -36,13 +41,13 @@ pub(crate) fn search(media: &[Found]) -> SeedSearch {
             format!("Several volumes are labelled {SEED_LABEL} ({}); the first is used. Unplug the others.", names.join(", ")),
         );
     }
-    let (source, text) = match volumes.first() {
-        Some(volume) => (describe(volume), read_volume(volume)),
-        None if Path::new(FW_CFG).exists() => (
-            "the hypervisor (fw_cfg)".to_owned(),
-            read_text(Path::new(FW_CFG)),
-        ),
-        None => return search,
+    let Some((source, text)) = volumes
+        .first()
+        .map(|volume| (describe(volume), read_volume(volume)))
+        .or_else(|| cloud_init_volume(media))
+        .or_else(from_below)
+    else {
+        return search;
     };
     match text.map(|text| Seed::parse(&text)) {
         Ok(Ok(seed)) => search.found = Some(SeedFound { source, seed }),
@@ -62,6 +67,25 @@ impl SeedSearch {
     fn warn(&mut self, code: WarningCode, message: String) {
         self.warnings.push(BootWarning { code, message });
     }
+}
+
+/// A volume of cloud-init's that holds a seed too. One that does not is none of our business.
+fn cloud_init_volume(media: &[Found]) -> Option<(String, io::Result<String>)> {
+    with_label(media, CLOUD_INIT_LABEL)
+        .into_iter()
+        .find_map(|volume| {
+            let text = read_volume(volume);
+            let absent = matches!(&text, Err(error) if error.kind() == io::ErrorKind::NotFound);
+            (!absent).then(|| (describe(volume), text))
+        })
+}
+
+/// What a hypervisor or a management processor hands over.
+fn from_below() -> Option<(String, io::Result<String>)> {
+    if Path::new(FW_CFG).exists() {
+        return Some(("fw_cfg".to_owned(), read_text(Path::new(FW_CFG))));
+    }
+    oem_string::seed().map(|text| ("the SMBIOS tables".to_owned(), Ok(text)))
 }
 
 fn describe(volume: &Found) -> String {

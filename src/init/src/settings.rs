@@ -57,8 +57,8 @@ const NOFILE: u64 = 1_048_576;
 pub(crate) const CONSOLE_WARNINGS: u8 = 5;
 /// Notices too, which our own information is.
 pub(crate) const CONSOLE_BOOT: u8 = 6;
-/// While a full-screen program has the console, only emergencies may spoil it.
-pub(crate) const CONSOLE_QUIET: u8 = 2;
+/// While programs have the consoles: only errors.
+pub(crate) const CONSOLE_QUIET: u8 = 4;
 
 /// Applies settings and limits. A kernel without one of them goes without.
 pub(crate) fn apply() {
