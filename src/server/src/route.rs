@@ -283,6 +283,7 @@ pub fn router(routes: Vec<Route>, app: &App) -> Router<App> {
         let guard = Guard {
             app: app.clone(),
             access: route.access,
+            parameters: route.query.iter().map(|p| p.name.clone()).collect(),
             body_limit: BodyLimit(route.body_limit),
         };
         let handler = route

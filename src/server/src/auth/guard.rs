@@ -1,6 +1,7 @@
 //! The gate before every handler.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -37,6 +38,8 @@ pub struct Guard {
     pub app: App,
     /// What the method needs.
     pub access: Access,
+    /// Names of the query parameters it takes.
+    pub parameters: Arc<[String]>,
     /// Most bytes of a JSON body.
     pub body_limit: BodyLimit,
 }
@@ -82,11 +85,33 @@ pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> 
             Err(problem) => return Failure::from(problem).into_response(),
         },
     };
+    if let Err(problem) = known_parameters(&guard, &parts) {
+        return Failure::from(problem).into_response();
+    }
     let mut response = next.run(Request::from_parts(parts, body)).await;
     if let Some(caller) = user {
         response.extensions_mut().insert(caller);
     }
     response
+}
+
+/// A parameter with a slip in its name would otherwise be one that was never given.
+fn known_parameters(guard: &Guard, parts: &Parts) -> Result<(), Problem> {
+    let query = parts.uri.query().unwrap_or_default();
+    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        if !guard.parameters.iter().any(|known| *known == name) {
+            let known = match guard.parameters.join(", ") {
+                none if none.is_empty() => "none".to_owned(),
+                some => some,
+            };
+            return Err(Problem::invalid(
+                format!("?{name}"),
+                "this method does not take that query parameter",
+            )
+            .with_hint(format!("it takes: {known}")));
+        }
+    }
+    Ok(())
 }
 
 fn admit(guard: &Guard, parts: &Parts) -> Result<Authenticated, Problem> {

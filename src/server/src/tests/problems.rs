@@ -62,6 +62,21 @@ async fn methods_with_a_privilege_need_a_login() {
 }
 
 #[tokio::test]
+async fn unknown_query_parameters_are_refused_everywhere() {
+    let server = TestServer::start().await;
+    for path in ["/?a=1", "/v1?a=1", "/v1/openapi.json?%61", "/v1?&&a"] {
+        let problem = server
+            .client()
+            .get(path)
+            .await
+            .problem(400, "invalid_request");
+        assert_eq!(problem["pointer"], "?a");
+    }
+    server.client().get("/v1?").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn bad_json_is_described() {
     let server = TestServer::start().await;
     let client = server.client();
