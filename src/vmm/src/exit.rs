@@ -17,12 +17,13 @@ pub fn prepare(record: File) {
     }
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
+        // The record first: the report may do what the jail kills for.
         write(&ExitRecord {
             reason: ExitReason::MonitorError,
             message: format!("the monitor crashed: {panic}"),
             uptime_ms: 0,
         });
+        report(panic);
         std::process::abort();
     }));
 }

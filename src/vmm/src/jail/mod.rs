@@ -6,10 +6,12 @@
 //! by thread once the machine is built, a list of allowed system calls.
 
 mod descriptors;
+mod ioctls;
 mod namespaces;
 mod privileges;
 mod root;
 mod seccomp;
+mod syscalls;
 
 use std::io;
 

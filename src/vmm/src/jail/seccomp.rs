@@ -1,39 +1,174 @@
-//! Which system calls each kind of thread may make.
+//! Locking threads in: anything that is not in the table kills the process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lodge_vmm_proto::LaunchError;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter,
+};
+
+use super::syscalls::{Call, Class, allowed};
 use crate::machine::{Failure, Prologue, Prologues};
 
-/// Compiled filters.
+/// Compiled filters of all kinds of threads.
 pub struct Filters {
-    enabled: bool,
+    main: Filter,
+    vcpu: Filter,
+    event_loop: Filter,
+    queue: Filter,
 }
 
+/// Programs to be installed one after the other; the strictest answer counts.
+type Filter = Arc<Vec<BpfProgram>>;
+
 impl Filters {
-    /// Compiles them, or makes them let everything pass.
+    /// Compiles the table, or, when not `enabled`, nothing.
     ///
     /// # Errors
-    /// When one cannot be compiled.
+    /// When the table is wrong.
     pub fn compile(enabled: bool) -> Result<Self, Failure> {
-        Ok(Self { enabled })
+        let filter = |class| -> Result<Filter, Failure> {
+            if !enabled {
+                return Ok(Arc::default());
+            }
+            let programs = compile(class);
+            programs
+                .map(Arc::new)
+                .map_err(Failure::doing(LaunchError::Jail, "system call filter"))
+        };
+        Ok(Self {
+            main: filter(Class::Main)?,
+            vcpu: filter(Class::Vcpu)?,
+            event_loop: filter(Class::EventLoop)?,
+            queue: filter(Class::Queue)?,
+        })
     }
 
     /// For the threads of the machine.
     pub fn prologues(&self) -> Prologues {
-        let nothing: Prologue = Arc::new(|| {});
         Prologues {
-            vcpu: Arc::clone(&nothing),
-            event_loop: Arc::clone(&nothing),
-            queue: nothing,
+            vcpu: prologue(&self.vcpu),
+            event_loop: prologue(&self.event_loop),
+            queue: prologue(&self.queue),
         }
     }
 
-    /// Locks the calling thread in.
+    /// Locks the calling thread in, which is to be the main thread.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn lock_main_thread(&self) -> Result<(), Failure> {
-        let _ = self.enabled;
-        Ok(())
+        install(&self.main).map_err(Failure::doing(LaunchError::Jail, "system call filter"))
+    }
+}
+
+fn prologue(filter: &Filter) -> Prologue {
+    let filter = Arc::clone(filter);
+    Arc::new(move || {
+        if let Err(error) = install(&filter) {
+            // A thread outside the jail is worse than no guest.
+            tracing::error!("system call filter: {error}");
+            std::process::abort();
+        }
+    })
+}
+
+fn install(filter: &[BpfProgram]) -> Result<(), seccompiler::Error> {
+    filter.iter().try_for_each(|program| apply_filter(program))
+}
+
+fn compile(class: Class) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in allowed(class) {
+        for (number, rule) in rules_of(call)? {
+            let present = rules.entry(number).or_default();
+            present.extend(rule);
+        }
+    }
+    let mut programs = Vec::new();
+    if allowed(class).any(|call| matches!(call, Call::Thread)) {
+        // What clone3 makes stands in memory, where no filter can look.
+        // Told that there is none, the C library takes clone instead.
+        let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+        programs.push(filter(clone3, SeccompAction::Allow, missing)?);
+    }
+    // Last, because it does not allow another to be installed.
+    programs.push(filter(
+        rules,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    )?);
+    Ok(programs)
+}
+
+fn filter(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64)?.try_into()
+}
+
+/// System call numbers with conditions; none means any arguments.
+fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendError> {
+    Ok(match call {
+        Call::Any(number) => vec![(number, Vec::new())],
+        Call::Ioctl(requests) => {
+            let rules = requests
+                .iter()
+                .map(|&request| argument(1, SeccompCmpOp::Eq, request.into()))
+                .collect::<Result<_, _>>()?;
+            vec![(libc::SYS_ioctl, rules)]
+        }
+        Call::NotExecutable(number) => {
+            let executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
+            vec![(number, vec![argument(2, executable, 0)?])]
+        }
+        Call::Thread => {
+            let flags = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
+            vec![
+                (
+                    libc::SYS_clone,
+                    vec![argument(0, SeccompCmpOp::MaskedEq(flags), flags)?],
+                ),
+                (libc::SYS_clone3, Vec::new()),
+            ]
+        }
+    })
+}
+
+fn argument(
+    index: u8,
+    operation: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value)?;
+    SeccompRule::new(vec![condition])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_filter_compiles() {
+        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+            assert!(!compile(class).unwrap().is_empty(), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn no_call_is_listed_twice() {
+        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+            let mut seen = std::collections::BTreeSet::new();
+            for call in allowed(class) {
+                if let Call::Any(number) | Call::NotExecutable(number) = call {
+                    assert!(seen.insert(number), "{class:?}: {number}");
+                }
+            }
+        }
     }
 }

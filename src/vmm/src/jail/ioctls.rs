@@ -1,0 +1,76 @@
+//! Numbers of the `ioctl(2)` requests a monitor makes (Linux, `linux/kvm.h`, `linux/vhost.h`, `linux/if_tun.h`).
+
+use kvm_bindings::{
+    kvm_debugregs, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing, kvm_irqchip, kvm_irqfd,
+    kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
+};
+
+const KVM: u32 = 0xae;
+const VHOST: u32 = 0xaf;
+const TUN: u32 = b'T' as u32;
+
+const fn none(kind: u32, number: u32) -> u32 {
+    (kind << 8) | number
+}
+
+/// The request hands over a `T`.
+const fn write<T>(kind: u32, number: u32) -> u32 {
+    (1 << 30) | ((size_of::<T>() as u32) << 16) | none(kind, number)
+}
+
+/// The request returns a `T`.
+const fn read<T>(kind: u32, number: u32) -> u32 {
+    (2 << 30) | ((size_of::<T>() as u32) << 16) | none(kind, number)
+}
+
+/// Enter the guest.
+pub const KVM_RUN: u32 = none(KVM, 0x80);
+
+/// Interrupts and doorbells, which devices use from any thread.
+pub const KVM_INTERRUPTS: &[u32] = &[
+    write::<kvm_irq_level>(KVM, 0x61),
+    write::<kvm_irq_routing>(KVM, 0x6a),
+    write::<kvm_irqfd>(KVM, 0x76),
+    write::<kvm_ioeventfd>(KVM, 0x79),
+];
+
+/// Where a vCPU stands, for the message when it cannot go on.
+pub const KVM_INSPECT: &[u32] = &[read::<kvm_regs>(KVM, 0x81), read::<kvm_sregs>(KVM, 0x83)];
+
+/// Everything a reset sets.
+pub const KVM_RESET: &[u32] = &[
+    write::<kvm_regs>(KVM, 0x82),
+    write::<kvm_sregs>(KVM, 0x84),
+    write::<kvm_msrs>(KVM, 0x89),
+    write::<kvm_lapic_state>(KVM, 0x8f),
+    write::<kvm_mp_state>(KVM, 0x99),
+    write::<kvm_vcpu_events>(KVM, 0xa0),
+    write::<kvm_debugregs>(KVM, 0xa2),
+    write::<kvm_xsave>(KVM, 0xa5),
+    write::<kvm_xcrs>(KVM, 0xa7),
+    // Declared with the wrong direction, for ever.
+    read::<kvm_irqchip>(KVM, 0x63),
+    write::<kvm_pit_state2>(KVM, 0xa0),
+    // A pause is explained to the guest's clock.
+    none(KVM, 0xad),
+];
+
+/// Starting and stopping network interfaces.
+pub const NETWORK: &[u32] = &[
+    write::<u64>(VHOST, 0x00),
+    write::<u64>(VHOST, 0x03),
+    write::<[u32; 2]>(VHOST, 0x10),
+    write::<[u64; 5]>(VHOST, 0x11),
+    write::<[u32; 2]>(VHOST, 0x12),
+    (3 << 30) | write::<[u32; 2]>(VHOST, 0x12),
+    write::<[u32; 2]>(VHOST, 0x20),
+    write::<[u32; 2]>(VHOST, 0x21),
+    write::<[u32; 2]>(VHOST, 0x22),
+    write::<[u32; 2]>(VHOST, 0x30),
+    write::<u32>(TUN, 208),
+    write::<i32>(TUN, 216),
+];
+
+/// Discarding on a block device.
+pub const BLKDISCARD: u32 = none(0x12, 119);

@@ -1,0 +1,129 @@
+//! The one table of system calls: who may make which.
+
+use libc::*;
+
+use super::ioctls;
+
+/// A kind of thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Control socket, reset, pause, end.
+    Main,
+    /// A virtual processor, and the device models it drives.
+    Vcpu,
+    /// The loop of slow devices.
+    EventLoop,
+    /// A queue of a disk or network interface.
+    Queue,
+}
+
+/// A system call, and what is checked of its arguments.
+#[derive(Debug, Clone, Copy)]
+pub enum Call {
+    /// With any arguments.
+    Any(c_long),
+    /// `ioctl` with one of these requests.
+    Ioctl(&'static [u32]),
+    /// A call whose third argument is memory protection: never executable.
+    NotExecutable(c_long),
+    /// `clone` of a thread, not of a process.
+    Thread,
+}
+
+use Call::{Any, Ioctl, NotExecutable};
+
+/// What every thread of a Rust program may come to need: memory, locks, its own
+/// end, a panic's last words.
+const EVERY_THREAD: &[Call] = &[
+    Any(SYS_read),
+    Any(SYS_write),
+    Any(SYS_writev),
+    Any(SYS_close),
+    Any(SYS_futex),
+    Any(SYS_brk),
+    NotExecutable(SYS_mmap),
+    NotExecutable(SYS_mprotect),
+    Any(SYS_munmap),
+    Any(SYS_mremap),
+    Any(SYS_madvise),
+    Any(SYS_clock_gettime),
+    Any(SYS_clock_nanosleep),
+    Any(SYS_sched_yield),
+    Any(SYS_getrandom),
+    Any(SYS_restart_syscall),
+    Any(SYS_rt_sigreturn),
+    Any(SYS_rt_sigprocmask),
+    Any(SYS_rt_sigaction),
+    Any(SYS_sigaltstack),
+    Any(SYS_getpid),
+    Any(SYS_gettid),
+    Any(SYS_tgkill),
+    Any(SYS_exit),
+    Any(SYS_exit_group),
+    Any(SYS_pwrite64),
+    Any(SYS_ftruncate),
+    Ioctl(ioctls::KVM_INTERRUPTS),
+];
+
+const MAIN: &[Call] = &[
+    Any(SYS_poll),
+    Any(SYS_ppoll),
+    Any(SYS_accept4),
+    Any(SYS_recvmsg),
+    Any(SYS_sendmsg),
+    Any(SYS_getsockopt),
+    Any(SYS_fcntl),
+    // The kernel again, after a reset.
+    Any(SYS_fstat),
+    Any(SYS_statx),
+    Any(SYS_pread64),
+    Ioctl(ioctls::KVM_RESET),
+    Ioctl(ioctls::NETWORK),
+];
+
+const VCPU: &[Call] = &[
+    Ioctl(&[ioctls::KVM_RUN]),
+    Ioctl(ioctls::KVM_INSPECT),
+    Ioctl(ioctls::NETWORK),
+];
+
+const EVENT_LOOP: &[Call] = &[
+    Any(SYS_epoll_wait),
+    Any(SYS_epoll_pwait),
+    Any(SYS_epoll_ctl),
+    Any(SYS_sendto),
+    Any(SYS_recvfrom),
+    Any(SYS_shutdown),
+    Any(SYS_fcntl),
+];
+
+const QUEUE: &[Call] = &[
+    Any(SYS_poll),
+    Any(SYS_ppoll),
+    Any(SYS_io_uring_enter),
+    Any(SYS_readv),
+    Any(SYS_preadv),
+    Any(SYS_pwritev),
+    Any(SYS_fallocate),
+    Any(SYS_fdatasync),
+    Any(SYS_fstat),
+    Any(SYS_statx),
+    Ioctl(&[ioctls::BLKDISCARD]),
+    // Discards of block devices have a thread that starts when first needed.
+    Call::Thread,
+    Any(SYS_set_robust_list),
+    Any(SYS_rseq),
+    Any(SYS_prctl),
+    Any(SYS_sched_getaffinity),
+];
+
+/// What threads of `class` may do.
+pub fn allowed(class: Class) -> impl Iterator<Item = Call> {
+    let own = match class {
+        Class::Main => MAIN,
+        Class::Vcpu => VCPU,
+        Class::EventLoop => EVENT_LOOP,
+        Class::Queue => QUEUE,
+    };
+    EVERY_THREAD.iter().chain(own).copied()
+}
