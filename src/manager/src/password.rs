@@ -82,6 +82,7 @@ async fn queued<T: Send + 'static>(
     let _ticket = QUEUE.try_acquire().map_err(|_| {
         Problem::new(ErrorCode::TooManyRequests, "too many logins at once")
             .with_hint("try again in a second")
+            .with_retry_after(1)
     })?;
     let permit = HASHING
         .acquire()

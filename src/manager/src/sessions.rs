@@ -208,7 +208,7 @@ impl Manager {
     ///
     /// # Errors
     /// `Unauthorized`, the same for an unknown user, a disabled user and a wrong password;
-    /// `TooManyRequests` when the throttle holds, with the seconds to wait in `hint`.
+    /// `TooManyRequests` when the throttle holds, with the seconds to wait in `retry_after_s`.
     pub async fn login(&self, login: LoginRequest, peer: IpAddr) -> Result<Session, Problem> {
         let core = &self.core;
         core.require_up()?;
@@ -242,10 +242,11 @@ impl Manager {
         if let Some(wait) = throttle.check(user, peer, now) {
             drop(throttle);
             self.core.logins_refused.fetch_add(1, Ordering::Relaxed);
-            let seconds = wait.as_millis().div_ceil(1000);
+            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
             return Err(
                 Problem::new(ErrorCode::TooManyRequests, "too many wrong passwords")
-                    .with_hint(format!("try again in {seconds} seconds")),
+                    .with_hint(format!("try again in {seconds} seconds"))
+                    .with_retry_after(seconds),
             );
         }
         throttle.failed(user, peer, now);

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 /// Kept of the deadline for flushing the store and answering.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Pause before the link is made anew.
-const RETRY: Duration = Duration::from_secs(1);
+/// Pause before the link is made anew. Somebody else of this process may have taken it for a moment, to ask for
+/// power; PID 1 serves the newest, and repeats its notice to whoever comes.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Follows PID 1's notices for as long as the manager lives.
 pub async fn follow(manager: Manager, socket: PathBuf) {
