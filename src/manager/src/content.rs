@@ -168,7 +168,7 @@ fn bzimage(head: &[u8], size: u64, file: &File) -> Result<String, Problem> {
         return Err(damaged().with_hint("only bzImages of Linux 2.6.14 and later can be started"));
     }
     // A zImage, for 512 KiB below 1 MiB.
-    if head.get(0x211).is_none_or(|flags| flags & 1 == 0) {
+    if head.get(0x211).ok_or_else(damaged)? & 1 == 0 {
         return Err(invalid("the kernel is a zImage, not a bzImage"));
     }
     let setup = match u64::from(head[0x1f1]) {
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_kernel_cut_short_is_noticed() {
         let whole = bzimage();
-        for length in [0x210, 1024, 1500, whole.len() - 16] {
+        for length in [0x208, 0x211, 1024, 1500, whole.len() - 16] {
             let problem = problem(ImageKind::Kernel, &whole[..length]);
             assert!(
                 problem.detail.contains("cut short") || problem.detail.contains("damaged"),
@@ -425,7 +425,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_uploaded_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), magic in 0..4, kind in 0..3) {
+        fn nothing_uploaded_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), magic in 0..4_usize, kind in 0..3_usize) {
             let (at, magic): (usize, &[u8]) = [(0, &b"\x7fELF\x02\x01"[..]), (0x202, b"HdrS"), (0, b"070701"), (0, b"")][magic];
             if let Some(place) = bytes.get_mut(at..at + magic.len()) {
                 place.copy_from_slice(magic);

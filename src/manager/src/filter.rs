@@ -1,5 +1,7 @@
 //! Lists: filtering, and one page after another.
 
+use std::cmp::Ordering;
+
 use lodge_api::Problem;
 use lodge_api::page::{ListParams, Page};
 use serde::Serialize;
@@ -17,12 +19,33 @@ const MAX_FILTER: usize = 1024;
 /// A field that can be filtered by: its name, and where it lies in the object's JSON form.
 pub(crate) type Field = (&'static str, &'static str);
 
-/// Cuts one page out of `items`, which are ordered by `key`, ascending or descending.
+/// Cuts one page out of `items`, which are ordered by `key`.
 pub(crate) fn page<T: Serialize>(
     items: Vec<T>,
     params: &ListParams,
     fields: &[Field],
     key: impl Fn(&T) -> String,
+) -> Result<Page<T>, Problem> {
+    cut(items, params, fields, key, Ordering::Greater)
+}
+
+/// [`page`] for `items` in the opposite order.
+pub(crate) fn page_newest_first<T: Serialize>(
+    items: Vec<T>,
+    params: &ListParams,
+    fields: &[Field],
+    key: impl Fn(&T) -> String,
+) -> Result<Page<T>, Problem> {
+    cut(items, params, fields, key, Ordering::Less)
+}
+
+/// `later` is how the key of a later item compares to that of an earlier one.
+fn cut<T: Serialize>(
+    items: Vec<T>,
+    params: &ListParams,
+    fields: &[Field],
+    key: impl Fn(&T) -> String,
+    later: Ordering,
 ) -> Result<Page<T>, Problem> {
     let limit = match params.limit {
         None => DEFAULT_LIMIT,
@@ -36,13 +59,14 @@ pub(crate) fn page<T: Serialize>(
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let filter = Filter::parse(params.filter.as_deref().unwrap_or(""), fields)?;
-    let start = match &params.page {
-        None => 0,
-        Some(token) => start_after(&items, &decode(token)?, &key),
-    };
+    let last = params.page.as_deref().map(decode).transpose()?;
     let mut rest = items
         .into_iter()
-        .skip(start)
+        // The last item of the page before may be gone.
+        .skip_while(|item| {
+            last.as_ref()
+                .is_some_and(|last| key(item).cmp(last) != later)
+        })
         .filter(|item| filter.matches(item));
     let mut items = Vec::new();
     items.extend(rest.by_ref().take(limit));
@@ -51,21 +75,6 @@ pub(crate) fn page<T: Serialize>(
         _ => None,
     };
     Ok(Page { items, next_page })
-}
-
-/// Position of the first item after `last`, which may itself be gone.
-fn start_after<T>(items: &[T], last: &str, key: &impl Fn(&T) -> String) -> usize {
-    if let Some(at) = items.iter().position(|item| key(item) == last) {
-        return at + 1;
-    }
-    let ascending = match (items.first(), items.last()) {
-        (Some(first), Some(last)) => key(first) <= key(last),
-        _ => true,
-    };
-    items
-        .iter()
-        .position(|item| (key(item).as_str() > last) == ascending)
-        .unwrap_or(items.len())
 }
 
 /// A token is the key of the last item, in hexadecimal so that nobody builds one by hand.
@@ -272,7 +281,13 @@ mod tests {
             ..ListParams::default()
         };
         loop {
-            let page = page(sorted.clone(), &params, &[], key).unwrap();
+            let list = sorted.clone();
+            let page = if descending {
+                page_newest_first(list, &params, &[], key)
+            } else {
+                page(list, &params, &[], key)
+            }
+            .unwrap();
             assert!(page.items.len() <= limit as usize);
             seen.extend(page.items);
             // What was shown last may be deleted before the next page is asked for.

@@ -335,7 +335,9 @@ impl Manager {
     /// Newest first. Filter fields: `id kind target user status`.
     pub fn operation_list(&self, params: &ListParams) -> Result<Page<Operation>, Problem> {
         let all = self.core.operations.all();
-        filter::page(all, params, FIELDS, |operation| operation.id.to_string())
+        filter::page_newest_first(all, params, FIELDS, |operation: &Operation| {
+            operation.id.to_string()
+        })
     }
 
     /// One operation.
