@@ -270,10 +270,12 @@ fn announce(report: &BootReport) {
         tracing::warn!("{}", warning.message);
     }
     tracing::info!(
-        "{} is ready after {} ms; {} modules loaded; {}",
+        "{} is up after {} ms; {} modules loaded",
         report.hostname,
         uptime_ms(),
-        report.modules.loaded,
-        report.kvm.message
+        report.modules.loaded
     );
+    if report.kvm.usable() {
+        tracing::info!("{}", report.kvm.message);
+    }
 }

@@ -28,13 +28,15 @@ pub(crate) struct DataMount {
 pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage) -> DataMount {
     let mut warnings = Vec::new();
     if wanted == SeedStorage::Ram {
-        let reason = "the seed asks for memory (data.storage = \"ram\")".to_owned();
-        return in_memory(reason, warnings);
+        let reason = "the seed asks for memory".to_owned();
+        let advice = "To keep it, remove data.storage = \"ram\" from the seed and restart.";
+        return in_memory(reason, advice, warnings);
     }
     let found = candidates(media);
     let Some(volume) = found.first() else {
         let reason = format!("no filesystem is labelled {DATA_LABEL}");
-        return in_memory(reason, warnings);
+        let advice = format!("To keep it, label an XFS filesystem {DATA_LABEL} and restart.");
+        return in_memory(reason, &advice, warnings);
     };
     if found.len() > 1 {
         let names: Vec<String> = found
@@ -57,10 +59,8 @@ pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage) -> DataMount {
                 code: WarningCode::DataDamaged,
                 message: reason,
             });
-            in_memory(
-                format!("{} cannot be mounted", volume.device.path().display()),
-                warnings,
-            )
+            let reason = format!("{} cannot be mounted", volume.device.path().display());
+            in_memory(reason, "Repair the disk and restart.", warnings)
         }
     }
 }
@@ -111,7 +111,7 @@ fn damaged(device: &str, filesystem: &str, error: &io::Error, words: &[String]) 
     text
 }
 
-fn in_memory(reason: String, mut warnings: Vec<BootWarning>) -> DataMount {
+fn in_memory(reason: String, advice: &str, mut warnings: Vec<BootWarning>) -> DataMount {
     // Half of memory, as tmpfs has it by default: guests need the other half.
     let mounted = mount(
         "tmpfs",
@@ -126,9 +126,7 @@ fn in_memory(reason: String, mut warnings: Vec<BootWarning>) -> DataMount {
     let size = space(Path::new(DATA)).map_or(0, |space| space.total);
     warnings.push(BootWarning {
         code: WarningCode::DataInRam,
-        message: format!(
-            "Data is in memory only and is lost at power-off: {reason}. To keep it, label an XFS filesystem {DATA_LABEL} and restart."
-        ),
+        message: format!("Data is in memory only and is lost at power-off: {reason}. {advice}"),
     });
     DataMount {
         storage: DataStorage::Ram { reason, size },
