@@ -221,6 +221,35 @@ fn the_set_saves_and_restores() {
     machine.devices.resume();
 }
 
+/// Paths to everything in a saved state that is not a list or structure itself.
+fn leaves(value: &serde_json::Value, path: String, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                leaves(field, format!("{path}/{name}"), found);
+            }
+        }
+        serde_json::Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                leaves(item, format!("{path}/{index}"), found);
+            }
+        }
+        _ => found.push(path),
+    }
+}
+
+fn forged() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        any::<u8>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<bool>().prop_map(Into::into),
+        Just(serde_json::Value::Null),
+        Just(serde_json::json!([])),
+        Just(serde_json::json!("x")),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -247,5 +276,37 @@ proptest! {
                 _ => machine.bus(ports).write(address, data),
             }
         }
+    }
+
+    /// A saved state from a stranger: each device takes it or leaves it, and works on.
+    #[test]
+    fn any_saved_state(
+        forgeries in proptest::collection::vec((any::<proptest::sample::Index>(), any::<proptest::sample::Index>(), forged()), 1..8),
+        steps in proptest::collection::vec((any::<proptest::sample::Index>(), 0..0x8008_u64, 0..4_usize, any::<[u8; 8]>()), 0..50),
+    ) {
+        let mut machine = machine();
+        machine.devices.pause();
+        let saved = machine.devices.save().unwrap();
+        for (device, leaf, value) in forgeries {
+            let (name, state) = &saved.devices[device.index(saved.devices.len())];
+            let mut paths = Vec::new();
+            leaves(&state.body, String::new(), &mut paths);
+            if paths.is_empty() {
+                continue;
+            }
+            let mut state = state.clone();
+            *state.body.pointer_mut(&paths[leaf.index(paths.len())]).unwrap() = value;
+            let device = machine.devices.iter().find(|device| device.lock().unwrap().name() == name);
+            let _ = device.unwrap().lock().unwrap().restore(&state);
+        }
+        machine.devices.resume();
+        for (range, offset, width, mut data) in steps {
+            let ranges = machine.ranges();
+            let (ports, base, length) = ranges[range.index(ranges.len())];
+            let address = base + offset % (length + 8);
+            machine.bus(ports).read(address, &mut data[..WIDTHS[width]]);
+            machine.bus(ports).write(address, &data[..WIDTHS[width]]);
+        }
+        machine.power_cycle();
     }
 }
