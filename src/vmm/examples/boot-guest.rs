@@ -2,8 +2,8 @@
 //! the exit status. For tests and measurements.
 //!
 //! ```text
-//! boot --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] [--cpus N]
-//!      [--disk FILE]... [--no-jail] [--user UID]
+//! boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] [--cpus N]
+//!            [--disk FILE]... [--no-jail] [--user UID]
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(record) => {
             eprintln!(
-                "boot: {:?} after {} ms {}",
+                "boot-guest: {:?} after {} ms {}",
                 record.reason, record.uptime_ms, record.message
             );
             match record.reason {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             }
         }
         Err(error) => {
-            eprintln!("boot: {error:#}");
+            eprintln!("boot-guest: {error:#}");
             ExitCode::FAILURE
         }
     }
