@@ -82,6 +82,8 @@ const MAIN: &[Call] = &[
 ];
 
 const VCPU: &[Call] = &[
+    // A device that starts gets copies of its queues' events.
+    Any(SYS_fcntl),
     Ioctl(&[ioctls::KVM_RUN]),
     Ioctl(ioctls::KVM_INSPECT),
     Ioctl(ioctls::NETWORK),
@@ -95,6 +97,8 @@ const EVENT_LOOP: &[Call] = &[
     Any(SYS_recvfrom),
     Any(SYS_shutdown),
     Any(SYS_fcntl),
+    // The clock's alarm.
+    Any(SYS_timerfd_settime),
 ];
 
 const QUEUE: &[Call] = &[
