@@ -63,7 +63,7 @@ impl Wanted {
                 );
             }
             (Ipv4Config::Dhcp, Some(lease)) if lease.is_valid(now) => {
-                wanted.add_lease(lease, index, now)
+                wanted.add_lease(lease, index, now);
             }
             _ => {}
         }

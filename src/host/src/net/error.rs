@@ -65,6 +65,12 @@ pub enum NetError {
         /// The name asked for.
         name: String,
     },
+    /// The network is configured, but its bridge is not there.
+    #[error("the bridge of network '{name}' could not be set up")]
+    NetworkDown {
+        /// The network.
+        name: String,
+    },
     /// Guests are attached to the network.
     #[error("network '{name}' is in use by {taps} guest interface(s)")]
     NetworkBusy {
@@ -122,6 +128,9 @@ impl NetError {
             }
             Self::UplinkBusy { .. } => "free the link first, or choose another one".to_owned(),
             Self::UnknownNetwork { .. } => "list the networks to see which exist".to_owned(),
+            Self::NetworkDown { .. } => {
+                "see the warnings of the host's network for the reason".to_owned()
+            }
             Self::NetworkBusy { .. } => {
                 "stop the guests that use the network, or move them to another one".to_owned()
             }

@@ -40,6 +40,8 @@ mod attribute {
 pub(super) struct KernelLink {
     pub(super) index: u32,
     pub(super) name: String,
+    /// Free text that somebody gave it.
+    pub(super) alias: Option<String>,
     /// `bridge`, `tun`, `veth` …; `None` for hardware.
     pub(super) kind: Option<String>,
     /// Present Ethernet address.
@@ -272,6 +274,12 @@ impl Kernel {
         done.map_err(|error| failed(&format!("set the address of link {index}"), &error))
     }
 
+    /// Sets the free text of a link.
+    pub(super) async fn set_alias(&self, index: u32, alias: &str) -> Result<(), NetError> {
+        let done = self.connection.set_link_alias_by_index(index, alias).await;
+        done.map_err(|error| failed(&format!("name link {index}"), &error))
+    }
+
     /// Sets the MTU in bytes.
     pub(super) async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), NetError> {
         let done = self.connection.set_link_mtu_by_index(index, mtu).await;
@@ -420,6 +428,7 @@ fn link(message: &nlink::netlink::messages::LinkMessage) -> KernelLink {
     KernelLink {
         index: message.ifindex(),
         name: message.name_or("").to_owned(),
+        alias: message.alias().map(str::to_owned),
         kind: message.kind().map(str::to_owned),
         address: mac(message.address()),
         permanent: mac(message.perm_address()),

@@ -7,6 +7,7 @@
 //! Every link is known by its permanent MAC address; kernel names are shown to people and used for nothing.
 
 mod addressing;
+mod bridge;
 pub mod config;
 pub mod dhcp4;
 mod dns;
@@ -15,6 +16,7 @@ mod ethtool;
 mod handle;
 mod kernel;
 mod lease_file;
+mod problems;
 mod publish;
 mod reconcile;
 pub mod state;

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::bridge::taps_of;
 use super::config::HostAddress;
 use super::dhcp4::{Lease, boot_time};
 use super::ethtool;
 use super::kernel::{KernelLink, Snapshot};
-use super::reconcile::{Target, taps_of};
+use super::reconcile::Target;
 use super::state::{
     AddressInfo, Dhcp4State, DnsConfig, IpState, LeaseInfo, LinkState, NetworkInfo, NetworkState,
 };
@@ -37,12 +38,7 @@ impl Worker {
         if let Some(path) = self.config.resolv_conf.clone()
             && let Err(error) = dns.write(&path)
         {
-            let (message, hint) = (error.to_string(), error.hint());
-            self.warnings.push(super::state::NetWarning {
-                subject: "host".to_owned(),
-                message,
-                hint,
-            });
+            self.warn("host", error.to_string(), &error.hint());
         }
         let leases = targets
             .iter()

@@ -9,6 +9,8 @@ use super::error::NetError;
 /// How a link takes part in IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ipv6Mode {
+    /// As the kernel has it for a new link.
+    Default,
     /// Not at all: ports of bridges, taps, links without IPv6.
     Off,
     /// Link-local and fixed addresses.
@@ -45,7 +47,9 @@ impl Ipv6Mode {
             ]
         };
         // IPv6 is switched on last: the router is asked in that moment, by the rules set until then.
+        let default = [("accept_ra", "1".to_owned()), ("autoconf", "1".to_owned())];
         match self {
+            Self::Default => default.into_iter().chain(on).collect(),
             Self::Off => quiet
                 .into_iter()
                 .chain([("disable_ipv6", "1".to_owned())])

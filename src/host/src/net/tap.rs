@@ -68,11 +68,11 @@ pub(super) fn create(name: &str) -> Result<OwnedFd, NetError> {
             what: "tap",
             name: name.to_owned(),
         },
-        other => failed(&format!("create tap {name}"), other.into()),
+        other => failed(&format!("create tap {name}"), &other.into()),
     })?;
     // SAFETY: the descriptor is open, and TUNSETVNETHDRSZ reads one int at the address given.
     unsafe { tun_set_vnet_hdr_size(file.as_raw_fd(), &VNET_HEADER_LEN) }
-        .map_err(|errno| failed(&format!("set the header size of tap {name}"), errno.into()))?;
+        .map_err(|errno| failed(&format!("set the header size of tap {name}"), &errno.into()))?;
     Ok(file.into())
 }
 
@@ -98,11 +98,11 @@ fn open_device(path: &'static str, module: &'static str) -> Result<File, NetErro
         // The file is there but no driver answers behind it.
         Some(libc::ENODEV | libc::ENXIO) => NetError::DeviceMissing { path, module },
         _ if error.kind() == io::ErrorKind::NotFound => NetError::DeviceMissing { path, module },
-        _ => failed(&format!("open {path}"), error),
+        _ => failed(&format!("open {path}"), &error),
     })
 }
 
-fn failed(action: &str, error: io::Error) -> NetError {
+fn failed(action: &str, error: &io::Error) -> NetError {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => NetError::Permission {
             action: action.to_owned(),

@@ -64,7 +64,11 @@ pub(super) fn choose<'a>(
             .iter()
             .find(|candidate| candidate.configured)
             .or_else(|| free.iter().find(|candidate| candidate.carrier));
-        let chosen = if patient { sure } else { sure.or(free.first()) };
+        let chosen = if patient {
+            sure
+        } else {
+            sure.or_else(|| free.first())
+        };
         match chosen {
             Some(candidate) => {
                 taken.insert(candidate.mac);

@@ -14,7 +14,7 @@ use super::error::NetError;
 use super::handle::{Command, Shutdown};
 use super::kernel::{self, Kernel};
 use super::lease_file::LeaseFiles;
-use super::state::{Dhcp4Phase, DnsConfig, LeaseInfo, NetWarning, NetworkInfo, NetworkState};
+use super::state::{Dhcp4Phase, DnsConfig, LeaseInfo, NetWarning, NetworkState};
 use crate::seed::MacAddress;
 
 /// Changes come in bunches: time from the first one to the look at them.
@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) events: mpsc::Sender<ClientEvent>,
     pub(super) state: watch::Sender<NetworkState>,
     pub(super) dns: watch::Sender<DnsConfig>,
+    /// Failed looks in a row.
+    pub(super) failures: u32,
     /// Problems that were logged and still are there.
     pub(super) logged: Vec<NetWarning>,
 }
@@ -91,11 +93,13 @@ pub(super) async fn spawn(
         events,
         state,
         dns,
+        failures: 0,
         logged: Vec::new(),
         config,
     };
+    let snapshot = worker.kernel.snapshot().await?;
     for spec in worker.config.networks.clone() {
-        let network = worker.name_bridge(spec)?;
+        let network = worker.name_bridge(spec, &snapshot)?;
         worker.networks.insert(network.spec.name.clone(), network);
     }
     let (changed, changes) = watch::channel(());
@@ -182,12 +186,16 @@ impl Worker {
     pub(super) async fn look(&mut self) -> Duration {
         let outcome = self.reconcile().await;
         self.log_problems();
-        let next = if outcome.failed {
-            RETRY.0.max(outcome.next.unwrap_or(RETRY.0))
-        } else {
-            outcome.next.unwrap_or(IDLE)
-        };
-        next.min(RETRY.1)
+        if !outcome.failed {
+            self.failures = 0;
+            return outcome.next.unwrap_or(IDLE).min(IDLE);
+        }
+        self.failures = self.failures.saturating_add(1);
+        let wait = RETRY.0.saturating_mul(1 << self.failures.min(6));
+        outcome
+            .next
+            .map_or(wait, |next| next.min(wait))
+            .clamp(RETRY.0, RETRY.1)
     }
 
     fn hear(&mut self, event: ClientEvent) {
@@ -233,94 +241,6 @@ impl Worker {
         }
     }
 
-    async fn add_network(&mut self, spec: NetworkSpec) -> Result<NetworkInfo, NetError> {
-        spec.validate("network")?;
-        for other in self.networks.values() {
-            let known = NetworkSpec {
-                bridge: Some(other.bridge.clone()),
-                ..other.spec.clone()
-            };
-            spec.validate_beside(&known)?;
-        }
-        if !may_administer() {
-            return Err(NetError::Permission {
-                action: "create a network".to_owned(),
-            });
-        }
-        let network = self.name_bridge(spec)?;
-        let name = network.spec.name.clone();
-        let existed = self.kernel.find(&network.bridge).await?.is_some();
-        self.networks.insert(name.clone(), network.clone());
-        let made = self.try_network(&name).await;
-        if let Err(error) = made {
-            self.networks.remove(&name);
-            self.uplinks.remove(&name);
-            if !existed && let Some(bridge) = self.kernel.find(&network.bridge).await? {
-                self.kernel.delete_link(bridge.index).await?;
-            }
-            return Err(error);
-        }
-        self.look().await;
-        self.state
-            .borrow()
-            .network(&name)
-            .cloned()
-            .ok_or(NetError::UnknownNetwork { name })
-    }
-
-    async fn remove_network(&mut self, name: &str, force: bool) -> Result<(), NetError> {
-        let Some(network) = self.networks.get(name) else {
-            return Err(NetError::UnknownNetwork {
-                name: name.to_owned(),
-            });
-        };
-        let snapshot = self.kernel.snapshot().await?;
-        let bridge = snapshot
-            .named(&network.bridge)
-            .filter(|link| link.is_bridge());
-        if let Some(bridge) = bridge {
-            let taps = super::reconcile::taps_of(&snapshot, bridge.index).len();
-            if taps > 0 && !force {
-                return Err(NetError::NetworkBusy {
-                    name: name.to_owned(),
-                    taps,
-                });
-            }
-            self.kernel.delete_link(bridge.index).await?;
-        }
-        self.networks.remove(name);
-        self.uplinks.remove(name);
-        self.look().await;
-        Ok(())
-    }
-
-    /// Gives a network its bridge name: the one asked for, else the lowest free one.
-    fn name_bridge(&self, spec: NetworkSpec) -> Result<Network, NetError> {
-        let free = |name: &String| {
-            let asked = self
-                .config
-                .networks
-                .iter()
-                .any(|other| other.bridge.as_ref() == Some(name));
-            !asked
-                && self
-                    .networks
-                    .values()
-                    .all(|network| network.bridge != *name)
-        };
-        let lowest = || {
-            (0..10_000)
-                .map(|number| format!("lodge{number}"))
-                .find(free)
-        };
-        let bridge = spec.bridge.clone().or_else(lowest);
-        let bridge = bridge.ok_or_else(|| NetError::NameTaken {
-            what: "bridge",
-            name: "lodge0 to lodge9999".to_owned(),
-        })?;
-        Ok(Network { spec, bridge })
-    }
-
     async fn shut_down(&mut self, how: Shutdown) {
         if how == Shutdown::LeaveInPlace {
             return;
@@ -332,25 +252,6 @@ impl Worker {
         if let Err(error) = self.tear_down().await {
             warn!(%error, "the network was not taken down completely");
         }
-    }
-
-    /// Logs what is new among the problems, and what is over; not what goes on.
-    fn log_problems(&mut self) {
-        for problem in self
-            .warnings
-            .iter()
-            .filter(|problem| !self.logged.contains(problem))
-        {
-            warn!(subject = %problem.subject, hint = %problem.hint, "{}", problem.message);
-        }
-        for problem in self
-            .logged
-            .iter()
-            .filter(|problem| !self.warnings.contains(problem))
-        {
-            debug!(subject = %problem.subject, "over: {}", problem.message);
-        }
-        self.logged.clone_from(&self.warnings);
     }
 }
 

@@ -248,6 +248,37 @@ fn names_taken_are_refused_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn a_bridge_without_a_name_of_its_own_is_found_again() {
+    in_namespace(async |lab| {
+        ip(&["link", "add", "lodge0", "type", "bridge"]);
+        let network = HostNetwork::start(lab.hosted()).await.expect("started");
+        let before = network
+            .add_network(NetworkSpec::isolated("inner"))
+            .await
+            .expect("added");
+        assert_eq!(before.bridge, "lodge1", "lodge0 is somebody else's");
+        network.shutdown(Shutdown::LeaveInPlace).await;
+        let mut config = lab.hosted();
+        config.networks = vec![
+            NetworkSpec::isolated("first"),
+            NetworkSpec::isolated("inner"),
+        ];
+        let network = HostNetwork::start(config).await.expect("started");
+        let state = network.state();
+        let bridge = |name: &str| {
+            state
+                .network(name)
+                .map(|network| (network.bridge.clone(), network.index))
+        };
+        assert_eq!(bridge("inner"), Some(("lodge1".to_owned(), before.index)));
+        assert_eq!(
+            bridge("first").map(|(name, _)| name).as_deref(),
+            Some("lodge2")
+        );
+    });
+}
+
+#[test]
 fn a_hosted_lodge_touches_nothing_it_was_not_told_to() {
     in_namespace(async |lab| {
         let (_first, _second) = (lab.peer(1), lab.peer(2));

@@ -242,7 +242,8 @@ impl Drop for Peer {
 }
 
 impl Recorder {
-    fn text(&self) -> String {
+    /// What was written down so far.
+    pub fn text(&self) -> String {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
 

@@ -179,6 +179,7 @@ impl Runner {
     fn new(settings: &ClientSettings, id: u64, events: mpsc::Sender<ClientEvent>) -> Self {
         let machine = Machine::new(
             settings.mac,
+            settings.current_mac,
             settings.hostname.clone(),
             settings.lease.clone(),
             boot_time(),
@@ -278,9 +279,7 @@ impl Runner {
     }
 
     fn receive_arp(&mut self, frame: &[u8]) {
-        if let Some((address, from)) = frame::read_arp(frame)
-            && from != self.current_mac
-        {
+        if let Some((address, from)) = frame::read_arp(frame) {
             self.step(Input::Claim(address, from));
         }
     }
@@ -312,7 +311,7 @@ impl Runner {
                     self.send_dhcp(&frame::datagram(ends, &message.encode()));
                 }
                 Action::Probe(address) => {
-                    self.send_arp(&frame::arp_probe(self.current_mac, address))
+                    self.send_arp(&frame::arp_probe(self.current_mac, address));
                 }
                 Action::Granted(lease) => {
                     info!(mac = %self.mac, address = %lease.address, server = %lease.server, duration = ?lease.duration, "DHCP lease");

@@ -102,7 +102,10 @@ enum Phase {
 /// The client of one link.
 #[derive(Debug)]
 pub(super) struct Machine {
+    /// The link's permanent address: who we are.
     mac: MacAddress,
+    /// The one it has now: where answers go.
+    chaddr: MacAddress,
     hostname: Option<String>,
     phase: Phase,
     /// The lease in use. Also while looking for a better one.
@@ -125,6 +128,7 @@ impl Machine {
     /// A client without carrier. `lease` is one from before a restart; it is used if still valid.
     pub(super) fn new(
         mac: MacAddress,
+        chaddr: MacAddress,
         hostname: Option<String>,
         lease: Option<Lease>,
         now: Duration,
@@ -133,6 +137,7 @@ impl Machine {
         let lease = lease.filter(|lease| lease.mac == mac && lease.is_valid(now));
         Self {
             mac,
+            chaddr,
             hostname,
             phase: Phase::NoCarrier,
             resumed: lease.is_some(),
@@ -176,7 +181,7 @@ impl Machine {
         self.expire(now, &mut actions);
         match input {
             Input::Carrier(true) if self.phase == Phase::NoCarrier => {
-                self.connect(now, &mut actions)
+                self.connect(now, &mut actions);
             }
             Input::Carrier(true) => {}
             Input::Carrier(false) => {
@@ -187,7 +192,7 @@ impl Machine {
             Input::Message(message, from) => self.receive(now, message, from, &mut actions),
             Input::Claim(address, from) => self.claim(now, address, from, &mut actions),
             Input::Timer if self.deadline.is_some_and(|deadline| deadline <= now) => {
-                self.timer(now, &mut actions)
+                self.timer(now, &mut actions);
             }
             Input::Timer => {}
         }
@@ -246,7 +251,7 @@ impl Machine {
             Phase::NoCarrier => self.deadline = None,
             Phase::Discovering { .. } => self.send_discover(now, actions),
             Phase::Requesting { tries, .. } if *tries < REQUEST_TRIES => {
-                self.send_request(now, actions)
+                self.send_request(now, actions);
             }
             Phase::Requesting { .. } => self.discover(now, Duration::ZERO, actions),
             Phase::Probing { sent, lease } if *sent < PROBES => {
@@ -271,7 +276,7 @@ impl Machine {
         from: MacAddress,
         actions: &mut Vec<Action>,
     ) {
-        if !message.reply || message.xid != self.xid || message.chaddr != self.mac {
+        if !message.reply || message.xid != self.xid || message.chaddr != self.chaddr {
             return;
         }
         let server = message.address(option::SERVER_ID);
@@ -306,7 +311,7 @@ impl Machine {
                 }
             }
             (Phase::Rebooting { .. } | Phase::Rebinding, MessageType::Nak) => {
-                self.refused(now, actions)
+                self.refused(now, actions);
             }
             (Phase::Renewing, MessageType::Nak)
                 if server.is_none() || server == current.map(|lease| lease.server) =>
@@ -327,7 +332,7 @@ impl Machine {
         let Phase::Probing { lease, .. } = &self.phase else {
             return;
         };
-        if lease.address != address || from == self.mac {
+        if lease.address != address || from == self.chaddr {
             return;
         }
         let mut message = self.message(MessageType::Decline);
@@ -503,7 +508,7 @@ impl Machine {
     }
 
     fn message(&self, kind: MessageType) -> Message {
-        let mut message = Message::request(kind, self.xid, self.mac);
+        let mut message = Message::request(kind, self.xid, self.chaddr);
         let mut client_id = vec![1];
         client_id.extend(self.mac.0);
         message.options.insert(option::CLIENT_ID, client_id);

@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn at(lease: Option<Lease>, now: Duration) -> Self {
-        let machine = Machine::new(MAC, Some("alpha".to_owned()), lease, now, random);
+        let machine = Machine::new(MAC, MAC, Some("alpha".to_owned()), lease, now, random);
         Self {
             machine,
             now,
@@ -386,6 +386,7 @@ fn a_restart_takes_the_lease_over_and_renews_it() {
     let late = Bench::at(Some(lease.clone()), Duration::from_secs(1801));
     assert_eq!(late.machine.lease(), None);
     let other_link = Machine::new(
+        SERVER_MAC,
         SERVER_MAC,
         None,
         Some(lease),
