@@ -265,3 +265,6 @@ fn low_memory_end(memory: &GuestMemory) -> u64 {
         .find_region(GuestAddress(0))
         .map_or(0, GuestMemoryRegion::len)
 }
+
+#[cfg(test)]
+mod tests;

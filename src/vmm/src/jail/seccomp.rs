@@ -150,8 +150,83 @@ fn argument(
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    /// Makes a system call behind the filter of `class`, in a process of its own.
+    fn attempt(class: Class, call: [i64; 4]) -> WaitStatus {
+        let programs = compile(class).unwrap();
+        // SAFETY: the child does nothing but make system calls.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let locked = install(&programs).is_ok();
+                let [number, a, b, c] = call;
+                // SAFETY: either the process ends here, or the call is harmless.
+                unsafe {
+                    libc::syscall(number, a, b, c, 0, 0, 0);
+                    libc::_exit(i32::from(!locked))
+                }
+            }
+            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_kills_the_process() {
+        let exec = i64::from(libc::PROT_EXEC | libc::PROT_READ);
+        let fork = i64::from(libc::SIGCHLD);
+        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+            for call in [
+                [libc::SYS_openat, i64::from(libc::AT_FDCWD), 0, 0],
+                [libc::SYS_socket, 1, 1, 0],
+                [libc::SYS_connect, 0, 0, 0],
+                [libc::SYS_execve, 0, 0, 0],
+                [libc::SYS_ptrace, 0, 0, 0],
+                [libc::SYS_clone, fork, 0, 0],
+                [libc::SYS_fork, 0, 0, 0],
+                [libc::SYS_mmap, 0, 4096, exec],
+                [libc::SYS_mprotect, 0, 4096, exec],
+                [libc::SYS_ioctl, 0, 0x5401, 0],
+                [libc::SYS_setuid, 0, 0, 0],
+                [libc::SYS_unshare, 0, 0, 0],
+                [libc::SYS_kill, 1, 0, 0],
+                [libc::SYS_io_uring_setup, 1, 0, 0],
+            ] {
+                let status = attempt(class, call);
+                let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
+                assert!(killed, "{class:?} {call:?}: {status:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_table_passes() {
+        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+            for call in [
+                [libc::SYS_gettid, 0, 0, 0],
+                [libc::SYS_mmap, 0, 4096, i64::from(libc::PROT_READ)],
+                [
+                    libc::SYS_ioctl,
+                    -1,
+                    i64::from(super::super::ioctls::KVM_INTERRUPTS[0]),
+                    0,
+                ],
+            ] {
+                let status = attempt(class, call);
+                assert!(
+                    matches!(status, WaitStatus::Exited(_, 0)),
+                    "{class:?} {call:?}: {status:?}"
+                );
+            }
+        }
+        // Threads find no clone3, and make do with clone.
+        let status = attempt(Class::Queue, [libc::SYS_clone3, 0, 0, 0]);
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    }
 
     #[test]
     fn every_filter_compiles() {

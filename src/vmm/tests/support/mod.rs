@@ -337,6 +337,11 @@ impl Console {
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 
+    /// The bare socket.
+    pub fn into_socket(self) -> UnixStream {
+        self.socket
+    }
+
     /// Types.
     pub fn type_in(&mut self, text: &str) {
         self.socket.write_all(text.as_bytes()).expect("console");
