@@ -2,6 +2,8 @@
 # Makes images/lodge.iso from what Buildroot built, with the same functions as scripts/build. Buildroot calls it with
 # TARGET_DIR, BINARIES_DIR, BUILD_DIR and HOST_DIR in the environment.
 set -euo pipefail
+# An error inside $(…) ends that too.
+shopt -s inherit_errexit
 
 BOARD=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$BOARD/../../.." && pwd)
