@@ -194,11 +194,11 @@ fn bzimage(head: &[u8], size: u64, file: &File) -> Result<String, Problem> {
         }
         let mut magic = [0; 16];
         if length >= 16 && file.read_exact_at(&mut magic, offset).is_ok() {
-            let name = compression(&magic).unwrap_or(if is_elf(&magic) {
-                "uncompressed"
-            } else {
-                "unknown compression"
-            });
+            let name = match compression(&magic) {
+                Some(name) => name,
+                None if is_elf(&magic) => "uncompressed",
+                None => "unknown compression",
+            };
             format = format!("{format}, {name}");
         }
     }

@@ -19,11 +19,11 @@ use crate::Manager;
 use crate::catalogue;
 use crate::config::ManagerConfig;
 use crate::events::EventStream;
+use crate::first_admin::InitialPassword;
 use crate::log_ring::LogRing;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
-use crate::users::InitialPassword;
 use crate::vms::Registry;
 
 /// What all parts of the manager share.

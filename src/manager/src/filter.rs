@@ -187,7 +187,8 @@ impl Comparison {
             Value::String(text) => *text == self.value,
             // Absent and empty are the same to a person.
             Value::Null => self.value.is_empty(),
-            other => other.to_string() == self.value,
+            // Numbers and truth values, as JSON writes them.
+            other => self.value == format!("{other}"),
         };
         equal == self.equal
     }

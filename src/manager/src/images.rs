@@ -168,48 +168,23 @@ impl Manager {
         let expected = upload.sha256.as_deref().map(checksum).transpose()?;
         catalogue::require_free::<ImageRecord>(&core.snapshot(), &upload.name)
             .map_err(|problem| problem.with_pointer("?name"))?;
-        let too_large = || {
-            let most = Size(core.config.max_image);
-            Problem::new(
-                ErrorCode::PayloadTooLarge,
-                format!("an image may have at most {most}"),
-            )
-        };
         if declared_len.is_some_and(|length| length > core.config.max_image) {
-            return Err(too_large());
+            return Err(too_large(core.config.max_image));
         }
         core.require_space(&core.images, declared_len.unwrap_or(0))?;
         let running = self.upload_operation(caller, &upload.name).await?;
-        let receive = async {
-            let mut receiver = Receiver::start(core.images.clone(), upload.kind);
-            let mut body = std::pin::pin!(body);
-            let mut received = 0_u64;
-            loop {
-                let next = tokio::select! {
-                    next = body.next() => next,
-                    () = running.handle.cancelled() => return Err(cancelled()),
-                };
-                let Some(chunk) = next else { break };
-                let chunk = chunk.map_err(|error| interrupted(&error))?;
-                received += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-                if received > core.config.max_image {
-                    return Err(too_large());
-                }
-                receiver.write(chunk).await?;
-                let total = declared_len.unwrap_or(0);
-                running.handle.progress("receiving", received, total);
+        let mut receiver = Receiver::start(core.images.clone(), upload.kind);
+        let fed = self
+            .feed(&mut receiver, declared_len, body, &running.handle)
+            .await;
+        let received = match fed {
+            Ok(()) => receiver.finish().await,
+            Err(problem) => {
+                receiver.abandon().await;
+                Err(problem)
             }
-            if declared_len.is_some_and(|length| length != received) {
-                return Err(Problem::new(
-                    ErrorCode::InvalidRequest,
-                    format!("the body ended after {received} bytes"),
-                )
-                .with_hint("repeat the upload"));
-            }
-            running.handle.progress("checking", received, received);
-            receiver.finish().await
         };
-        let result = match receive.await {
+        let result = match received {
             Ok(received) => {
                 self.keep_image(caller, upload, expected, received, &running.handle)
                     .await
@@ -220,6 +195,41 @@ impl Manager {
         // The operation waits for nothing else; it cannot be gone.
         let _ = running.outcome.send(outcome);
         result
+    }
+
+    /// Passes the body on, to its end.
+    async fn feed(
+        &self,
+        receiver: &mut Receiver,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+        handle: &OperationHandle,
+    ) -> Result<(), Problem> {
+        let mut body = std::pin::pin!(body);
+        let mut received = 0_u64;
+        loop {
+            let next = tokio::select! {
+                next = body.next() => next,
+                () = handle.cancelled() => return Err(cancelled()),
+            };
+            let Some(chunk) = next else { break };
+            let chunk = chunk.map_err(|error| interrupted(&error))?;
+            received += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            if received > self.core.config.max_image {
+                return Err(too_large(self.core.config.max_image));
+            }
+            receiver.write(chunk).await?;
+            handle.progress("receiving", received, declared_len.unwrap_or(0));
+        }
+        if declared_len.is_some_and(|length| length != received) {
+            return Err(Problem::new(
+                ErrorCode::InvalidRequest,
+                format!("the body ended after {received} bytes"),
+            )
+            .with_hint("repeat the upload"));
+        }
+        handle.progress("checking", received, received);
+        Ok(())
     }
 
     /// An operation that shows the upload to others, and lets them cancel it.
@@ -366,6 +376,13 @@ fn checksum(text: &str) -> Result<String, Problem> {
             .with_hint("give 64 hexadecimal digits, as `sha256sum` prints them"));
     }
     Ok(text)
+}
+
+fn too_large(most: u64) -> Problem {
+    Problem::new(
+        ErrorCode::PayloadTooLarge,
+        format!("an image may have at most {}", Size(most)),
+    )
 }
 
 fn interrupted(error: &io::Error) -> Problem {

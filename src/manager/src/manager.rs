@@ -24,13 +24,13 @@ use crate::config::{ManagerConfig, OpenError};
 use crate::core::{Core, internal};
 use crate::disks::DiskRecord;
 use crate::events::EventStream;
+use crate::first_admin::InitialPassword;
 use crate::images::ImageRecord;
 use crate::log_ring::LogRing;
 use crate::networks;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
-use crate::users::InitialPassword;
 use crate::vms::Registry;
 
 /// Name of the cgroup that holds the guests' leaves.
@@ -262,7 +262,7 @@ fn read_boot_report(config: &ManagerConfig, warnings: &mut Vec<String>) -> Optio
     }
     BootReport::read(&config.run_dir.join("boot.json"))
         .inspect_err(|error| {
-            warnings.push(format!("What init found at boot is not known: {error}."))
+            warnings.push(format!("What init found at boot is not known: {error}."));
         })
         .ok()
 }

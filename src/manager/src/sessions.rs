@@ -23,7 +23,8 @@ use crate::catalogue;
 use crate::core::Core;
 use crate::password;
 use crate::throttle::Throttle;
-use crate::users::{Initial, TokenRecord, UserRecord, weaker};
+use crate::tokens::TokenRecord;
+use crate::users::{Initial, UserRecord, weaker};
 use crate::{Credential, Identity, Manager};
 
 /// A session ends after that long without use.

@@ -38,7 +38,8 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     chunks: mpsc::Sender<Message>,
-    task: JoinHandle<Result<Received, Problem>>,
+    /// `None` once it has ended.
+    task: Option<JoinHandle<Result<Received, Problem>>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +53,10 @@ impl Receiver {
     pub(crate) fn start(datastore: Arc<Datastore>, kind: ImageKind) -> Self {
         let (chunks, messages) = mpsc::channel(QUEUE);
         let task = tokio::task::spawn_blocking(move || receive(&datastore, kind, messages));
-        Self { chunks, task }
+        Self {
+            chunks,
+            task: Some(task),
+        }
     }
 
     /// Hands a chunk over. An error of the writer shows here or at the end.
@@ -73,10 +77,22 @@ impl Receiver {
         self.outcome().await
     }
 
+    /// Ends without an outcome; returns when nothing is left.
+    pub(crate) async fn abandon(self) {
+        drop(self.chunks);
+        if let Some(task) = self.task {
+            // It fails for want of an end.
+            let _ = task.await;
+        }
+    }
+
     async fn outcome(&mut self) -> Result<Received, Problem> {
-        (&mut self.task)
-            .await
-            .unwrap_or_else(|error| Err(internal(format!("writing the upload failed: {error}"))))
+        match self.task.take() {
+            Some(task) => task.await.unwrap_or_else(|error| {
+                Err(internal(format!("writing the upload failed: {error}")))
+            }),
+            None => Err(internal("the upload has ended already")),
+        }
     }
 }
 

@@ -1,47 +1,26 @@
-//! Users and their tokens.
+//! Users.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-
-use jiff::{SignedDuration, Timestamp};
-use lodge_api::auth::{Token, TokenCreate, TokenCreated, User, UserCreate, UserPatch};
+use jiff::Timestamp;
+use lodge_api::auth::{User, UserCreate, UserPatch};
 use lodge_api::event::Change;
 use lodge_api::page::{ListParams, Page};
 use lodge_api::privilege::Role;
 use lodge_api::{ErrorCode, Name, Problem};
-use lodge_host::boot::BootReport;
-use lodge_host::seed::AdminSecret;
 use lodge_store::{Batch, Precondition, Record, Snapshot, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
-use crate::core::{Core, internal};
 use crate::filter::{self, Field};
-use crate::sessions::{SessionRecord, new_secret};
+use crate::sessions::SessionRecord;
+use crate::tokens::TokenRecord;
 use crate::{Caller, IfMatch, Manager, password};
-
-/// Name of the first administrator.
-const ADMIN: &str = "admin";
-
-/// Most tokens of one user.
-const MAX_TOKENS: usize = 100;
 
 const USER_FIELDS: &[Field] = &[
     ("id", "/id"),
     ("name", "/name"),
     ("role", "/role"),
     ("disabled", "/disabled"),
-];
-
-const TOKEN_FIELDS: &[Field] = &[
-    ("id", "/id"),
-    ("name", "/name"),
-    ("user", "/user"),
-    ("role", "/role"),
 ];
 
 /// A user as stored.
@@ -102,24 +81,6 @@ fn user_view(record: &Versioned<UserRecord>) -> User {
     }
 }
 
-/// A token as stored.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct TokenRecord {
-    pub(crate) id: Uuid,
-    pub(crate) name: Name,
-    pub(crate) user_id: Uuid,
-    pub(crate) role: Role,
-    pub(crate) created_at: Timestamp,
-    pub(crate) expires_at: Option<Timestamp>,
-    /// SHA-256 of the secret, in hexadecimal.
-    pub(crate) hash: String,
-}
-
-impl Record for TokenRecord {
-    const TABLE: &'static str = "tokens";
-    const SCHEMA: u32 = 1;
-}
-
 /// The weaker of two roles.
 pub(crate) fn weaker(a: Role, b: Role) -> Role {
     match (a, b) {
@@ -127,149 +88,6 @@ pub(crate) fn weaker(a: Role, b: Role) -> Role {
         (Role::Operator, _) | (_, Role::Operator) => Role::Operator,
         (Role::Administrator, Role::Administrator) => Role::Administrator,
     }
-}
-
-/// The random administrator's password of the first boot, while it is in force: in memory, and in a
-/// file of the run directory for a restarted manager.
-#[derive(Debug)]
-pub(crate) struct InitialPassword {
-    path: PathBuf,
-    text: Mutex<Option<String>>,
-}
-
-impl InitialPassword {
-    pub(crate) fn new(run_dir: &Path) -> Self {
-        Self {
-            path: run_dir.join("initial-password"),
-            text: Mutex::new(None),
-        }
-    }
-
-    pub(crate) fn get(&self) -> Option<String> {
-        self.text
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, text: Option<String>) {
-        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
-    }
-
-    fn read_back(&self) -> bool {
-        let text = fs::read_to_string(&self.path).ok();
-        let found = text.is_some();
-        self.set(text);
-        found
-    }
-
-    fn keep(&self, text: String) -> std::io::Result<()> {
-        let mut file = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.path)?;
-        file.write_all(text.as_bytes())?;
-        self.set(Some(text));
-        Ok(())
-    }
-
-    fn forget(&self) {
-        // That it is not there is what is wanted.
-        let _ = fs::remove_file(&self.path);
-        self.set(None);
-    }
-}
-
-impl Core {
-    /// Makes the first administrator, and a new random password where nobody has seen the last one.
-    pub(crate) async fn prepare_administrator(&self) -> Result<(), Problem> {
-        let snapshot = self.snapshot();
-        if snapshot.count::<UserRecord>() == 0 {
-            return self.make_administrator().await;
-        }
-        let unused = snapshot
-            .list::<UserRecord>()
-            .into_iter()
-            .find(|(_, user)| user.value.initial != Initial::No);
-        let Some((_, user)) = unused else {
-            self.initial_password.forget();
-            return Ok(());
-        };
-        if self.initial_password.read_back() || user.value.initial == Initial::Used {
-            return Ok(());
-        }
-        let mut changed = user.value.clone();
-        let text = password::random()?;
-        changed.password_hash = password::hash(text.clone()).await?;
-        let mut batch = Batch::new();
-        catalogue::replace(&mut batch, &user, &changed)?;
-        self.commit(batch).await?;
-        self.show_initial(text)
-    }
-
-    async fn make_administrator(&self) -> Result<(), Problem> {
-        let secret = seed_secret(self.boot.as_ref());
-        let (password_hash, random) = match secret {
-            Some(AdminSecret::PasswordHash(hash)) if password::is_hash(&hash) => (hash, None),
-            Some(AdminSecret::Password(text)) => (password::hash(text).await?, None),
-            other => {
-                if other.is_some() {
-                    tracing::warn!(
-                        "the seed's password hash is not an argon2id hash; a random password is used"
-                    );
-                }
-                let text = password::random()?;
-                (password::hash(text.clone()).await?, Some(text))
-            }
-        };
-        let record = UserRecord {
-            id: Uuid::now_v7(),
-            name: ADMIN
-                .parse()
-                .map_err(|_| internal("the administrator's name"))?,
-            role: Role::Administrator,
-            disabled: false,
-            created_at: Timestamp::now(),
-            password_hash,
-            initial: if random.is_some() {
-                Initial::Unused
-            } else {
-                Initial::No
-            },
-        };
-        let mut batch = Batch::new();
-        catalogue::insert(&mut batch, &record)?;
-        self.commit(batch).await?;
-        tracing::info!("created the administrator \"{ADMIN}\"");
-        random.map_or(Ok(()), |text| self.show_initial(text))
-    }
-
-    fn show_initial(&self, text: String) -> Result<(), Problem> {
-        self.initial_password
-            .keep(text)
-            .map_err(|error| internal(format!("the initial password cannot be kept: {error}")))
-    }
-
-    /// Notes that somebody knows the random password.
-    pub(crate) async fn initial_was_used(&self, user: &Versioned<UserRecord>) {
-        let mut changed = user.value.clone();
-        changed.initial = Initial::Used;
-        let mut batch = Batch::new();
-        let result = match catalogue::replace(&mut batch, user, &changed) {
-            Ok(()) => self.commit(batch).await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            tracing::warn!(%error, "the use of the initial password could not be noted");
-        }
-    }
-}
-
-fn seed_secret(boot: Option<&BootReport>) -> Option<AdminSecret> {
-    let admin = boot?.seed.as_ref()?.seed.admin.as_ref()?;
-    Some(admin.secret.clone())
 }
 
 /// Refuses to leave nobody who can administrate.
@@ -313,7 +131,7 @@ fn end_credentials(
     Ok(())
 }
 
-fn forbidden(detail: &str) -> Problem {
+pub(crate) fn forbidden(detail: &str) -> Problem {
     Problem::new(ErrorCode::Forbidden, detail)
 }
 
@@ -463,150 +281,5 @@ impl Manager {
             Ok(())
         })
         .await
-    }
-
-    /// The caller's tokens; everybody's for an administrator. Filter fields: `id name user role`.
-    pub fn token_list(&self, caller: &Caller, params: &ListParams) -> Result<Page<Token>, Problem> {
-        let mut tokens = token_views(&self.core.snapshot());
-        if caller.role != Role::Administrator {
-            tokens.retain(|token| token.user == caller.user);
-        }
-        let key = |token: &Token| format!("{}/{}", token.user, token.name);
-        tokens.sort_by_key(key);
-        filter::page(tokens, params, TOKEN_FIELDS, key)
-    }
-
-    /// Makes a token of the caller.
-    pub async fn token_create(
-        &self,
-        caller: &Caller,
-        create: TokenCreate,
-    ) -> Result<TokenCreated, Problem> {
-        let role = create.role.unwrap_or(caller.role);
-        if weaker(role, caller.role) != role {
-            return Err(
-                forbidden("a token cannot carry more rights than you have").with_pointer("/role")
-            );
-        }
-        if let Some(days) = create.expires_in_days
-            && !(1..=3650).contains(&days)
-        {
-            return Err(
-                Problem::invalid("/expires_in_days", format!("{days} is out of range"))
-                    .with_hint("give 1 to 3650 days, or leave it out for a token without end"),
-            );
-        }
-        let caller = caller.clone();
-        self.to_the_end(
-            move |manager| async move { manager.make_token(&caller, create, role).await },
-        )
-        .await
-    }
-
-    async fn make_token(
-        &self,
-        caller: &Caller,
-        create: TokenCreate,
-        role: Role,
-    ) -> Result<TokenCreated, Problem> {
-        let core = &self.core;
-        let _changing = core.catalogue.lock().await;
-        let snapshot = core.snapshot();
-        let user = catalogue::find::<UserRecord>(&snapshot, caller.user.as_str())?.value;
-        let own: Vec<_> = snapshot
-            .list::<TokenRecord>()
-            .into_iter()
-            .filter(|(_, token)| token.value.user_id == user.id)
-            .collect();
-        if own.iter().any(|(_, token)| token.value.name == create.name) {
-            return Err(Problem::new(
-                ErrorCode::AlreadyExists,
-                format!("you have a token \"{}\" already", create.name),
-            )
-            .with_pointer("/name")
-            .with_hint("choose another name, or delete the other one first"));
-        }
-        if own.len() >= MAX_TOKENS {
-            return Err(Problem::new(
-                ErrorCode::InsufficientResources,
-                format!("a user may have at most {MAX_TOKENS} tokens"),
-            )
-            .with_hint("delete tokens that are not used"));
-        }
-        let (secret, hash) = new_secret("lt")?;
-        let now = Timestamp::now();
-        let days = create.expires_in_days;
-        let record = TokenRecord {
-            id: Uuid::now_v7(),
-            name: create.name,
-            user_id: user.id,
-            role,
-            created_at: now,
-            expires_at: days.map(|days| now + SignedDuration::from_hours(24 * i64::from(days))),
-            hash,
-        };
-        let mut batch = Batch::new();
-        batch
-            .put(record.id.to_string(), &record, Precondition::Absent)
-            .map_err(|error| catalogue::record_problem(&error))?;
-        core.commit(batch).await?;
-        core.sessions.load(&core.snapshot());
-        let target = format!("/v1/tokens/{}", record.id);
-        caller.audit("token_create", &target);
-        core.events.object(&caller.user, target, Change::Created);
-        Ok(TokenCreated {
-            token: token_view(record, &user),
-            secret,
-        })
-    }
-
-    /// Deletes a token by id, or by name one of the caller's own. Others' tokens only for an administrator.
-    pub async fn token_delete(&self, caller: &Caller, key: &str) -> Result<(), Problem> {
-        let (caller, key) = (caller.clone(), key.to_owned());
-        self.to_the_end(move |manager| async move {
-            let core = &manager.core;
-            let missing = || Problem::not_found("token", catalogue::shown(&key));
-            let found = token_views(&core.snapshot()).into_iter().find(|token| {
-                let own = token.user == caller.user;
-                (own && token.name.as_str() == key)
-                    || (token.id.to_string() == key && (own || caller.role == Role::Administrator))
-            });
-            let token = found.ok_or_else(missing)?;
-            let mut batch = Batch::new();
-            batch
-                .delete::<TokenRecord>(token.id.to_string(), Precondition::Present)
-                .map_err(|error| catalogue::record_problem(&error))?;
-            core.commit(batch).await?;
-            core.sessions.load(&core.snapshot());
-            let target = format!("/v1/tokens/{}", token.id);
-            caller.audit("token_delete", &target);
-            core.events.object(&caller.user, target, Change::Deleted);
-            Ok(())
-        })
-        .await
-    }
-}
-
-fn token_views(snapshot: &Snapshot) -> Vec<Token> {
-    snapshot
-        .list::<TokenRecord>()
-        .into_iter()
-        .filter_map(|(_, token)| {
-            let user = snapshot
-                .get::<UserRecord>(&token.value.user_id.to_string())
-                .ok()??;
-            Some(token_view(token.value, &user.value))
-        })
-        .collect()
-}
-
-fn token_view(record: TokenRecord, user: &UserRecord) -> Token {
-    Token {
-        id: record.id,
-        name: record.name,
-        user: user.name.clone(),
-        role: record.role,
-        created_at: record.created_at,
-        expires_at: record.expires_at,
     }
 }

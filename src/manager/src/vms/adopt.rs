@@ -1,6 +1,6 @@
 //! Finding the guests that an earlier manager started.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between tries while a monitor is in the middle of its birth.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What became of a guest while no manager was there.
+/// What became of a guest that was not watched.
 #[derive(Debug)]
 pub(crate) enum Fate {
     /// It runs.
@@ -38,22 +38,32 @@ pub(crate) async fn find(core: &Arc<Core>, id: Uuid, run: RunDir) -> Fate {
             Ok(launched) => return Fate::Runs(Box::new(launched)),
             Err(error) => error,
         };
-        let gone = matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound
-        );
+        let gone = is_gone(&error);
         if gone || Instant::now() >= deadline {
             if !gone {
                 tracing::error!(%id, %error, "a guest's monitor cannot be reached, and is killed");
             }
-            return Fate::Ended(End {
-                record: run.exit_record(),
-                asked: false,
-                out_of_memory: out_of_memory(core, id),
-                last_line: run.last_line(),
-            });
+            return Fate::Ended(end(core, id, &run));
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether an error of connecting says that no monitor is there.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::NotFound
+    )
+}
+
+/// What is known of the end of a guest that was not watched.
+pub(crate) fn end(core: &Core, id: Uuid, run: &RunDir) -> End {
+    End {
+        record: run.exit_record(),
+        asked: false,
+        out_of_memory: out_of_memory(core, id),
+        last_line: run.last_line(),
     }
 }
 
@@ -66,7 +76,7 @@ fn out_of_memory(core: &Core, id: Uuid) -> bool {
         .is_some_and(|usage| usage.oom_kills > 0)
 }
 
-async fn connect(core: &Arc<Core>, id: Uuid, run: &RunDir) -> std::io::Result<Launched> {
+async fn connect(core: &Arc<Core>, id: Uuid, run: &RunDir) -> io::Result<Launched> {
     // The first connection may have been accepted into the queue before the monitor made the socket
     // its own, and then names the dead manager as its peer. Once it has answered, a second one does not.
     control::find(&run.socket()).await?;

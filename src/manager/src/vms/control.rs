@@ -69,7 +69,10 @@ pub(crate) async fn find(path: &Path) -> io::Result<Found> {
     let (events, notices) = mpsc::channel(QUEUE);
     tokio::spawn(converse(channel, outgoing, events));
     let control = Control { requests };
-    let failed = |problem: Problem| io::Error::other(problem.detail);
+    let failed = |problem: Problem| match problem.code {
+        ErrorCode::WrongState => io::Error::new(io::ErrorKind::ConnectionReset, problem.detail),
+        _ => io::Error::other(problem.detail),
+    };
     // The process is the right one if it answers after it was opened by its number.
     control
         .ask(RequestBody::Subscribe, None)

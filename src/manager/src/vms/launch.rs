@@ -22,6 +22,7 @@ use lodge_vmm_proto::{
 use nix::fcntl::FcntlArg;
 use tokio::sync::mpsc;
 
+use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
@@ -62,7 +63,9 @@ pub(crate) struct Launched {
 }
 
 /// Starts a guest. After an error nothing of it is left, and it holds nothing.
-pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Launched, Problem> {
+///
+/// A guest may have ended before it is found: then it was started all the same.
+pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Fate, Problem> {
     let id = record.id;
     let result = try_launch(&core, &record).await;
     if result.is_err() {
@@ -72,7 +75,7 @@ pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Launched
     result
 }
 
-async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Launched, Problem> {
+async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem> {
     let kvm = open_kvm(core)?;
     claim(core, record)?;
     let mut fds = Descriptors::default();
@@ -123,13 +126,18 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Launched, Pro
         .await
         .map_err(|error| internal(format!("starting the monitor failed: {error}")))?
         .map_err(|error| spawn_problem(&error, &run))?;
-    let found = control::find(&run.socket()).await.map_err(|error| {
-        let line = run.last_line().unwrap_or_default();
-        internal(format!(
-            "the new monitor cannot be reached: {error}; {line}"
-        ))
-    })?;
-    Ok(Launched {
+    let found = match control::find(&run.socket()).await {
+        Ok(found) => found,
+        Err(error) if adopt::is_gone(&error) || run.exit_record().is_some() => {
+            return Ok(Fate::Ended(adopt::end(core, record.id, &run)));
+        }
+        Err(error) => {
+            return Err(internal(format!(
+                "the new monitor cannot be reached: {error}"
+            )));
+        }
+    };
+    Ok(Fate::Runs(Box::new(Launched {
         guest: Guest {
             control: found.control,
             process: found.process.into_async().map_err(failed)?,
@@ -140,7 +148,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Launched, Pro
         },
         notices: found.notices,
         status: found.status,
-    })
+    })))
 }
 
 /// Removes what belongs to a guest that does not run.

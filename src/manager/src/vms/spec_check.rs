@@ -296,12 +296,12 @@ mod tests {
             ("/vcpus", |spec| spec.vcpus = 65),
             ("/memory", |spec| spec.memory = Size::mib(15)),
             ("/memory", |spec| {
-                spec.memory = Size(Size::mib(64).bytes() + 4096)
+                spec.memory = Size(Size::mib(64).bytes() + 4096);
             }),
             ("/memory", |spec| spec.memory = Size::gib(2)),
             ("/description", |spec| spec.description = "x".repeat(1025)),
             ("/description", |spec| {
-                spec.description = "\u{1b}[31m".to_owned()
+                spec.description = "\u{1b}[31m".to_owned();
             }),
         ];
         for (pointer, change) in changes {

@@ -211,7 +211,7 @@ mod tests {
         })
     }
 
-    fn verdict(end: End) -> (VmState, String) {
+    fn verdict(end: &End) -> (VmState, String) {
         let (state, reason) = end.verdict();
         (state, reason.unwrap_or_default())
     }
@@ -223,12 +223,12 @@ mod tests {
             asked: true,
             ..End::default()
         };
-        assert_eq!(verdict(asked), (VmState::Stopped, String::new()));
+        assert_eq!(verdict(&asked), (VmState::Stopped, String::new()));
         let by_itself = End {
             record: record(ExitReason::GuestPoweroff, ""),
             ..End::default()
         };
-        assert!(verdict(by_itself).1.contains("powered itself off"));
+        assert!(verdict(&by_itself).1.contains("powered itself off"));
         for reason in [
             ExitReason::TripleFault,
             ExitReason::KvmError,
@@ -241,7 +241,7 @@ mod tests {
                 asked: true,
                 ..End::default()
             };
-            let (state, text) = verdict(end);
+            let (state, text) = verdict(&end);
             assert_eq!(state, VmState::Crashed);
             assert!(text.ends_with(": details"), "{text}");
         }
@@ -249,18 +249,18 @@ mod tests {
 
     #[test]
     fn a_monitor_without_last_words_has_crashed() {
-        let (state, reason) = verdict(End {
+        let (state, reason) = verdict(&End {
             last_line: Some("panicked at x".to_owned()),
             ..End::default()
         });
         assert_eq!(state, VmState::Crashed);
         assert!(reason.contains("panicked at x"));
-        let (_, reason) = verdict(End {
+        let (_, reason) = verdict(&End {
             out_of_memory: true,
             ..End::default()
         });
         assert!(reason.contains("memory"));
-        let (state, _) = verdict(End {
+        let (state, _) = verdict(&End {
             asked: true,
             ..End::default()
         });

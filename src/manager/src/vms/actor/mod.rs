@@ -1,27 +1,30 @@
 //! One guest's task: it alone changes what is observed of the guest, one thing after another.
 
+mod ending;
+mod time;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_api::event::EventBody;
-use lodge_api::vm::{OnCrash, VmAction, VmState};
+use lodge_api::vm::{VmAction, VmState};
 use lodge_api::{ErrorCode, Name, Problem};
-use lodge_store::{Batch, Precondition};
 use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::adopt::Fate;
-use super::launch::{Guest, Launched, clean_up, launch};
-use super::restart::Restarts;
-use super::state::{End, Observed, Outcome, check_action};
-use super::{VmRecord, control};
 use crate::catalogue;
 use crate::core::{Core, internal};
+use crate::vms::VmRecord;
+use crate::vms::adopt::Fate;
+use crate::vms::launch::{Guest, Launched, clean_up, launch};
+use crate::vms::restart::Restarts;
+use crate::vms::run_dir::RunDir;
+use crate::vms::state::{Observed, check_action};
 
 /// Time between two looks at a running guest.
 const TICK: Duration = Duration::from_secs(5);
@@ -68,7 +71,7 @@ pub(crate) enum Command {
 /// What happened.
 enum Happening {
     Command(Option<Command>),
-    Started(Result<Launched, Problem>),
+    Started(Result<Fate, Problem>),
     Ended,
     Notice(Option<GuestEvent>),
     Time,
@@ -92,7 +95,7 @@ pub(crate) struct Actor {
     observed: watch::Sender<Observed>,
     guest: Option<Guest>,
     notices: Option<mpsc::Receiver<GuestEvent>>,
-    starting: Option<JoinHandle<Result<Launched, Problem>>>,
+    starting: Option<JoinHandle<Result<Fate, Problem>>>,
     start_reply: Option<Reply>,
     waiters: Vec<Waiter>,
     /// Whether somebody wanted the end that is coming.
@@ -139,8 +142,7 @@ impl Actor {
                 self.run(*launched);
             }
             Fate::Ended(end) => {
-                let run = super::run_dir::RunDir::new(&self.core.config.run_dir, self.id);
-                clean_up(&self.core, &run, self.id);
+                self.forget_run();
                 self.rest(&end).await;
             }
         }
@@ -173,6 +175,11 @@ impl Actor {
                 Happening::Time => self.time().await,
             }
         }
+    }
+
+    fn forget_run(&self) {
+        let run = RunDir::new(&self.core.config.run_dir, self.id);
+        clean_up(&self.core, &run, self.id);
     }
 
     fn state(&self) -> VmState {
@@ -265,8 +272,6 @@ impl Actor {
         }
     }
 
-    // Starting.
-
     fn start(&mut self, reply: Option<Reply>) {
         self.restarts.cancel();
         let record = self
@@ -288,14 +293,21 @@ impl Actor {
         }
     }
 
-    async fn started(&mut self, result: Result<Launched, Problem>) {
+    async fn started(&mut self, result: Result<Fate, Problem>) {
         self.starting = None;
         let reply = self.start_reply.take();
         let automatic = reply.is_none();
         match result {
-            Ok(launched) => {
-                self.run(launched);
+            Ok(fate) => {
                 self.restarts.started(Instant::now());
+                match fate {
+                    Fate::Runs(launched) => self.run(*launched),
+                    Fate::Ended(end) => {
+                        self.set_state(VmState::Running, None);
+                        self.forget_run();
+                        self.rest(&end).await;
+                    }
+                }
                 if let Some(reply) = reply {
                     let _ = reply.send(Ok(()));
                 }
@@ -336,16 +348,16 @@ impl Actor {
             observed.launched = Some(note.spec);
             observed.disks = note.disks;
             observed.cgroup.clone_from(&guest.cgroup);
-            observed.since = note.started_at;
         });
         self.log_offset = 0;
         self.guest = Some(guest);
         self.notices = Some(notices);
         self.asked_to_end = false;
         self.set_state(state_of(status.state), None);
+        // The same for every manager that finds it.
+        self.observed
+            .send_modify(|observed| observed.since = note.started_at);
     }
-
-    // Acting.
 
     async fn act(&mut self, action: VmAction) -> Result<(), Problem> {
         self.check(action, false)?;
@@ -392,282 +404,6 @@ impl Actor {
             }
         }
     }
-
-    // Ending.
-
-    fn wait_for_end(&mut self, timeout: Option<Duration>, force: bool, reply: Reply) {
-        self.waiters.push(Waiter {
-            deadline: timeout.map(|timeout| Instant::now() + timeout),
-            force,
-            seconds: timeout.map_or(0, |timeout| timeout.as_secs()),
-            reply,
-        });
-    }
-
-    async fn stop(&mut self, timeout: Duration, force: bool, reply: Reply) {
-        let paused = self.state() == VmState::Paused;
-        let pressed = match self.check(VmAction::Stop, force) {
-            Ok(()) if paused => Ok(()),
-            Ok(()) => self.ask(RequestBody::PowerButton, None).await,
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = pressed {
-            let _ = reply.send(Err(problem));
-            return;
-        }
-        self.asked_to_end = true;
-        if paused {
-            self.wait_for_end(None, true, reply);
-            self.kill().await;
-            return;
-        }
-        self.wait_for_end(Some(timeout), force, reply);
-        self.set_state(VmState::Stopping, None);
-    }
-
-    async fn power_off(&mut self, timeout: Duration, reply: Reply) {
-        self.restarts.cancel();
-        if !self.state().is_active() {
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        if self.guest.is_none() {
-            // Starting: killed as soon as it runs.
-            self.wait_for_end(None, true, reply);
-            return;
-        }
-        if self.state() == VmState::Paused
-            && let Err(problem) = self.ask(RequestBody::Resume, None).await
-        {
-            tracing::warn!(vm = %self.name(), %problem, "a paused guest cannot be resumed to power it off");
-        }
-        self.asked_to_end = true;
-        self.wait_for_end(Some(timeout), true, reply);
-        match self.ask(RequestBody::PowerButton, None).await {
-            Ok(()) => self.set_state(VmState::Stopping, None),
-            Err(problem) => {
-                tracing::warn!(vm = %self.name(), %problem, "the power button does not work: killing the guest");
-                self.kill().await;
-            }
-        }
-    }
-
-    async fn kill(&mut self) {
-        let Some(guest) = &self.guest else { return };
-        self.asked_to_end = true;
-        let control = guest.control.clone();
-        let asked = control.ask(RequestBody::Kill, None);
-        let answer = tokio::time::timeout(KILL_PATIENCE, asked).await;
-        let now = Instant::now();
-        self.signal_at = Some(match answer {
-            Ok(Ok(_)) => now + KILL_PATIENCE,
-            _ => now,
-        });
-    }
-
-    /// The guest's monitor has ended.
-    async fn ended(&mut self) {
-        let Some(guest) = self.guest.take() else {
-            return;
-        };
-        self.notices = None;
-        self.relay_log(&guest);
-        let end = End {
-            record: guest.run.exit_record(),
-            asked: self.asked_to_end,
-            out_of_memory: guest
-                .cgroup
-                .as_ref()
-                .and_then(|group| group.usage().ok())
-                .is_some_and(|usage| usage.oom_kills > 0),
-            last_line: guest.run.last_line(),
-        };
-        clean_up(&self.core, &guest.run, self.id);
-        self.rest(&end).await;
-    }
-
-    /// The guest is at rest from now on.
-    async fn rest(&mut self, end: &End) {
-        self.core.vms.claims.release(self.id);
-        let (state, reason) = end.verdict();
-        match &reason {
-            Some(reason) => tracing::warn!(vm = %self.name(), state = state.as_str(), "{reason}"),
-            None => tracing::info!(vm = %self.name(), "guest stopped"),
-        }
-        self.signal_at = None;
-        self.reconnect_at = None;
-        self.observed.send_modify(|observed| {
-            observed.pid = None;
-            observed.launched = None;
-            observed.disks = Vec::new();
-            observed.cgroup = None;
-        });
-        self.set_state(state, reason);
-        self.keep_outcome().await;
-        self.release_waiters();
-        let restart = self
-            .record()
-            .is_ok_and(|vm| vm.spec.on_crash == OnCrash::Restart);
-        if state == VmState::Crashed && restart && !self.asked_to_end {
-            self.restarts.plan(Instant::now());
-        }
-    }
-
-    async fn keep_outcome(&self) {
-        let observed = self.observed.borrow().clone();
-        let outcome = Outcome {
-            state: observed.state,
-            reason: observed.reason,
-            since: observed.since,
-        };
-        let key = self.id.to_string();
-        let mut batch = Batch::new();
-        let kept = batch
-            .require::<VmRecord>(key.clone(), Precondition::Present)
-            .and_then(|batch| batch.put(key, &outcome, Precondition::Any))
-            .map(drop)
-            .map_err(|error| catalogue::record_problem(&error));
-        let kept = match kept {
-            Ok(()) => self.core.commit(batch).await.map(drop),
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = kept {
-            tracing::warn!(vm = %self.name(), %problem, "how a guest ended is not recorded");
-        }
-    }
-
-    fn release_waiters(&mut self) {
-        for waiter in self.waiters.drain(..) {
-            let _ = waiter.reply.send(Ok(()));
-        }
-    }
-
-    fn fail_waiters(&mut self, detail: &str) {
-        for waiter in self.waiters.drain(..) {
-            let problem = Problem::new(ErrorCode::WrongState, detail);
-            let _ = waiter.reply.send(Err(problem));
-        }
-    }
-
-    /// A guest nobody waits for any more was not stopped: it runs.
-    fn stop_is_over(&mut self) {
-        if self.waiters.is_empty() && self.state() == VmState::Stopping {
-            self.asked_to_end = false;
-            self.set_state(VmState::Running, None);
-        }
-    }
-
-    // Time.
-
-    fn next_deadline(&self) -> Instant {
-        let waiting = self.waiters.iter().filter_map(|waiter| waiter.deadline);
-        waiting
-            .chain(self.signal_at)
-            .chain(self.reconnect_at)
-            .chain(self.restarts.due())
-            .chain([self.tick_at])
-            .min()
-            .unwrap_or(self.tick_at)
-    }
-
-    async fn time(&mut self) {
-        let now = Instant::now();
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.signal_at) {
-            self.signal_at = None;
-            if let Some(guest) = &self.guest
-                && let Err(error) = guest.process.get().kill()
-            {
-                tracing::error!(vm = %self.name(), %error, "a guest's monitor cannot be killed");
-            }
-        }
-        if due(self.reconnect_at) {
-            self.reconnect_at = None;
-            self.reconnect().await;
-        }
-        if due(self.restarts.due()) {
-            tracing::info!(vm = %self.name(), "restarting a crashed guest");
-            self.start(None);
-        }
-        if self.tick_at <= now {
-            self.tick_at = now + TICK;
-            self.look().await;
-        }
-        self.check_waiters(now).await;
-    }
-
-    async fn check_waiters(&mut self, now: Instant) {
-        let late = |waiter: &Waiter| waiter.deadline.is_some_and(|at| at <= now);
-        if self
-            .waiters
-            .iter()
-            .any(|waiter| late(waiter) && waiter.force)
-        {
-            for waiter in &mut self.waiters {
-                if late(waiter) {
-                    waiter.deadline = None;
-                }
-            }
-            tracing::warn!(vm = %self.name(), "the guest did not power off in time and is killed");
-            self.kill().await;
-            return;
-        }
-        let waiters = std::mem::take(&mut self.waiters);
-        let (over, waiting): (Vec<_>, Vec<_>) = waiters.into_iter().partition(late);
-        self.waiters = waiting;
-        if over.is_empty() {
-            return;
-        }
-        for waiter in over {
-            let problem = Problem::new(
-                ErrorCode::WrongState,
-                format!(
-                    "the guest did not power off within {} seconds, and runs on",
-                    waiter.seconds
-                ),
-            )
-            .with_hint("look at its console, give it more time, or kill it");
-            let _ = waiter.reply.send(Err(problem));
-        }
-        self.stop_is_over();
-    }
-
-    async fn reconnect(&mut self) {
-        let Some(guest) = &mut self.guest else { return };
-        match control::find(&guest.run.socket()).await {
-            Ok(found) => {
-                guest.control = found.control;
-                self.notices = Some(found.notices);
-            }
-            Err(error) => {
-                tracing::warn!(vm = %self.name(), %error, "a guest's monitor cannot be reached");
-                self.reconnect_at = Some(Instant::now() + TICK);
-            }
-        }
-    }
-
-    /// Looks at a running guest: its counters, and what its monitor logs.
-    async fn look(&mut self) {
-        let Some(guest) = self.guest.take() else {
-            return;
-        };
-        self.relay_log(&guest);
-        let asked = guest.control.status();
-        if let Ok(Ok(status)) = tokio::time::timeout(KILL_PATIENCE, asked).await {
-            self.observed.send_modify(|observed| {
-                observed.disk_read_bytes = status.disk_read_bytes;
-                observed.disk_written_bytes = status.disk_written_bytes;
-            });
-        }
-        self.guest = Some(guest);
-    }
-
-    fn relay_log(&mut self, guest: &Guest) {
-        let source = format!("vmm/{}", self.name());
-        for line in guest.run.new_lines(&mut self.log_offset) {
-            tracing::info!(log_source = source, "{line}");
-        }
-    }
 }
 
 fn state_of(state: RunState) -> VmState {
@@ -698,8 +434,8 @@ async fn end_of(guest: Option<&Guest>) {
 }
 
 async fn end_of_start(
-    starting: Option<&mut JoinHandle<Result<Launched, Problem>>>,
-) -> Result<Launched, Problem> {
+    starting: Option<&mut JoinHandle<Result<Fate, Problem>>>,
+) -> Result<Fate, Problem> {
     match starting {
         Some(task) => task
             .await
