@@ -1,5 +1,8 @@
 //! Virtio entropy device (virtio 1.2, 5.4): random bytes from the host's kernel.
 
+mod kernel;
+
+use std::io;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
@@ -50,13 +53,19 @@ impl Handler for Source {
         let mut done = 0;
         while done < wanted {
             let piece = &mut piece[..PIECE.min(wanted - done)];
-            if let Err(error) = getrandom::fill(piece) {
-                // A driver takes a short answer, and asks again.
-                tracing::warn!(%error, "no random bytes from the kernel");
-                break;
-            }
-            chain.writable.write_at(memory, done as u64, piece)?;
-            done += piece.len();
+            let count = match kernel::random(piece) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    // A driver takes a short answer, and asks again.
+                    tracing::warn!(%error, "no random bytes from the kernel");
+                    break;
+                }
+            };
+            chain
+                .writable
+                .write_at(memory, done as u64, &piece[..count])?;
+            done += count;
         }
         Ok(done as u32)
     }
