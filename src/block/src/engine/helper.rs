@@ -4,11 +4,12 @@
 //! only discard. Such devices are rare enough for a thread that starts when first needed.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use vmm_sys_util::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::raw::RawDisk;
 
@@ -23,6 +24,7 @@ struct Request {
 pub(super) struct Helper {
     requests: Option<Sender<Request>>,
     results: Receiver<(u16, i32)>,
+    wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -33,8 +35,10 @@ impl std::fmt::Debug for Request {
 }
 
 impl Helper {
-    pub fn start(disk: Arc<RawDisk>, wake: &EventFd) -> io::Result<Self> {
-        let wake = wake.try_clone()?;
+    pub fn start(disk: Arc<RawDisk>) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let wake = Arc::clone(&event);
         let (requests, inbox) = channel::<Request>();
         let (outbox, results) = channel();
         let thread = std::thread::Builder::new()
@@ -55,8 +59,14 @@ impl Helper {
         Ok(Self {
             requests: Some(requests),
             results,
+            wake: event,
             thread: Some(thread),
         })
+    }
+
+    /// Signalled after each result.
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
     }
 
     pub fn ask(&self, index: u16, offset: u64, length: u64) {

@@ -1,7 +1,8 @@
 //! Asynchronous access to one disk from one thread, by io_uring.
 //!
-//! The owner submits requests with a token of its choice, polls [`Engine::wake`]
-//! beside its other descriptors, and collects [`Completion`]s. Short transfers,
+//! The owner queues requests with a token of its choice and calls [`Engine::wait`],
+//! which hands them to the kernel, sleeps until something completes or a watched
+//! descriptor is signalled, and collects [`Completion`]s. Short transfers,
 //! misaligned buffers and filesystems that lack a call are dealt with in here:
 //! a request completes once, whole or with an error.
 #![allow(unsafe_code)]
@@ -10,20 +11,23 @@ mod bounce;
 mod helper;
 mod operation;
 mod transfer;
+mod watch;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{IoUring, squeue, types};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::bounce::Pool;
 use self::helper::Helper;
 use self::operation::{Operation, Outcome, Step};
 use self::transfer::{Direction, Transfer};
+pub use self::watch::Fired;
+use self::watch::Watches;
 use crate::raw::RawDisk;
 
 /// The disk, as registered with the ring.
@@ -102,7 +106,7 @@ pub enum SubmitError {
 pub struct Engine {
     ring: IoUring,
     disk: Arc<RawDisk>,
-    wake: EventFd,
+    watches: Watches,
     slots: Vec<Option<Operation>>,
     free: Vec<u16>,
     /// Operations whose next step needs a place in the submission queue.
@@ -121,19 +125,17 @@ impl Engine {
     /// When the kernel refuses the ring.
     pub fn new(disk: Arc<RawDisk>, depth: u16) -> io::Result<Self> {
         let depth = depth.clamp(1, MAX_DEPTH);
-        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-        // The owner sleeps in epoll, not in the ring: without cooperative task running every
-        // completion would interrupt it for nothing.
+        // Completions are looked for on the way out of the kernel only; without this each would
+        // interrupt the thread wherever it is.
         let ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(u32::from(depth))?;
         ring.submitter()
             .register_files(&[disk.file().as_raw_fd()])?;
-        ring.submitter().register_eventfd(wake.as_raw_fd())?;
         Ok(Self {
             ring,
             disk,
-            wake,
+            watches: Watches::default(),
             slots: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             ready: VecDeque::new(),
@@ -147,11 +149,6 @@ impl Engine {
     /// The disk below.
     pub fn disk(&self) -> &Arc<RawDisk> {
         &self.disk
-    }
-
-    /// Becomes readable when [`Engine::reap`] has something to do. Read it empty before reaping.
-    pub fn wake(&self) -> &EventFd {
-        &self.wake
     }
 
     /// Whether another request would be accepted.
@@ -240,80 +237,114 @@ impl Engine {
         self.accept(token, step)
     }
 
-    /// Hands everything queued to the kernel.
+    /// Makes [`Engine::wait`] return when one of `events` becomes readable, or is
+    /// so now, until [`Engine::unwatch`]. What follows is edge-triggered: an event
+    /// that is signalled again is told again, whether it was read or not.
+    ///
+    /// At most 7 events, which stay open, and none are watched yet.
+    pub fn watch<const N: usize>(&mut self, events: [BorrowedFd<'_>; N]) {
+        const { assert!(N <= watch::HELPER) };
+        self.watches.set(&events);
+    }
+
+    /// Forgets all watched events; they may be closed afterwards.
     ///
     /// # Errors
-    /// When the kernel takes nothing any more. Shortage passes and is no error:
-    /// the rest is handed over by the next call, for which [`Engine::wake`] is signalled.
-    pub fn submit(&mut self) -> io::Result<()> {
-        self.push_ready();
-        while !self.ring.submission().is_empty() {
-            match self.ring.submit() {
-                Ok(0) => return self.wake.write(1),
-                Ok(_) => self.push_ready(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // No memory, or a completion queue to be emptied first.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {
-                    return self.wake.write(1);
-                }
-                Err(error) => return Err(error),
+    /// When the kernel takes nothing any more.
+    pub fn unwatch(&mut self) -> io::Result<()> {
+        for entry in self.watches.cancellations() {
+            while !self.push(&entry) {
+                self.enter(false)?;
             }
         }
+        while self.watches.any_armed() {
+            self.enter(true)?;
+            self.collect();
+        }
+        self.watches.clear();
         Ok(())
     }
 
-    /// Appends the completions there are to `sink`, without waiting, and carries
-    /// on with requests that need more steps.
+    /// Hands everything queued to the kernel, sleeps if `sleep` until a request
+    /// completed or a watched event was signalled, appends the completions to
+    /// `sink` and tells which events were signalled since the last call.
+    ///
+    /// It may return with nothing.
     ///
     /// # Errors
-    /// As [`Engine::submit`].
-    pub fn reap(&mut self, sink: &mut Vec<Completion>) -> io::Result<()> {
-        loop {
-            let entry = self.ring.completion().next();
-            let Some(entry) = entry else { break };
-            self.complete_step(entry.user_data() as u16, entry.result());
-        }
-        while let Some((index, result)) = self.helper.as_mut().and_then(Helper::next) {
-            self.complete_step(index, result);
-        }
+    /// When the kernel takes nothing any more. Shortage passes and is no error.
+    pub fn wait(&mut self, sleep: bool, sink: &mut Vec<Completion>) -> io::Result<Fired> {
+        self.fill();
+        self.enter(sleep && self.done.is_empty())?;
+        self.collect();
         sink.append(&mut self.done);
-        self.submit()?;
-        sink.append(&mut self.done);
-        Ok(())
+        Ok(self.watches.take_fired())
     }
 
     /// Waits until nothing is under way; nothing touches the buffers of any request afterwards.
+    /// Signals of watched events are kept for the next [`Engine::wait`].
     ///
     /// # Errors
     /// When the kernel takes nothing any more; buffers may then still be in use.
     pub fn drain(&mut self, sink: &mut Vec<Completion>) -> io::Result<()> {
-        self.reap(sink)?;
+        sink.append(&mut self.done);
         while self.under_way() > 0 {
-            self.wait()?;
-            self.reap(sink)?;
+            self.fill();
+            self.enter(self.done.is_empty())?;
+            self.collect();
+            sink.append(&mut self.done);
         }
         Ok(())
     }
 
-    /// Sleeps until a step of some request is done.
-    fn wait(&mut self) -> io::Result<()> {
-        let mut poll = libc::pollfd {
-            fd: self.wake.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
+    /// One trip into the kernel, with what is in the submission queue.
+    fn enter(&mut self, sleep: bool) -> io::Result<()> {
+        let want = usize::from(sleep && self.ring.completion().is_empty());
+        let Err(error) = self.ring.submit_and_wait(want) else {
+            return Ok(());
         };
-        // The helper's completions do not pass through the ring, but signal the same event.
-        // SAFETY: `poll` is one valid entry.
-        let result = unsafe { libc::poll(&raw mut poll, 1, -1) };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+        match error.raw_os_error() {
+            // The completion queue must be emptied first, which comes next.
+            Some(libc::EINTR | libc::EBUSY) => Ok(()),
+            Some(libc::EAGAIN) => {
+                // The host is out of memory; requests under way give some back.
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Takes what is complete off the ring.
+    fn collect(&mut self) {
+        loop {
+            let entry = self.ring.completion().next();
+            let Some(entry) = entry else { break };
+            if !self.watches.note(&entry) {
+                self.complete_step(entry.user_data() as u16, entry.result());
             }
         }
-        // Empty already when a signal interrupted the wait.
-        let _ = self.wake.read();
-        Ok(())
+        while let Some((index, result)) = self.helper.as_mut().and_then(Helper::next) {
+            self.complete_step(index, result);
+        }
+    }
+
+    /// Fills the submission queue.
+    fn fill(&mut self) {
+        // First, so that a full queue does not leave a watched event unheard.
+        self.arm_watches();
+        self.push_ready();
+        // The helper may have just been started.
+        self.arm_watches();
+    }
+
+    fn arm_watches(&mut self) {
+        while !self.ring.submission().is_full() {
+            let Some(entry) = self.watches.arm_next() else {
+                return;
+            };
+            self.push(&entry);
+        }
     }
 
     fn check_writable(&self, offset: u64, length: u64) -> Result<(), SubmitError> {
@@ -367,28 +398,31 @@ impl Engine {
             return;
         };
         match operation.begin(&self.disk, &mut self.bounce) {
-            operation::Begin::Entry(entry) => self.push(index, entry),
+            operation::Begin::Entry(entry) => {
+                // There is a place: `push_ready` looked.
+                self.push(&entry.user_data(u64::from(index)));
+            }
             operation::Begin::Starved => self.starved.push_back(index),
             operation::Begin::Helper { offset, length } => self.ask_helper(index, offset, length),
             operation::Begin::Failed(error) => self.finish(index, Err(error)),
         }
     }
 
-    fn push(&mut self, index: u16, entry: squeue::Entry) {
-        let entry = entry.user_data(u64::from(index));
-        // SAFETY: what the entry points to lives in the operation's slot and, by the contract of
-        // `read` and `write`, in buffers that stay valid until the request completed.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        // There was a place: only `push_ready` gets here, after it looked.
-        if pushed.is_err() {
-            self.ready.push_front(index);
-        }
+    /// Puts an entry into the submission queue; `false` when it is full.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what a request's entry points to lives in the operation's slot and, by the
+        // contract of `read` and `write`, in buffers that stay valid until the request completed.
+        // Polls and cancellations point to nothing.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
     fn ask_helper(&mut self, index: u16, offset: u64, length: u64) {
         if self.helper.is_none() {
-            match Helper::start(Arc::clone(&self.disk), &self.wake) {
-                Ok(helper) => self.helper = Some(helper),
+            match Helper::start(Arc::clone(&self.disk)) {
+                Ok(helper) => {
+                    self.watches.set_helper(helper.wake());
+                    self.helper = Some(helper);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot start the discard helper");
                     return self.finish(index, Err(IoError::Host(libc::EAGAIN)));

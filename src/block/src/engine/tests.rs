@@ -1,6 +1,7 @@
 //! The engine against a model, on real files.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use proptest::prelude::*;
@@ -320,6 +321,68 @@ fn a_read_only_disk_stays_as_it_is() {
 }
 
 #[test]
+fn watched_events_end_the_sleep() {
+    use nix::sys::eventfd::EventFd;
+    let (_file, mut engine) = engine(false, 4);
+    let mut sink = Vec::new();
+    for _ in 0..3 {
+        let (first, second) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        // Readable before it is watched.
+        second.write(1).unwrap();
+        engine.watch([first.as_fd(), second.as_fd()]);
+        let fired = engine.wait(true, &mut sink).unwrap();
+        assert_eq!((fired.has(0), fired.has(1)), (false, true));
+        // Told again only when signalled again, though never read.
+        let fired = engine.wait(false, &mut sink).unwrap();
+        assert_eq!((fired.has(0), fired.has(1)), (false, false));
+        for _ in 0..1000 {
+            second.write(1).unwrap();
+            assert!(engine.wait(true, &mut sink).unwrap().has(1));
+        }
+        // From another thread, while asleep.
+        std::thread::scope(|scope| {
+            scope.spawn(|| first.write(1).unwrap());
+            while !engine.wait(true, &mut sink).unwrap().has(0) {}
+        });
+        // A signal during a drain is not lost.
+        engine.flush(1).unwrap();
+        first.write(1).unwrap();
+        assert_eq!(finish_one(&mut engine), Ok(()));
+        assert!(engine.wait(false, &mut sink).unwrap().has(0));
+        engine.unwatch().unwrap();
+        second.write(1).unwrap();
+        engine.flush(2).unwrap();
+        let fired = engine.wait(true, &mut sink).unwrap();
+        assert_eq!((fired.has(0), fired.has(1)), (false, false));
+        finish(&mut engine);
+    }
+    assert!(!Fired::default().has(64));
+}
+
+#[test]
+fn watching_ends_under_a_storm_of_signals() {
+    use nix::sys::eventfd::EventFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (_file, mut engine) = engine(false, 4);
+    let event = EventFd::new().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                event.write(1).unwrap();
+            }
+        });
+        let mut sink = Vec::new();
+        for _ in 0..5000 {
+            engine.watch([event.as_fd()]);
+            engine.wait(true, &mut sink).unwrap();
+            engine.unwatch().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn tells_that_a_file_was_cut() {
     let (file, mut engine) = engine(false, 4);
     file.set_len(8192).unwrap();
@@ -346,7 +409,7 @@ fn dropping_waits_for_the_kernel() {
             // SAFETY: `memory` outlives the engine.
             unsafe { engine.write(token, offset, &buffers) }.unwrap();
         }
-        engine.submit().unwrap();
+        engine.wait(false, &mut Vec::new()).unwrap();
         drop(engine);
         let mut content = vec![0; SIZE as usize];
         file.read_exact_at(&mut content, 0).unwrap();

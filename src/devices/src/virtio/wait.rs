@@ -8,16 +8,11 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Sleeps until `event` is readable, and leaves it so.
 pub(super) fn wait_for(event: &EventFd) {
-    wait_for_any([event], true);
+    wait_for_fds([borrow(event)], true);
 }
 
-/// Tells which events are readable, sleeping until one is if `sleep`.
-pub(super) fn wait_for_any<const N: usize>(events: [&EventFd; N], sleep: bool) -> [bool; N] {
-    // `EventFd` has no `AsFd`.
-    wait_for_fds(events.map(borrow), sleep)
-}
-
-/// As [`wait_for_any`], for any descriptors. Errors and hang-ups count as readable.
+/// Tells which descriptors are readable, sleeping until one is if `sleep`.
+/// Errors and hang-ups count as readable.
 pub(super) fn wait_for_fds<const N: usize>(fds: [BorrowedFd<'_>; N], sleep: bool) -> [bool; N] {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let timeout = if sleep {

@@ -1,9 +1,10 @@
 //! One activation of one queue: takes requests, hands them to the engine, returns them.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::sync::Arc;
 
-use lodge_block::engine::{Completion, Engine, IoError, SubmitError};
+use lodge_block::engine::{Completion, Engine, Fired, IoError, SubmitError};
 use virtio_bindings::virtio_blk as abi;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -16,13 +17,17 @@ use super::{QUEUE_SIZE, config::SERIAL_BYTES};
 use crate::GuestMemory;
 use crate::virtio::QueueInterrupt;
 use crate::virtio::chain::{self, Chain, ChainError, InFlight, Limits};
-use crate::virtio::wait::wait_for_any;
+use crate::virtio::wait::borrow;
 
 /// As many buffers as the ring can describe, and as much data as one call of the host moves.
 const LIMITS: Limits = Limits {
     segments: QUEUE_SIZE as usize,
     bytes: 1 << 30,
 };
+
+/// Positions of the events the engine watches.
+const STOP: usize = 0;
+const KICK: usize = 1;
 
 /// Why a session ended.
 pub(super) enum Stopped {
@@ -98,11 +103,15 @@ impl<'a> Session<'a> {
 
     /// Serves until `stop` is readable or the queue is unusable.
     pub fn run(&mut self, stop: &EventFd) -> Stopped {
-        match self.serve(stop) {
+        let mut events = [borrow(stop); 2];
+        events[KICK] = borrow(&self.kick);
+        self.engine.watch(events);
+        let result = self.serve();
+        let quiet = self.quiesce();
+        match result.and(quiet) {
             Ok(()) => Stopped::Asked,
             Err(why) => {
                 tracing::warn!(why, "disk queue stopped");
-                self.quiesce();
                 Stopped::Broken(why)
             }
         }
@@ -113,29 +122,17 @@ impl<'a> Session<'a> {
         self.queue
     }
 
-    fn serve(&mut self, stop: &EventFd) -> Result<(), String> {
+    fn serve(&mut self) -> Result<(), String> {
         // There may be requests from before the activation, whose kick nobody will repeat.
         let mut more = true;
         loop {
-            let [stopped, kicked, completed] =
-                wait_for_any([stop, &self.kick, self.engine.wake()], !more);
-            if stopped {
+            let fired = self.return_completed(!more)?;
+            if fired.has(STOP) {
                 return self.finish_all();
             }
-            // Each was readable, and nobody else reads them.
-            if kicked {
-                let _ = self.kick.read();
-            }
-            if completed {
-                let _ = self.engine.wake().read();
-            }
-            self.return_completed()?;
-            if kicked || more || self.may_resume() {
+            if fired.has(KICK) || more || self.may_resume() {
                 more = self.take_requests().map_err(|error| error.to_string())?;
-                // What the page cache has is there by now.
-                self.return_completed()?;
             }
-            more |= self.may_resume();
             self.interrupt_if_wanted()
                 .map_err(|error| error.to_string())?;
         }
@@ -259,18 +256,19 @@ impl<'a> Session<'a> {
         self.give_back(self.chain.head, status, refusal, 0)
     }
 
-    /// Hands what is queued to the kernel and returns what is done to the driver.
-    fn return_completed(&mut self) -> Result<(), String> {
+    /// Hands what is queued to the kernel, waits for something to happen if
+    /// `sleep`, and returns what is done to the driver.
+    fn return_completed(&mut self, sleep: bool) -> Result<Fired, String> {
         let mut completions = std::mem::take(&mut self.completions);
-        let reaped = self
+        let waited = self
             .engine
-            .reap(&mut completions)
-            .map_err(|error| format!("the host's I/O ring does not work: {error}"));
+            .wait(sleep, &mut completions)
+            .map_err(|error| broken(&error));
         let returned = self.give_back_all(&completions);
         completions.clear();
         self.completions = completions;
-        reaped?;
-        returned.map_err(|error| error.to_string())
+        returned.map_err(|error| error.to_string())?;
+        waited
     }
 
     fn give_back_all(&mut self, completions: &[Completion]) -> Result<(), ChainError> {
@@ -347,19 +345,25 @@ impl<'a> Session<'a> {
         let mut completions = Vec::new();
         self.engine
             .drain(&mut completions)
-            .map_err(|error| format!("the host's I/O ring does not work: {error}"))?;
+            .map_err(|error| broken(&error))?;
         self.give_back_all(&completions)
             .and_then(|()| self.interrupt_if_wanted())
             .map_err(|error| error.to_string())
     }
 
-    /// Waits for the engine and forgets the results, because the ring is unusable.
-    fn quiesce(&mut self) {
+    /// Waits until the engine touches neither memory nor events of this session.
+    /// Results of a session that broke off are forgotten: its ring is unusable.
+    fn quiesce(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         if let Err(error) = self.engine.drain(&mut completions) {
             // Memory the kernel may still write to must not be given to anything else.
             tracing::error!(%error, "the disk engine cannot be stopped");
             std::process::abort();
         }
+        self.engine.unwatch().map_err(|error| broken(&error))
     }
+}
+
+fn broken(error: &io::Error) -> String {
+    format!("the host's I/O ring does not work: {error}")
 }
