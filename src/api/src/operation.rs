@@ -89,5 +89,6 @@ pub struct Progress {
 pub struct WaitParams {
     /// Wait at most that long for the end before answering: `30s`, `2m`, at most `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^[0-9]{1,6}(ms|s|m)$")]
     pub wait: Option<String>,
 }

@@ -1,8 +1,8 @@
 //! The HTTPS server: TLS, authentication, authorisation and the routes of the API.
 //!
-//! What the API means is the manager's. A request's way: [`listen`] accepts the connection and
-//! bounds it, [`app`] gives the request an id and a router, [`auth`] decides who asks and whether
-//! it may, and the function in [`routes`] calls the manager.
+//! What the API means is the manager's. A request's way: `listen` accepts the connection and
+//! bounds it, `app` gives the request an id and a router, `auth` decides who asks and whether
+//! it may, and the function in `routes` calls the manager.
 
 mod app;
 mod args;

@@ -26,6 +26,10 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
+    /// How often the peer of a WebSocket is asked whether it is there, and its credential whether it holds.
+    pub ping: Duration,
+    /// Silence after which the peer of a WebSocket is taken for gone.
+    pub silence: Duration,
     /// Time for open requests when the server stops.
     pub drain: Duration,
 }
@@ -43,6 +47,8 @@ impl Default for Limits {
             response_stall: Duration::from_secs(60),
             header_bytes: 32 * 1024,
             streams: 64,
+            ping: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
     }

@@ -117,6 +117,13 @@ fn string() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
+fn entity_tag() -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r#"^(\*|"[0-9]{1,19}")$"#))
+        .into()
+}
+
 fn parameters(route: &Route) -> Vec<Parameter> {
     let in_path = route
         .path
@@ -141,7 +148,7 @@ fn parameters(route: &Route) -> Vec<Parameter> {
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
             .description(Some("Only if the object still has this `ETag`"))
-            .schema(Some(string()))
+            .schema(Some(entity_tag()))
             .build()
     });
     in_path

@@ -150,7 +150,16 @@ fn addresses(manager: &Manager) -> Vec<IpAddr> {
         .iter()
         .flat_map(|link| &link.addresses)
         .filter_map(|cidr| cidr.split('/').next()?.parse().ok())
+        .filter(|address| !link_local(*address))
         .collect()
+}
+
+/// Of no use in a certificate: nobody reaches them without naming an interface of their own.
+fn link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 fn tell_manager(manager: &Manager, fixed: &Fixed) {

@@ -1,5 +1,7 @@
 //! Events: a WebSocket, or a page of those kept.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -14,7 +16,7 @@ use lodge_api::privilege::Privilege;
 use lodge_manager::Subscription;
 use tokio::time::{interval, timeout};
 
-use super::socket::{End, PING, SILENCE, bounded, no_upgrade, still_authorized};
+use super::socket::{End, bounded, no_upgrade, still_authorized};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, get};
@@ -67,14 +69,13 @@ async fn carry(
     mut coming: Subscription,
 ) {
     let (mut sink, stream) = socket.split();
+    let silence = app.limits().silence;
     let end = tokio::select! {
         end = tell(&app, &who, past, &mut coming, &mut sink) => end,
-        end = heard(stream) => end,
+        end = heard(silence, stream) => end,
         () = app.stop().cancelled() => End::Stopping,
     };
-    if let Some(message) = end.message() {
-        let _ = timeout(PING, sink.send(message)).await;
-    }
+    end.tell(sink).await;
 }
 
 /// While the peer does not take a message none is taken from the subscription, which then has a gap.
@@ -91,7 +92,7 @@ async fn tell(
         }
     }
     drop(past);
-    let mut ping = interval(PING);
+    let mut ping = interval(app.limits().ping);
     loop {
         let message = tokio::select! {
             event = coming.next() => match event {
@@ -118,9 +119,9 @@ fn message(event: &Event) -> Message {
 }
 
 /// The peer says nothing of interest, but has to be there.
-async fn heard(mut stream: SplitStream<WebSocket>) -> End {
+async fn heard(silence: Duration, mut stream: SplitStream<WebSocket>) -> End {
     loop {
-        match timeout(SILENCE, stream.next()).await {
+        match timeout(silence, stream.next()).await {
             Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return End::Peer,
             Ok(Some(Ok(_))) => {}
         }

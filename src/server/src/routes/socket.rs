@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
 use lodge_api::{ErrorCode, Problem};
+
+use tokio::time::timeout;
 
 use crate::app::App;
 use crate::auth::Authenticated;
@@ -15,11 +19,8 @@ const PROTOCOL: &str = "lodge";
 /// Largest message taken from a client, in bytes.
 const MAX_MESSAGE: usize = 64 << 10;
 
-/// How often the peer is asked whether it is there.
-pub const PING: Duration = Duration::from_secs(20);
-
-/// Silence after which the peer is taken for gone.
-pub const SILENCE: Duration = Duration::from_secs(60);
+/// Time for the last message of a socket.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why a WebSocket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,14 @@ pub enum End {
 }
 
 impl End {
-    /// The last message, if one makes sense.
-    pub fn message(self) -> Option<Message> {
+    /// Says why, where that makes sense, and closes.
+    pub async fn tell(self, mut sink: SplitSink<WebSocket, Message>) {
+        if let Some(message) = self.message() {
+            let _ = timeout(FAREWELL, sink.send(message)).await;
+        }
+    }
+
+    fn message(self) -> Option<Message> {
         let (code, reason) = match self {
             Self::Finished(reason) => (close_code::NORMAL, reason),
             Self::Peer => return None,

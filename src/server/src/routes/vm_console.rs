@@ -1,5 +1,7 @@
 //! A guest's console over a WebSocket.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -14,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{interval, timeout};
 
-use super::socket::{End, PING, SILENCE, bounded, no_upgrade, still_authorized};
+use super::socket::{End, bounded, no_upgrade, still_authorized};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, get};
@@ -66,14 +68,13 @@ pub fn attach(
 async fn carry(app: App, who: Authenticated, socket: WebSocket, console: UnixStream) {
     let (output, input) = console.into_split();
     let (mut sink, stream) = socket.split();
+    let silence = app.limits().silence;
     let end = tokio::select! {
         end = show(&app, &who, output, &mut sink) => end,
-        end = typed(stream, input) => end,
+        end = typed(silence, stream, input) => end,
         () = app.stop().cancelled() => End::Stopping,
     };
-    if let Some(message) = end.message() {
-        let _ = timeout(PING, sink.send(message)).await;
-    }
+    end.tell(sink).await;
 }
 
 /// Output of the guest. While the peer does not take a message no more is read, and the monitor drops.
@@ -83,7 +84,7 @@ async fn show(
     mut output: OwnedReadHalf,
     sink: &mut SplitSink<WebSocket, Message>,
 ) -> End {
-    let mut ping = interval(PING);
+    let mut ping = interval(app.limits().ping);
     let mut buffer = vec![0; CHUNK];
     loop {
         let message = tokio::select! {
@@ -105,9 +106,13 @@ async fn show(
 }
 
 /// Input for the guest. While the guest does not take it no more is read from the peer.
-async fn typed(mut stream: SplitStream<WebSocket>, mut input: OwnedWriteHalf) -> End {
+async fn typed(
+    silence: Duration,
+    mut stream: SplitStream<WebSocket>,
+    mut input: OwnedWriteHalf,
+) -> End {
     loop {
-        let bytes = match timeout(SILENCE, stream.next()).await {
+        let bytes = match timeout(silence, stream.next()).await {
             Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
             Ok(Some(Ok(Message::Text(text)))) => Bytes::from(text),
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,

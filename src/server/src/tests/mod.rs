@@ -139,6 +139,8 @@ fn short_limits() -> Limits {
         body_progress: Duration::from_millis(300),
         json_body: Duration::from_secs(1),
         response_stall: Duration::from_millis(500),
+        ping: Duration::from_millis(100),
+        silence: Duration::from_millis(400),
         drain: Duration::from_millis(500),
         ..Limits::default()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -13,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::TestServer;
 use super::client::Client;
+use super::{TestServer, short_limits};
 
 pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
@@ -150,6 +151,47 @@ async fn a_stopping_server_says_so() {
             break;
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_ends_with_its_session() {
+    let server = TestServer::with(short_limits()).await;
+    let (admin, token) = server.login_with_token().await;
+    let value = bearer(&token);
+    let mut socket = open(&admin, "/v1/events", &[("authorization", &value)])
+        .await
+        .unwrap();
+    // Well after the time in which a silent peer is given up: answering pings is enough to stay.
+    let stay = tokio::time::Instant::now() + short_limits().silence * 3;
+    while tokio::time::Instant::now() < stay {
+        assert!(!matches!(next(&mut socket).await, Message::Close(_)));
+    }
+    admin.delete("/v1/sessions/current").await.expect(204);
+    loop {
+        if let Message::Close(frame) = next(&mut socket).await {
+            assert_eq!(frame.unwrap().code, CloseCode::Policy);
+            break;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_nothing_is_given_up() {
+    let server = TestServer::with(short_limits()).await;
+    let value = bearer(server.manager.local_token());
+    let mut stream = server.client().tls("http/1.1").await;
+    let request = format!(
+        "GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: {value}\r\nconnection: upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let end = timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
+    let _ = end.expect("the server closes the connection");
+    assert!(bytes.starts_with(b"HTTP/1.1 101 "));
     server.stop().await;
 }
 
