@@ -122,6 +122,7 @@ impl Worker {
                 addressing::apply(&self.kernel, &snapshot, link.index, &Wanted::nothing()).await?;
             }
         }
+        super::guard::remove().await;
         Ok(())
     }
 

@@ -27,10 +27,10 @@ pub enum NetError {
         /// The kernel module that brings it.
         module: &'static str,
     },
-    /// The kernel has no driver for this kind of link.
-    #[error("the kernel cannot make a link of kind '{kind}'")]
+    /// The kernel lacks what makes this kind of thing.
+    #[error("the kernel has no '{kind}'")]
     KindUnsupported {
-        /// Kind of link, which is also the name of the module.
+        /// Kind of thing, which is also the name of the module.
         kind: &'static str,
     },
     /// A network, bridge or tap of that name exists.

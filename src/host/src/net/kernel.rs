@@ -1,6 +1,6 @@
 //! The kernel's side of the network: what is there, and how to change it.
 //!
-//! This is the only module that knows the netlink library. All names of things are kernel indices.
+//! With the packet filter of `guard`, this is the only module that knows the netlink library. All names of things are kernel indices.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -543,7 +543,8 @@ fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     })
 }
 
-fn failed(action: &str, error: &Error) -> NetError {
+/// What the kernel answered, as an error of ours.
+pub(super) fn failed(action: &str, error: &Error) -> NetError {
     if error.is_permission_denied() {
         return NetError::Permission {
             action: action.to_owned(),

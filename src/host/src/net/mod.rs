@@ -13,6 +13,7 @@ pub mod dhcp4;
 mod dns;
 mod error;
 mod ethtool;
+mod guard;
 mod handle;
 mod kernel;
 mod lease_file;

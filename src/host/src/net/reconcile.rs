@@ -9,6 +9,7 @@ use super::addressing::{self, Wanted};
 use super::config::{Addressing, DEFAULT_NETWORK, Ipv4Config, Ipv6Config, Uplink};
 use super::dhcp4::{Client, ClientSettings, boot_time};
 use super::error::NetError;
+use super::guard;
 use super::kernel::{KernelLink, Snapshot};
 use super::state::Dhcp4Phase;
 use super::sysctl::{self, Ipv6Mode};
@@ -58,6 +59,7 @@ impl Worker {
     }
 
     async fn pass(&mut self, outcome: &mut Outcome) -> Result<(), NetError> {
+        self.ensure_guard().await;
         let snapshot = self.kernel.snapshot().await?;
         outcome.next = self.choose_uplinks(&snapshot);
         for name in self.networks.keys().cloned().collect::<Vec<_>>() {
@@ -91,6 +93,17 @@ impl Worker {
         self.find_problems(&snapshot, outcome);
         self.publish(&snapshot, &targets);
         Ok(())
+    }
+
+    /// Once, with the first network. A kernel that cannot do it will not learn it.
+    async fn ensure_guard(&mut self) {
+        if self.guard.is_none() && !self.networks.is_empty() {
+            self.guard = Some(guard::install().await);
+        }
+        if let Some(Err(error)) = self.guard.clone() {
+            let message = format!("guests can change the host's IPv6 routes: {error}");
+            self.warn("host", message, &error.hint());
+        }
     }
 
     /// Ethernet links in order of index, without wireless ones, which cannot be ports of a bridge.

@@ -72,6 +72,7 @@ pub(super) fn set_ipv4(link: &str) -> Result<(), NetError> {
     // An address keeps its companions when it goes; each link answers for its own addresses only; and the
     // network is told when an address moves here.
     let settings = [
+        ("accept_redirects", "0"),
         ("promote_secondaries", "1"),
         ("arp_ignore", "1"),
         ("arp_announce", "2"),

@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) events: mpsc::Sender<ClientEvent>,
     pub(super) state: watch::Sender<NetworkState>,
     pub(super) dns: watch::Sender<DnsConfig>,
+    /// Whether guests are kept from configuring the host: `None` before the first try.
+    pub(super) guard: Option<Result<(), NetError>>,
     /// Failed looks in a row.
     pub(super) failures: u32,
     /// Problems that were logged and still are there.
@@ -93,6 +95,7 @@ pub(super) async fn spawn(
         events,
         state,
         dns,
+        guard: None,
         failures: 0,
         logged: Vec::new(),
         config,
