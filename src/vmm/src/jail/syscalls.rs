@@ -39,6 +39,8 @@ const EVERY_THREAD: &[Call] = &[
     Any(SYS_write),
     Any(SYS_writev),
     Any(SYS_close),
+    // Copies of events, whenever a device starts or stops.
+    Any(SYS_fcntl),
     Any(SYS_futex),
     Any(SYS_brk),
     NotExecutable(SYS_mmap),
@@ -72,7 +74,6 @@ const MAIN: &[Call] = &[
     Any(SYS_recvmsg),
     Any(SYS_sendmsg),
     Any(SYS_getsockopt),
-    Any(SYS_fcntl),
     // The kernel again, after a reset.
     Any(SYS_fstat),
     Any(SYS_statx),
@@ -82,8 +83,6 @@ const MAIN: &[Call] = &[
 ];
 
 const VCPU: &[Call] = &[
-    // A device that starts gets copies of its queues' events.
-    Any(SYS_fcntl),
     Ioctl(&[ioctls::KVM_RUN]),
     Ioctl(ioctls::KVM_INSPECT),
     Ioctl(ioctls::NETWORK),
@@ -96,7 +95,6 @@ const EVENT_LOOP: &[Call] = &[
     Any(SYS_sendto),
     Any(SYS_recvfrom),
     Any(SYS_shutdown),
-    Any(SYS_fcntl),
     // The clock's alarm.
     Any(SYS_timerfd_settime),
 ];
