@@ -16,11 +16,11 @@ mod watch;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{IoUring, squeue, types};
+use io_uring::{IoUring, squeue};
 
 use self::bounce::Pool;
 use self::helper::Helper;
@@ -29,9 +29,6 @@ use self::transfer::{Direction, Transfer};
 pub use self::watch::Fired;
 use self::watch::Watches;
 use crate::raw::RawDisk;
-
-/// The disk, as registered with the ring.
-const DISK: types::Fixed = types::Fixed(0);
 
 /// Most requests an engine can hold.
 pub const MAX_DEPTH: u16 = 1024;
@@ -130,8 +127,8 @@ impl Engine {
         let ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(u32::from(depth))?;
-        ring.submitter()
-            .register_files(&[disk.file().as_raw_fd()])?;
+        // The disk is not registered with the ring: the kernel tears rings down some time after
+        // they are closed, and until then a restarted guest could not claim its disk.
         Ok(Self {
             ring,
             disk,
@@ -480,11 +477,6 @@ impl Drop for Engine {
             // Memory the kernel may still write to must not be given to anything else.
             tracing::error!(%error, "the disk engine cannot be stopped");
             std::process::abort();
-        }
-        // The kernel tears the ring down some time later; the disk must be free now (a claim
-        // on it, the filesystem below it).
-        if let Err(error) = self.ring.submitter().unregister_files() {
-            tracing::warn!(%error, "the disk is released late");
         }
     }
 }

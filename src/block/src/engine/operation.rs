@@ -1,10 +1,12 @@
 //! One request on its way, step by step.
 
+use std::os::fd::AsRawFd;
+
 use io_uring::{opcode, squeue, types};
 
+use super::IoError;
 use super::bounce::Pool;
 use super::transfer::{Direction, Transfer};
-use super::{DISK, IoError};
 use crate::raw::{Kind, RawDisk};
 
 /// How often in a row the kernel may say "try again".
@@ -91,9 +93,10 @@ impl Operation {
     pub fn begin(&mut self, disk: &RawDisk, pool: &mut Pool) -> Begin {
         self.device = disk.kind() == Kind::BlockDevice;
         self.direct = disk.direct();
+        let fd = descriptor(disk);
         let entry = match &mut self.step {
             Step::Transfer(transfer) => return begin_transfer(transfer, disk, pool),
-            Step::Flush => opcode::Fsync::new(DISK)
+            Step::Flush => opcode::Fsync::new(fd)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
             Step::DiscardDevice { offset, length } => {
@@ -103,15 +106,15 @@ impl Operation {
                 };
             }
             Step::Discard { offset, length } | Step::ZeroUnmap { offset, length } => {
-                fallocate(libc::FALLOC_FL_PUNCH_HOLE, *offset, *length)
+                fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE, *offset, *length)
             }
             Step::ZeroKeep { offset, length } => {
-                fallocate(libc::FALLOC_FL_ZERO_RANGE, *offset, *length)
+                fallocate(fd, libc::FALLOC_FL_ZERO_RANGE, *offset, *length)
             }
             Step::ZeroWrite { offset, length } => {
                 let zeroes = pool.zeroes();
                 let count = (zeroes.len() as u64).min(*length) as u32;
-                opcode::Write::new(DISK, zeroes.as_ptr(), count)
+                opcode::Write::new(fd, zeroes.as_ptr(), count)
                     .offset(*offset)
                     .build()
             }
@@ -187,15 +190,19 @@ impl Operation {
     }
 }
 
-fn fallocate(mode: i32, offset: u64, length: u64) -> squeue::Entry {
-    opcode::Fallocate::new(DISK, length)
+fn descriptor(disk: &RawDisk) -> types::Fd {
+    types::Fd(disk.file().as_raw_fd())
+}
+
+fn fallocate(fd: types::Fd, mode: i32, offset: u64, length: u64) -> squeue::Entry {
+    opcode::Fallocate::new(fd, length)
         .offset(offset)
         .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
         .build()
 }
 
 fn begin_transfer(transfer: &mut Transfer, disk: &RawDisk, pool: &mut Pool) -> Begin {
-    let offset = transfer.offset();
+    let (fd, offset) = (descriptor(disk), transfer.offset());
     if disk.direct() && !offset.is_multiple_of(u64::from(disk.logical_block())) {
         // A short transfer that ended inside a block: the disk is broken there.
         return Begin::Failed(IoError::Host(libc::EIO));
@@ -204,12 +211,8 @@ fn begin_transfer(transfer: &mut Transfer, disk: &RawDisk, pool: &mut Pool) -> B
         let buffers = transfer.buffers();
         let (start, count) = (buffers.as_ptr(), buffers.len() as u32);
         return Begin::Entry(match transfer.direction {
-            Direction::Read => opcode::Readv::new(DISK, start, count)
-                .offset(offset)
-                .build(),
-            Direction::Write => opcode::Writev::new(DISK, start, count)
-                .offset(offset)
-                .build(),
+            Direction::Read => opcode::Readv::new(fd, start, count).offset(offset).build(),
+            Direction::Write => opcode::Writev::new(fd, start, count).offset(offset).build(),
         });
     }
     let Some(mut bounce) = pool.take() else {
@@ -217,12 +220,12 @@ fn begin_transfer(transfer: &mut Transfer, disk: &RawDisk, pool: &mut Pool) -> B
     };
     let count = transfer.bounce_length(&bounce) as u32;
     let entry = match transfer.direction {
-        Direction::Read => opcode::Read::new(DISK, bounce.as_mut_ptr(), count)
+        Direction::Read => opcode::Read::new(fd, bounce.as_mut_ptr(), count)
             .offset(offset)
             .build(),
         Direction::Write => {
             transfer.fill_bounce(&mut bounce);
-            opcode::Write::new(DISK, bounce.as_ptr(), count)
+            opcode::Write::new(fd, bounce.as_ptr(), count)
                 .offset(offset)
                 .build()
         }

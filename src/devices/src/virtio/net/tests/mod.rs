@@ -1,6 +1,7 @@
 //! A driver on a real tap in a network namespace of the test's own.
 #![allow(unsafe_code)]
 
+mod hostile;
 mod lifecycle;
 mod packets;
 mod vhost;
