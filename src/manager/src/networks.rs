@@ -1,6 +1,7 @@
 //! Networks: the bridges guests attach to.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lodge_api::event::Change;
 use lodge_api::network::{Network, NetworkCreate};
@@ -21,6 +22,9 @@ use crate::{Caller, IfMatch, Manager, ManagerConfig};
 
 /// The network that always exists.
 const DEFAULT: &str = "default";
+
+/// How long a tap is waited for whose last user has just ended.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 
 const FIELDS: &[Field] = &[
     ("id", "/id"),
@@ -174,9 +178,16 @@ impl Core {
         key: &str,
     ) -> Result<lodge_host::net::Tap, Problem> {
         let host = self.network.as_ref().ok_or_else(unmanaged)?;
-        host.attach_tap(network.as_str(), key, None)
-            .await
-            .map_err(|error| net_problem(&error))
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        loop {
+            match host.attach_tap(network.as_str(), key, None).await {
+                // The kernel frees a tap a moment after the monitor that held it has ended.
+                Err(NetError::NameTaken { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result.map_err(|error| net_problem(&error)),
+            }
+        }
     }
 
     fn network_of(

@@ -33,7 +33,13 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const LOG_LINES: usize = 100;
 
 /// Longest log line, in characters.
-const LOG_LINE: usize = 400;
+const LOG_LINE: usize = 200;
+
+/// Largest log of an operation, in bytes: it must fit into a record of the store.
+const LOG_BYTES: usize = 6 << 10;
+
+/// Most operations under way.
+const MOST_RUNNING: u64 = 500;
 
 /// How long a cancelled operation may take to end before the answer is sent all the same.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
@@ -172,12 +178,14 @@ impl OperationHandle {
 
     /// Adds a line to its log.
     pub(crate) fn log(&self, line: impl AsRef<str>) {
+        let line = line.as_ref().chars().take(LOG_LINE);
+        let line: String = line.map(|c| if c.is_control() { ' ' } else { c }).collect();
         self.cell.state.send_modify(|operation| {
-            if operation.log.len() == LOG_LINES {
+            operation.log.push(line);
+            let bytes = |log: &[String]| log.iter().map(String::len).sum::<usize>();
+            while operation.log.len() > LOG_LINES || bytes(&operation.log) > LOG_BYTES {
                 operation.log.remove(0);
             }
-            let line = line.as_ref().chars().take(LOG_LINE).collect();
-            operation.log.push(line);
         });
     }
 
@@ -229,6 +237,13 @@ impl Core {
     where
         F: Future<Output = Result<(), Problem>> + Send + 'static,
     {
+        if self.operations.running() >= MOST_RUNNING {
+            return Err(Problem::new(
+                ErrorCode::TooManyRequests,
+                format!("{MOST_RUNNING} operations are under way"),
+            )
+            .with_hint("wait for some of them to end"));
+        }
         let now = Timestamp::now();
         let operation = Operation {
             id: Uuid::now_v7(),

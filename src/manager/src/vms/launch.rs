@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use lodge_api::image::ImageKind;
@@ -33,6 +33,9 @@ use crate::images::{datastore_problem, file_name};
 
 /// How long a guest may take until it runs. Machines that emulate KVM are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a disk is waited for whose last user has just ended.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The first of the user ids guests run under; nobody else uses them.
 const FIRST_UID: u32 = 200_000;
@@ -81,7 +84,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
     let mut fds = Descriptors::default();
     let kvm = fds.add(kvm);
     let boot = open_boot(core, record, &mut fds)?;
-    let (disks, disk_ids) = open_disks(core, record, &mut fds)?;
+    let (disks, disk_ids) = open_disks(core, record, &mut fds).await?;
     let nics = attach_nics(core, record, &mut fds).await?;
     let run = RunDir::new(&core.config.run_dir, record.id);
     let failed = |error: io::Error| internal(format!("the run directory: {error}"));
@@ -265,7 +268,7 @@ fn open_boot(core: &Core, record: &VmRecord, fds: &mut Descriptors) -> Result<Bo
     })
 }
 
-fn open_disks(
+async fn open_disks(
     core: &Core,
     record: &VmRecord,
     fds: &mut Descriptors,
@@ -283,7 +286,7 @@ fn open_disks(
             .disks
             .open_file(&file_name(disk.id)?, access)
             .map_err(|error| datastore_problem(&error).with_pointer(pointer.clone()))?;
-        lock(&file, entry.read_only).map_err(|error| {
+        lock(&file, entry.read_only).await.map_err(|error| {
             Problem::new(
                 ErrorCode::InUse,
                 format!(
@@ -306,7 +309,23 @@ fn open_disks(
 
 /// Locks a disk's file for as long as any copy of the descriptor is open, so that programs outside
 /// of Lodge which ask are kept off as well.
-fn lock(file: &File, read_only: bool) -> io::Result<()> {
+///
+/// The kernel closes what a monitor's io_uring held a moment after the monitor has ended.
+async fn lock(file: &File, read_only: bool) -> io::Result<()> {
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match try_lock(file, read_only) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_lock(file: &File, read_only: bool) -> io::Result<()> {
     let kind = if read_only {
         libc::F_RDLCK
     } else {

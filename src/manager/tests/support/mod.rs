@@ -10,9 +10,11 @@ use bytes::Bytes;
 use lodge_api::event::{Event, EventBody, EventParams};
 use lodge_api::image::{Image, ImageKind, ImageUpload};
 use lodge_api::operation::{Operation, OperationStatus};
+use lodge_api::page::ListParams;
 use lodge_api::privilege::Role;
 use lodge_api::vm::{Vm, VmAction, VmSpec, VmState, VmStopOptions};
 use lodge_api::{Name, Problem};
+use lodge_host::process::PidFd;
 use lodge_manager::{Caller, LogRing, Manager, ManagerConfig, Subscription};
 
 /// Nothing in these tests takes as long, not even on a loaded machine.
@@ -84,6 +86,19 @@ impl Host {
             .events_since(&EventParams::default())
             .unwrap()
             .1
+    }
+}
+
+impl Drop for Host {
+    /// A test that failed must not leave guests running.
+    fn drop(&mut self) {
+        let vms = self.manager.vm_list(&ListParams::default());
+        for vm in vms.into_iter().flat_map(|page| page.items) {
+            let pid = vm.status.pid.and_then(|pid| i32::try_from(pid).ok());
+            if let Some(process) = pid.and_then(|pid| PidFd::open(pid).ok()) {
+                process.kill().expect("kill");
+            }
+        }
     }
 }
 
