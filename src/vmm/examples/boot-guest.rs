@@ -8,7 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -132,9 +132,10 @@ fn run() -> Result<ExitRecord> {
             port: ConsolePort::Com1,
             scrollback: EVERYTHING,
         },
-        Some(theirs.into()),
+        &[theirs.as_fd()],
     )?;
-    ask(&channel, RequestBody::Subscribe, None)?;
+    drop(theirs);
+    ask(&channel, RequestBody::Subscribe, &[])?;
     let output = std::thread::spawn({
         let console = console.try_clone()?;
         move || copy(console, std::io::stdout())
@@ -241,9 +242,8 @@ fn nameless_file() -> Result<File> {
     Ok(file)
 }
 
-fn ask(channel: &Channel, body: RequestBody, fd: Option<OwnedFd>) -> Result<()> {
-    let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
-    channel.send(&Request { id: 1, body }, &fds)?;
+fn ask(channel: &Channel, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    channel.send(&Request { id: 1, body }, fds)?;
     match channel.receive::<ServerMessage>()?.0 {
         ServerMessage::Reply(reply) => match reply.answer {
             lodge_vmm_proto::Answer::Error { message, .. } => bail!("{message}"),

@@ -74,7 +74,7 @@ fn bear(channel: &Channel, launch: &Launch, fds: Vec<OwnedFd>) -> Result<ExitCod
             ),
         ));
     }
-    launch.validate(fds.len()).map_err(refuse)?;
+    launch.validate(fds.len()).map_err(|error| refuse(&error))?;
     let owner = getuid();
     let mut keep: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(channel.as_raw_fd());
@@ -184,7 +184,7 @@ fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, 
 }
 
 /// Points at the launch message's field that is out of its range.
-fn refuse(error: ConfigError) -> Failure {
+fn refuse(error: &ConfigError) -> Failure {
     let kind = match error.field.split('.').next() {
         Some("memory") => LaunchError::Memory,
         Some("disks") => LaunchError::Disk,

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn huge_memory_is_an_error() {
-        assert!(reserve(u64::MAX & !(PAGE - 1)).is_err());
+        assert!(reserve(!(PAGE - 1)).is_err());
     }
 
     #[test]

@@ -69,8 +69,8 @@ impl RunControl {
     }
 
     /// Serves a request; `fds` came with it.
-    pub fn handle(&mut self, request: RequestBody, fds: Vec<OwnedFd>) -> Handled {
-        let outcome = match request {
+    pub fn handle(&mut self, request: &RequestBody, fds: Vec<OwnedFd>) -> Handled {
+        let outcome = match *request {
             RequestBody::Status => return Handled::answer(Answer::Status(self.status())),
             RequestBody::Subscribe => {
                 return Handled {

@@ -14,9 +14,9 @@ use acpi_tables::xsdt::XSDT;
 
 use crate::layout::{ACPI_BASE, ACPI_END, ECAM_BASE};
 
-pub(self) const OEM_ID: [u8; 6] = *b"LODGE ";
-pub(self) const OEM_TABLE_ID: [u8; 8] = *b"LODGEVMM";
-pub(self) const OEM_REVISION: u32 = 1;
+const OEM_ID: [u8; 6] = *b"LODGE ";
+const OEM_TABLE_ID: [u8; 8] = *b"LODGEVMM";
+const OEM_REVISION: u32 = 1;
 
 /// The FACS must be aligned so (ACPI 6.5, 5.2.10); everything else gets 8.
 const FACS_ALIGNMENT: usize = 64;

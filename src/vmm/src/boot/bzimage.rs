@@ -117,7 +117,7 @@ impl BzImage {
                 "it wants to be loaded at {base:#x}"
             )));
         }
-        let end = base.checked_add(need).unwrap_or(u64::MAX);
+        let end = base.saturating_add(need);
         let fits =
             usize::try_from(need).is_ok_and(|need| memory.check_range(GuestAddress(base), need));
         if !fits {

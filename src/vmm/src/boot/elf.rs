@@ -32,6 +32,7 @@ struct Segment {
 }
 
 /// A loaded ELF kernel.
+#[derive(Debug, Clone, Copy)]
 pub struct Loaded {
     /// Where it is entered, and how.
     pub entry: Entry,

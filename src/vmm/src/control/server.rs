@@ -127,7 +127,7 @@ impl Server {
                         answer,
                         subscribe,
                         end,
-                    } = control.handle(request.body, fds);
+                    } = control.handle(&request.body, fds);
                     if subscribe {
                         connection.subscribe();
                     }

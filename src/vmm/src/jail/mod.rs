@@ -39,6 +39,7 @@ pub fn enter(launch: &Launch, keep: &[i32]) -> Result<Side, Failure> {
     descriptors::silence_standard_streams().map_err(step("standard streams"))?;
     descriptors::close_all_but(keep).map_err(step("closing descriptors"))?;
     privileges::set_process_name(&launch.guest.name);
+    privileges::limit_allocator();
     if launch.jail {
         namespaces::unshare_all().map_err(step("namespaces"))?;
     }

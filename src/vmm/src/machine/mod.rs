@@ -203,6 +203,9 @@ impl Machine {
 
     /// Starts the devices again. vCPUs are held.
     pub fn resume_devices(&mut self) {
+        for vcpu in &self.vcpus {
+            vcpu.lock().unwrap().excuse_lost_time();
+        }
         self.hardware.devices.resume();
     }
 

@@ -83,6 +83,15 @@ impl Vcpu {
         self.power_on.apply(&self.fd, entry)
     }
 
+    /// Tells the guest's kernel that time went by while it was held, so that its
+    /// watchdog does not take the pause for a hang. Guests without the clock of KVM
+    /// have no such watchdog to tell.
+    pub fn excuse_lost_time(&self) {
+        if let Err(error) = self.fd.kvmclock_ctrl() {
+            tracing::trace!("KVM_KVMCLOCK_CTRL: {error}");
+        }
+    }
+
     fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }

@@ -5,7 +5,7 @@ pub mod elf;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -167,15 +167,14 @@ impl Guest {
 
     /// Asks, and waits for the answer.
     pub fn ask(&mut self, body: RequestBody) -> Answer {
-        self.ask_with(body, None)
+        self.ask_with(body, &[])
     }
 
-    fn ask_with(&mut self, body: RequestBody, fd: Option<OwnedFd>) -> Answer {
+    fn ask_with(&mut self, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Answer {
         let id = self.next_id;
         self.next_id += 1;
-        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
         self.control
-            .send(&Request { id, body }, &fds)
+            .send(&Request { id, body }, fds)
             .expect("send");
         loop {
             match receive(&self.control) {
@@ -218,7 +217,7 @@ impl Guest {
             port: ConsolePort::Com1,
             scrollback,
         };
-        assert_eq!(self.ask_with(attach, Some(theirs.into())), Answer::Done);
+        assert_eq!(self.ask_with(attach, &[theirs.as_fd()]), Answer::Done);
         Console {
             socket: ours,
             seen: Vec::new(),
