@@ -81,9 +81,10 @@ pub(crate) fn boot() -> Booted {
             tracing::warn!("devices that are plugged in later will not be noticed: {error}");
         })
         .ok();
-    stages.run("modules", || load_listed(&mut loader));
+    let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
     stages.run("devices", || {
-        settle::devices(&mut loader, uevents.as_ref(), || {
+        let names = listed(&list);
+        settle::devices(&mut loader, &names, uevents.as_ref(), || {
             found_everything(&mut media)
         });
     });
@@ -176,23 +177,21 @@ fn answer_module_requests() {
     }
 }
 
-fn load_listed(loader: &mut Loader) {
-    // Its device lets the diagnosis read what the firmware switched off.
+/// The names in the list, and the one KVM module that fits.
+fn listed(list: &str) -> Vec<&str> {
     let kvm = match kvm::cpu_vendor() {
         CpuVendor::Intel => "kvm_intel",
         CpuVendor::Amd => "kvm_amd",
         CpuVendor::Other => "kvm",
     };
-    let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
-    for name in list
+    let names = list
         .lines()
-        .map(|line| line.split('#').next().unwrap_or("").trim())
-    {
-        if !name.is_empty() {
-            loader.load(name);
-        }
-    }
-    loader.load(kvm);
+        .map(|line| line.split('#').next().unwrap_or("").trim());
+    [kvm]
+        .into_iter()
+        .chain(names)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// Seed and data are both there: no disk needs to be waited for.
@@ -233,7 +232,7 @@ fn kvm_warning(kvm: &KvmStatus) -> Option<BootWarning> {
 /// What the loader has to report. Drivers whose hardware is not there are no failure, and why KVM did not load the
 /// diagnosis says better.
 fn finish_modules(loader: &Loader) -> ModuleReport {
-    let mut report = loader.report().clone();
+    let mut report = loader.report();
     report.failed.retain(|failure| {
         !failure.name.starts_with("kvm") && failure.reason != crate::modules::NO_HARDWARE
     });

@@ -8,25 +8,21 @@ use std::path::Path;
 
 use lodge_host::power::{InitNotice, InitRequest, LINE_LIMIT};
 
-/// The listening socket, and the manager when it is connected.
+/// The manager holds one connection for long, and one for each power request.
+const CONNECTIONS: usize = 8;
+
+/// The listening socket, and the manager's connections, the newest last.
 #[derive(Debug)]
 pub(crate) struct Link {
     listener: UnixListener,
-    manager: Option<Connection>,
+    connections: Vec<Connection>,
 }
 
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
     line: Vec<u8>,
-}
-
-/// What a read from the manager brought.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Received {
-    pub(crate) requests: Vec<InitRequest>,
-    /// The connection is over.
-    pub(crate) closed: bool,
+    closed: bool,
 }
 
 impl Link {
@@ -40,7 +36,7 @@ impl Link {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
-            manager: None,
+            connections: Vec::new(),
         })
     }
 
@@ -48,13 +44,19 @@ impl Link {
         self.listener.as_fd()
     }
 
-    pub(crate) fn manager(&self) -> Option<BorrowedFd<'_>> {
-        self.manager
-            .as_ref()
+    /// Every connection, in an order that only [`Link::accept`] and [`Link::sweep`] change.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.connections
+            .iter()
             .map(|connection| connection.stream.as_fd())
     }
 
-    /// Takes a new connection. There is one manager, so the newest is it. Says whether there was one.
+    /// Whether anybody is connected.
+    pub(crate) fn connected(&self) -> bool {
+        !self.connections.is_empty()
+    }
+
+    /// Takes a new connection; beyond a handful the oldest is dropped. Says whether there was one.
     pub(crate) fn accept(&mut self) -> bool {
         let Ok((stream, _)) = self.listener.accept() else {
             return false;
@@ -62,34 +64,65 @@ impl Link {
         if stream.set_nonblocking(true).is_err() {
             return false;
         }
-        self.manager = Some(Connection {
+        if self.connections.len() == CONNECTIONS {
+            self.connections.remove(0);
+        }
+        self.connections.push(Connection {
             stream,
             line: Vec::new(),
+            closed: false,
         });
         true
     }
 
-    /// Reads what the manager has sent.
-    pub(crate) fn read(&mut self) -> Received {
-        let mut received = Received::default();
-        let Some(connection) = &mut self.manager else {
-            return received;
-        };
+    /// Reads what came on one connection.
+    pub(crate) fn read(&mut self, index: usize) -> Vec<InitRequest> {
+        match self.connections.get_mut(index) {
+            Some(connection) => connection.read(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Drops connections that have ended. Says whether any did.
+    pub(crate) fn sweep(&mut self) -> bool {
+        let before = self.connections.len();
+        self.connections.retain(|connection| !connection.closed);
+        self.connections.len() != before
+    }
+
+    /// Sends a notice to everybody who is connected.
+    pub(crate) fn notify(&mut self, notice: &InitNotice) {
+        for connection in &mut self.connections {
+            connection.send(notice);
+        }
+    }
+
+    /// Sends a notice to who connected last.
+    pub(crate) fn notify_newest(&mut self, notice: &InitNotice) {
+        if let Some(connection) = self.connections.last_mut() {
+            connection.send(notice);
+        }
+    }
+}
+
+impl Connection {
+    fn read(&mut self) -> Vec<InitRequest> {
+        let mut requests = Vec::new();
         let mut buffer = [0; 1024];
-        match (&connection.stream).read(&mut buffer) {
-            Ok(0) => received.closed = true,
+        match (&self.stream).read(&mut buffer) {
+            Ok(0) => self.closed = true,
             Ok(len) => {
                 for byte in &buffer[..len] {
                     if *byte == b'\n' {
-                        received.requests.extend(connection.request());
-                    } else if connection.line.len() as u64 >= LINE_LIMIT {
-                        connection.send(&InitNotice::Refused {
+                        requests.extend(self.request());
+                    } else if self.line.len() as u64 >= LINE_LIMIT {
+                        self.send(&InitNotice::Refused {
                             message: format!("a line is longer than {LINE_LIMIT} bytes"),
                         });
-                        received.closed = true;
+                        self.closed = true;
                         break;
                     } else {
-                        connection.line.push(*byte);
+                        self.line.push(*byte);
                     }
                 }
             }
@@ -98,23 +131,11 @@ impl Link {
                     e.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) => {}
-            Err(_) => received.closed = true,
+            Err(_) => self.closed = true,
         }
-        if received.closed {
-            self.manager = None;
-        }
-        received
+        requests
     }
 
-    /// Sends a notice, if the manager is connected.
-    pub(crate) fn notify(&mut self, notice: &InitNotice) {
-        if let Some(connection) = &mut self.manager {
-            connection.send(notice);
-        }
-    }
-}
-
-impl Connection {
     /// The request in the line that is now complete; one that is not understood is answered.
     fn request(&mut self) -> Option<InitRequest> {
         let line = std::mem::take(&mut self.line);
@@ -148,6 +169,12 @@ mod tests {
     use lodge_host::power::PowerAction;
     use std::io::{BufRead, BufReader};
 
+    fn line(stream: &UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    }
+
     fn pair() -> (tempfile::TempDir, Link, UnixStream) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("init.sock");
@@ -161,14 +188,13 @@ mod tests {
     #[test]
     fn requests_in_pieces_and_nonsense() {
         let (_dir, mut link, mut peer) = pair();
-        assert_eq!(link.read(), Received::default());
+        assert!(link.read(0).is_empty());
         peer.write_all(b"{\"type\":\"power\",").unwrap();
-        assert_eq!(link.read(), Received::default());
+        assert!(link.read(0).is_empty());
         peer.write_all(b"\"action\":\"off\"}\nnonsense\n{\"type\":\"drained\"}\n")
             .unwrap();
-        let received = link.read();
         assert_eq!(
-            received.requests,
+            link.read(0),
             [
                 InitRequest::Power {
                     action: PowerAction::Off
@@ -176,12 +202,12 @@ mod tests {
                 InitRequest::Drained
             ]
         );
-        let mut line = String::new();
-        BufReader::new(&peer).read_line(&mut line).unwrap();
-        assert!(line.contains("refused"), "{line}");
+        assert!(line(&peer).contains("refused"));
+        assert!(!link.sweep());
         drop(peer);
-        assert!(link.read().closed);
-        assert!(link.manager().is_none());
+        link.read(0);
+        assert!(link.sweep() && !link.connected());
+        assert!(link.read(0).is_empty());
     }
 
     #[test]
@@ -189,8 +215,10 @@ mod tests {
         let (_dir, mut link, mut peer) = pair();
         peer.write_all(&vec![b'x'; 2 * LINE_LIMIT as usize])
             .unwrap();
-        let closed = (0..16).any(|_| link.read().closed);
-        assert!(closed);
+        for _ in 0..16 {
+            link.read(0);
+        }
+        assert!(link.sweep());
     }
 
     #[test]
@@ -206,15 +234,33 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_manager_counts() {
-        let (dir, mut link, _old) = pair();
+    fn everybody_is_told_or_only_the_newest() {
+        let (dir, mut link, old) = pair();
         let new = UnixStream::connect(dir.path().join("init.sock")).unwrap();
         assert!(link.accept());
-        link.notify(&InitNotice::Refused {
-            message: "x".into(),
+        link.notify_newest(&InitNotice::Refused {
+            message: "first".into(),
         });
-        let mut line = String::new();
-        BufReader::new(&new).read_line(&mut line).unwrap();
-        assert!(line.contains("refused"));
+        link.notify(&InitNotice::Refused {
+            message: "second".into(),
+        });
+        assert!(line(&old).contains("second"));
+        assert!(line(&new).contains("first"));
+        drop(old);
+        link.read(0);
+        assert!(link.sweep() && link.connected());
+    }
+
+    #[test]
+    fn no_more_than_a_handful() {
+        let (dir, mut link, old) = pair();
+        let path = dir.path().join("init.sock");
+        let peers: Vec<UnixStream> = (0..CONNECTIONS)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        while link.accept() {}
+        assert_eq!(link.connections().count(), CONNECTIONS);
+        assert_eq!((&old).read(&mut [0; 8]).unwrap(), 0);
+        drop(peers);
     }
 }

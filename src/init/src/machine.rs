@@ -54,7 +54,7 @@ enum Source {
     Signals,
     Uevents,
     Listener,
-    Manager,
+    Manager(usize),
     Button(usize),
     Output(usize),
 }
@@ -109,6 +109,8 @@ impl Machine {
             for source in self.wait() {
                 self.handle(source);
             }
+            self.sweep();
+            self.accept();
             self.reap();
             self.look_whether_alone();
             if self
@@ -148,10 +150,10 @@ impl Machine {
         let mut watched = vec![(Source::Signals, self.signals.as_fd())];
         let uevents = self.booted.uevents.as_ref().map(AsFd::as_fd);
         let listener = self.link.as_ref().map(Link::listener);
-        let manager = self.link.as_ref().and_then(Link::manager);
+        let connections = self.link.iter().flat_map(Link::connections).enumerate();
         watched.extend(uevents.map(|fd| (Source::Uevents, fd)));
         watched.extend(listener.map(|fd| (Source::Listener, fd)));
-        watched.extend(manager.map(|fd| (Source::Manager, fd)));
+        watched.extend(connections.map(|(index, fd)| (Source::Manager(index), fd)));
         for (index, path) in self.button_paths.iter().enumerate() {
             watched.extend(
                 self.buttons
@@ -191,8 +193,9 @@ impl Machine {
         match source {
             Source::Signals => self.read_signals(),
             Source::Uevents => self.read_uevents(),
-            Source::Listener => self.accept(),
-            Source::Manager => self.read_manager(),
+            // After the round, so that connections keep their places.
+            Source::Listener => {}
+            Source::Manager(index) => self.read_manager(index),
             Source::Button(index) => self.read_button(index),
             Source::Output(index) => self.read_output(index),
         }
@@ -254,18 +257,15 @@ impl Machine {
     }
 
     fn accept(&mut self) {
-        if self.link.as_mut().is_some_and(Link::accept) {
+        while self.link.as_mut().is_some_and(Link::accept) {
             self.supervisor.came_up(MANAGER);
             self.step(Input::ManagerConnected);
         }
     }
 
-    fn read_manager(&mut self) {
-        let Some(link) = &mut self.link else {
-            return;
-        };
-        let received = link.read();
-        for request in received.requests {
+    fn read_manager(&mut self, index: usize) {
+        let requests = self.link.as_mut().map(|link| link.read(index));
+        for request in requests.unwrap_or_default() {
             match request {
                 InitRequest::Power { action } => {
                     tracing::info!("the manager asks to {}", action.verb());
@@ -274,7 +274,14 @@ impl Machine {
                 InitRequest::Drained => self.step(Input::Drained),
             }
         }
-        if received.closed {
+    }
+
+    /// Takes leave of connections that ended.
+    fn sweep(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.sweep()
+            && !link.connected()
+        {
             self.step(Input::ManagerGone);
         }
     }
@@ -322,10 +329,12 @@ impl Machine {
             }
             Effect::Notify { action, deadline } => {
                 if let Some(link) = &mut self.link {
-                    link.notify(&InitNotice::Shutdown {
-                        action,
-                        deadline_s: deadline.as_secs(),
-                    });
+                    link.notify(&notice(action, deadline));
+                }
+            }
+            Effect::NotifyNewest { action, deadline } => {
+                if let Some(link) = &mut self.link {
+                    link.notify_newest(&notice(action, deadline));
                 }
             }
             Effect::Say(text) => tracing::info!("{text}"),
@@ -345,5 +354,12 @@ impl Machine {
                 );
             }
         }
+    }
+}
+
+fn notice(action: PowerAction, deadline: Duration) -> InitNotice {
+    InitNotice::Shutdown {
+        action,
+        deadline_s: deadline.as_secs(),
     }
 }

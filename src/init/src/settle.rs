@@ -17,20 +17,23 @@ use crate::uevent::UeventSocket;
 const QUIET: Duration = Duration::from_millis(60);
 /// With a USB controller: a hub debounces a port for 100 ms, resets it for 50 ms and more, and then asks the device.
 const QUIET_USB: Duration = Duration::from_millis(450);
+/// Subsystems whose devices are disks or lead to them.
+const NEARER_TO_A_DISK: [&str; 8] = [
+    "block", "scsi", "usb", "pci", "nvme", "virtio", "mmc", "mmc_host",
+];
 /// Longer than this no disk is waited for, whatever happens.
 const MOST: Duration = Duration::from_secs(12);
 
-/// Loads modules for every device there is and for those that appear meanwhile. Ends early when `enough` says so,
-/// which is asked after every change.
+/// Loads the modules `names` and those for every device there is or that appears meanwhile. Ends early when `enough` says
+/// so, which is asked after every change.
 pub(crate) fn devices(
     loader: &mut Loader,
+    names: &[&str],
     uevents: Option<&UeventSocket>,
     mut enough: impl FnMut() -> bool,
 ) {
     let start = Instant::now();
-    for alias in device_aliases() {
-        loader.load_alias(&alias);
-    }
+    loader.load(names, &device_aliases());
     let Some(uevents) = uevents else {
         return;
     };
@@ -59,33 +62,29 @@ pub(crate) fn devices(
 /// Handles the events that wait. Says whether one of them may have brought a disk nearer.
 pub(crate) fn take_events(loader: &mut Loader, uevents: &UeventSocket) -> bool {
     let mut changed = false;
+    let mut aliases = Vec::new();
     loop {
         match uevents.read() {
             Ok(Some(event)) => {
-                if event.action == "add"
-                    && let Some(alias) = &event.modalias
-                {
-                    loader.load_alias(alias);
+                if event.action == "add" {
+                    aliases.extend(event.modalias);
                 }
                 // Modules, queues and classes of no consequence announce themselves too.
-                changed |= matches!(
-                    event.subsystem.as_str(),
-                    "block" | "scsi" | "usb" | "pci" | "nvme" | "virtio" | "mmc" | "mmc_host"
-                );
+                changed |= NEARER_TO_A_DISK.contains(&event.subsystem.as_str());
             }
-            Ok(None) => return changed,
+            Ok(None) => break,
             Err(error) => {
                 tracing::debug!("uevents were lost ({error}); looking at every device again");
-                for alias in device_aliases() {
-                    loader.load_alias(&alias);
-                }
+                aliases.extend(device_aliases());
                 changed = true;
                 if error.raw_os_error() != Some(libc::ENOBUFS) {
-                    return changed;
+                    break;
                 }
             }
         }
     }
+    loader.load(&[], &aliases);
+    changed
 }
 
 fn wait_for(uevents: &UeventSocket, time: Duration) {

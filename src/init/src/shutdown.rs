@@ -45,6 +45,13 @@ pub enum Input {
 pub enum Effect {
     /// End the console programs, so that what is said can be read.
     StopConsoles,
+    /// Tell a manager that has only now connected.
+    NotifyNewest {
+        /// What will happen at the end.
+        action: PowerAction,
+        /// How long it has.
+        deadline: Duration,
+    },
     /// Tell the manager.
     Notify {
         /// What will happen at the end.
@@ -141,7 +148,7 @@ impl Shutdown {
                 Input::ManagerConnected,
             ) => {
                 self.wait_for_manager(None);
-                vec![Effect::Notify {
+                vec![Effect::NotifyNewest {
                     action,
                     deadline: deadline.saturating_duration_since(now),
                 }]
@@ -296,7 +303,9 @@ mod tests {
 
     fn notified(effects: &[Effect]) -> Option<(PowerAction, Duration)> {
         effects.iter().find_map(|e| match e {
-            Effect::Notify { action, deadline } => Some((*action, *deadline)),
+            Effect::Notify { action, deadline } | Effect::NotifyNewest { action, deadline } => {
+                Some((*action, *deadline))
+            }
             _ => None,
         })
     }

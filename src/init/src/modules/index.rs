@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::glob;
 
+/// How deep soft dependencies may lead to each other.
+const SOFT_DEPTH: u32 = 4;
+
 /// The modules of one kernel.
 #[derive(Debug, Default)]
 pub struct ModuleIndex {
@@ -30,9 +33,9 @@ struct Entry {
 }
 
 #[derive(Debug, Default, Clone)]
-pub(super) struct Soft {
-    pub(super) pre: Vec<String>,
-    pub(super) post: Vec<String>,
+struct Soft {
+    pre: Vec<String>,
+    post: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -202,8 +205,35 @@ impl ModuleIndex {
             .collect()
     }
 
-    pub(super) fn soft(&self, module: &str) -> Soft {
-        self.soft.get(module).cloned().unwrap_or_default()
+    /// Everything to load for `module`, in order, each once: soft dependencies that come before it, what it needs, itself,
+    /// soft dependencies that come after.
+    pub fn order(&self, module: &str) -> Vec<String> {
+        let mut order = Vec::new();
+        self.add_in_order(module, SOFT_DEPTH, &mut order);
+        order
+    }
+
+    fn add_in_order(&self, module: &str, depth: u32, order: &mut Vec<String>) {
+        if order.iter().any(|name| name == module) {
+            return;
+        }
+        let needed: Vec<&str> = self.dependencies(module).chain([module]).collect();
+        for name in needed {
+            let soft = self.soft.get(name).filter(|_| depth > 0);
+            for early in soft.into_iter().flat_map(|soft| &soft.pre) {
+                for module in self.resolve(early) {
+                    self.add_in_order(module, depth - 1, order);
+                }
+            }
+            if !order.iter().any(|known| known == name) {
+                order.push(name.to_owned());
+            }
+            for late in soft.into_iter().flat_map(|soft| &soft.post) {
+                for module in self.resolve(late) {
+                    self.add_in_order(module, depth - 1, order);
+                }
+            }
+        }
     }
 }
 
@@ -241,15 +271,15 @@ mod tests {
             "kernel/virt/lib/irqbypass.ko:\n\
              kernel/arch/x86/kvm/kvm.ko: kernel/virt/lib/irqbypass.ko\n\
              kernel/arch/x86/kvm/kvm-amd.ko.xz: kernel/drivers/crypto/ccp/ccp.ko kernel/arch/x86/kvm/kvm.ko.xz kernel/virt/lib/irqbypass.ko\n\
-             kernel/drivers/net/virtio_net.ko:\nkernel/fs/xfs/xfs.ko:\nkernel/drivers/acpi/button.ko:\nnonsense\n",
+             kernel/drivers/net/virtio_net.ko:\nkernel/fs/xfs/xfs.ko:\nkernel/drivers/acpi/button.ko:\nkernel/crc32c-intel.ko:\nnonsense\n",
         );
         index.parse_alias(
             "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-xfs xfs\nalias acpi*:PNP0C0C:* button\n\
-             alias cpu:type:x86,ven*fam*mod*:feature:*00C2* kvm-amd\nalias short\nalias net-pf-16-proto-16-family-nlctrl x\n\
+             alias cpu:type:x86,ven*fam*mod*:feature:*00C2* kvm-amd\nalias short\nalias crc32c crc32c_intel\nalias net-pf-16-proto-16-family-nlctrl x\n\
              alias block-major-7-* virtio_net\nalias devname:net/tun xfs\nalias char-major-10-200 xfs\nalias devname:odd button\n",
         );
         index.parse_softdep(
-            "softdep xfs pre: crc32c post: quota-v2\nsoftdep\nsoftdep ext4 pre: crypto-crc32c\n",
+            "softdep xfs pre: crc32c post: quota-v2 button\nsoftdep\nsoftdep ext4 pre: crypto-crc32c\n",
         );
         index.builtin = vec!["ext4".into(), "loop".into()];
         index
@@ -288,13 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn soft_dependencies() {
-        let soft = index().soft("xfs");
+    fn soft_dependencies_around_what_is_needed() {
+        let index = index();
+        assert_eq!(index.order("xfs"), ["crc32c_intel", "xfs", "button"]);
         assert_eq!(
-            (soft.pre.as_slice(), soft.post.as_slice()),
-            (&["crc32c".to_owned()][..], &["quota-v2".to_owned()][..])
+            index.order("kvm_amd"),
+            ["irqbypass", "kvm", "ccp", "kvm_amd"]
         );
-        assert!(index().soft("kvm").pre.is_empty());
+        assert_eq!(index.order("irqbypass"), ["irqbypass"]);
+    }
+
+    #[test]
+    fn soft_dependencies_in_a_circle() {
+        let mut index = index();
+        index.parse_softdep("softdep button pre: xfs\n");
+        let order = index.order("button");
+        assert_eq!(order.iter().filter(|name| *name == "button").count(), 1);
+        assert_eq!(order.iter().filter(|name| *name == "xfs").count(), 1);
     }
 
     /// Every installed kernel's own indexes can be read and are consistent.

@@ -5,10 +5,11 @@ mod glob;
 mod index;
 mod modprobe;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lodge_host::boot::{ModuleFailure, ModuleReport};
 use nix::errno::Errno;
@@ -25,19 +26,25 @@ const COMPRESSED: u32 = 4;
 /// What a driver whose hardware is not there is reported with.
 pub(crate) const NO_HARDWARE: &str = "no such hardware here";
 
-/// How deep soft dependencies may lead to each other.
-const SOFT_DEPTH: u32 = 4;
+/// Modules are loaded by this many threads at once: much of the time drivers wait for their hardware.
+const WORKERS: usize = 4;
 
 /// Loads modules into this kernel and keeps count.
 #[derive(Debug)]
 pub struct Loader {
     index: ModuleIndex,
-    /// Names already in the kernel, or refused by it: neither is tried again.
-    done: HashSet<String>,
     /// Aliases already looked up, so that sixteen equal devices cost one search.
     seen: HashSet<String>,
     /// Parameters from the kernel's command line (`MODULE.NAME=VALUE`).
     parameters: HashMap<String, String>,
+    progress: Mutex<Progress>,
+}
+
+/// What all workers know.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Names already in the kernel, or refused by it: neither is tried again.
+    done: HashSet<String>,
     report: ModuleReport,
 }
 
@@ -45,32 +52,26 @@ impl Loader {
     /// A loader for the running kernel. Without an index there is nothing to load, which the report says.
     pub fn new() -> Self {
         let dir = Path::new("/lib/modules").join(lodge_host::system::kernel_release());
-        let mut report = ModuleReport::default();
+        let mut progress = Progress::default();
         let index = ModuleIndex::read(&dir).unwrap_or_else(|error| {
-            report.failed.push(ModuleFailure {
-                name: "modules.dep".to_owned(),
-                reason: format!("{}: {error}", dir.display()),
-            });
+            progress.fail("modules.dep", &format!("{}: {error}", dir.display()));
             ModuleIndex::default()
         });
         let loaded = fs::read_to_string("/proc/modules").unwrap_or_default();
+        let loaded = loaded.lines().filter_map(|line| line.split(' ').next());
+        progress.done.extend(loaded.map(str::to_owned));
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
         Self {
             index,
-            done: loaded
-                .lines()
-                .filter_map(|line| line.split(' ').next())
-                .map(str::to_owned)
-                .collect(),
             seen: HashSet::new(),
             parameters: parameters(&command_line),
-            report,
+            progress: Mutex::new(progress),
         }
     }
 
     /// What was loaded and refused so far.
-    pub fn report(&self) -> &ModuleReport {
-        &self.report
+    pub fn report(&self) -> ModuleReport {
+        self.progress().report.clone()
     }
 
     /// Makes the device nodes whose drivers load when they are opened. Says what did not work.
@@ -83,114 +84,90 @@ impl Loader {
             .collect()
     }
 
-    /// Loads a module by its name. One that does not exist, neither as a file nor in the kernel, is a failure.
-    pub fn load(&mut self, name: &str) {
-        let modules: Vec<String> = self
-            .index
-            .resolve(name)
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        if modules.is_empty() && !self.index.is_builtin(name) && self.done.insert(normalize(name)) {
-            self.fail(name, "there is no such module");
-        }
-        for module in modules {
-            self.load_module(&module, 0);
-        }
-    }
-
-    /// Loads whatever serves a device with this alias; usually nothing does, or it is built in. Says whether
-    /// anything was loaded.
-    pub fn load_alias(&mut self, alias: &str) -> bool {
-        if !self.seen.insert(alias.to_owned()) {
-            return false;
-        }
-        let before = self.report.loaded;
-        let modules: Vec<String> = self
-            .index
-            .resolve(alias)
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        for module in modules {
-            self.load_module(&module, 0);
-        }
-        self.report.loaded != before
-    }
-
-    /// Loads one module after everything it needs. Says whether it is there.
-    fn load_module(&mut self, module: &str, depth: u32) -> bool {
-        if self.done.contains(module) {
-            return self.is_there(module);
-        }
-        let soft = if depth < SOFT_DEPTH {
-            self.index.soft(module)
-        } else {
-            index::Soft::default()
-        };
-        self.load_soft(&soft.pre, depth);
-        let depends: Vec<String> = self.index.dependencies(module).map(str::to_owned).collect();
-        let ready = depends.iter().all(|name| self.insert(name)) && self.insert(module);
-        if ready {
-            self.load_soft(&soft.post, depth);
-        }
-        ready
-    }
-
-    fn load_soft(&mut self, names: &[String], depth: u32) {
+    /// Loads modules by their names, and whatever serves devices with these aliases.
+    ///
+    /// A name that does not exist, neither as a file nor in the kernel, is a failure; an alias nothing serves is not.
+    pub fn load(&mut self, names: &[&str], aliases: &[String]) {
+        let mut chains = Vec::new();
         for name in names {
-            let modules: Vec<String> = self
-                .index
-                .resolve(name)
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            for module in modules {
-                self.load_module(&module, depth + 1);
+            let modules = self.index.resolve(name);
+            if modules.is_empty() && !self.index.is_builtin(name) {
+                self.progress().fail(name, "there is no such module");
+            }
+            chains.extend(modules.into_iter().map(|module| self.index.order(module)));
+        }
+        for alias in aliases {
+            if self.seen.insert(alias.clone()) {
+                let modules = self.index.resolve(alias).into_iter();
+                chains.extend(modules.map(|module| self.index.order(module)));
             }
         }
+        self.run(chains);
     }
 
-    /// Puts one file into the kernel.
-    fn insert(&mut self, module: &str) -> bool {
-        if self.done.contains(module) {
-            return self.is_there(module);
-        }
-        let Some(path) = self.index.file(module) else {
-            self.fail(module, "its file is not listed in modules.dep");
-            return false;
+    /// Works through chains of modules, each in its order.
+    fn run(&self, chains: Vec<Vec<String>>) {
+        let chains: VecDeque<Vec<String>> = {
+            let progress = self.progress();
+            let new =
+                |chain: &Vec<String>| !chain.iter().all(|module| progress.done.contains(module));
+            chains.into_iter().filter(new).collect()
         };
+        let helpers = chains.len().min(WORKERS).saturating_sub(1);
+        let queue = Mutex::new(chains);
+        let work = || {
+            while let Some(chain) = next(&queue) {
+                for module in &chain {
+                    self.insert(module);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                // Without helpers this thread does all of it.
+                if std::thread::Builder::new()
+                    .spawn_scoped(scope, work)
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            work();
+        });
+    }
+
+    /// Puts one file into the kernel, unless something it needs was refused.
+    ///
+    /// Two workers may come upon the same module: the kernel lets the second wait for the first.
+    fn insert(&self, module: &str) {
+        {
+            let mut progress = self.progress();
+            if progress.done.contains(module) {
+                return;
+            }
+            let refused = self
+                .index
+                .dependencies(module)
+                .find(|name| progress.has_failed(name));
+            if let Some(name) = refused.map(str::to_owned) {
+                progress.fail(module, &format!("it needs {name}, which was refused"));
+                return;
+            }
+        }
         let parameters = self.parameters.get(module).map_or("", String::as_str);
-        match insert_file(&path, parameters) {
-            Ok(()) => {
-                tracing::debug!("module {module} loaded");
-                self.done.insert(module.to_owned());
-                self.report.loaded += 1;
-                true
-            }
-            Err(reason) => {
-                self.fail(module, &reason);
-                false
-            }
+        let result = match self.index.file(module) {
+            Some(path) => insert_file(&path, parameters),
+            None => Err("its file is not listed in modules.dep".to_owned()),
+        };
+        let mut progress = self.progress();
+        match result {
+            Ok(()) => progress.loaded(module),
+            Err(reason) => progress.fail(module, &reason),
         }
     }
 
-    /// Of a module that was tried: whether the kernel took it.
-    fn is_there(&self, module: &str) -> bool {
-        !self
-            .report
-            .failed
-            .iter()
-            .any(|failure| failure.name == module)
-    }
-
-    fn fail(&mut self, module: &str, reason: &str) {
-        tracing::debug!("module {module}: {reason}");
-        self.done.insert(module.to_owned());
-        self.report.failed.push(ModuleFailure {
-            name: module.to_owned(),
-            reason: reason.to_owned(),
-        });
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,6 +175,39 @@ impl Default for Loader {
     fn default() -> Self {
         Self::new()
     }
+}
+
+impl Progress {
+    fn loaded(&mut self, module: &str) {
+        if self.done.insert(module.to_owned()) {
+            tracing::debug!("module {module} loaded");
+            self.report.loaded += 1;
+        }
+    }
+
+    fn fail(&mut self, module: &str, reason: &str) {
+        if self.done.insert(module.to_owned()) {
+            tracing::debug!("module {module}: {reason}");
+            self.report.failed.push(ModuleFailure {
+                name: module.to_owned(),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    fn has_failed(&self, module: &str) -> bool {
+        self.report
+            .failed
+            .iter()
+            .any(|failure| failure.name == module)
+    }
+}
+
+fn next(queue: &Mutex<VecDeque<Vec<String>>>) -> Option<Vec<String>> {
+    queue
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop_front()
 }
 
 /// Makes a node for a miscellaneous device, for root only.

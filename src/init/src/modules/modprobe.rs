@@ -9,18 +9,18 @@ use super::Loader;
 
 /// Does what `modprobe -q -- NAME…` does.
 pub fn modprobe(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let mut loader = Loader::new();
     let mut options = true;
+    let mut names = Vec::new();
     for argument in arguments {
         match argument.to_string_lossy().as_ref() {
             "--" if options => options = false,
             option if options && option.starts_with('-') => {}
-            // The kernel asks for much that need not exist: quietly nothing is the usual answer.
-            name => {
-                loader.load_alias(name);
-            }
+            name => names.push(name.to_owned()),
         }
     }
+    let mut loader = Loader::new();
+    // As aliases: the kernel asks for much that need not exist, and quietly nothing is the usual answer.
+    loader.load(&[], &names);
     if loader.report().failed.is_empty() {
         ExitCode::SUCCESS
     } else {
