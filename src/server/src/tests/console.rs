@@ -23,7 +23,7 @@ use crate::routes::table;
 use crate::routes::vm_console::attach;
 use crate::wire::reply::Answer;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server, a guest's end of its console, and the client's.
 async fn connected() -> (TestServer, UnixStream, Socket) {

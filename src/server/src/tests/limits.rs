@@ -10,7 +10,7 @@ use super::{TestServer, short_limits};
 use crate::limits::Limits;
 
 /// Long enough for anything the short limits bound, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the server sends until it closes.
 async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
