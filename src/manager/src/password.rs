@@ -83,6 +83,7 @@ async fn queued<T: Send + 'static>(
         Problem::new(ErrorCode::TooManyRequests, "too many logins at once")
             .with_hint("try again in a second")
             .with_retry_after(1)
+            .with_retry_after(1)
     })?;
     let permit = HASHING
         .acquire()

@@ -18,6 +18,7 @@ use lodge_api::ErrorCode;
 use lodge_api::disk::DiskCreate;
 use lodge_api::event::EventBody;
 use lodge_api::image::ImageKind;
+use lodge_api::network::NetworkCreate;
 use lodge_api::operation::OperationStatus;
 use lodge_api::page::ListParams;
 use lodge_api::vm::{ConsoleParams, OnCrash, VmAction, VmState, VmStopOptions};
@@ -57,12 +58,17 @@ tests!(
     guests_that_ended_meanwhile_are_told_apart,
     a_shutdown_powers_guests_off,
     guests_that_shall_start_by_themselves_do_so_once,
+    guests_get_taps_on_their_network,
 );
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
         Some("vmm") => return lodge_vmm::main_from_birth_socket(),
+        Some("network") => {
+            runtime().block_on(network_scenario());
+            return ExitCode::SUCCESS;
+        }
         Some("manager") => return manager_process(args[2].as_ref(), &args[3]),
         _ => {}
     }
@@ -471,9 +477,21 @@ async fn a_manager_killed_under_load_loses_no_acknowledged_change() {
     let mut host = Host::new().await;
     host.upload("kernel", ImageKind::Kernel, &elf::kernel(elf::IDLE))
         .await;
+    // Where guests can run, one does all the while.
+    let pid = if std::fs::File::open("/dev/kvm").is_ok() {
+        host.manager
+            .vm_create(&admin(), spec("runs"))
+            .await
+            .unwrap();
+        host.done("runs", VmAction::Start).await;
+        host.vm("runs").status.pid
+    } else {
+        None
+    };
     host.manager.close().await;
     let mut acknowledged: HashMap<String, String> = HashMap::new();
-    for round in 1..=8 {
+    let rounds = std::env::var("LODGE_TEST_KILLS").map_or(8, |count| count.parse().unwrap());
+    for round in 1..=rounds {
         let mut process = ManagerProcess::start(&host, "churn");
         let mut count = 0;
         // What is still in the pipe after the kill is read to its end.
@@ -485,12 +503,15 @@ async fn a_manager_killed_under_load_loses_no_acknowledged_change() {
                 acknowledged.insert(name.to_owned(), change.to_owned());
                 count += 1;
             }
-            if count == 13 * round {
+            if count == 13 * (1 + round % 8) {
                 process.child.kill().unwrap();
             }
         }
         process.child.wait().unwrap();
         host.manager = support::open(&host.config).await;
+        if pid.is_some() {
+            assert_eq!(host.vm("runs").status.pid, pid);
+        }
         for (name, change) in &acknowledged {
             let found = host.manager.vm_view(name);
             match change.as_str() {
@@ -504,6 +525,11 @@ async fn a_manager_killed_under_load_loses_no_acknowledged_change() {
         host.manager.close().await;
     }
     assert!(acknowledged.len() > 20);
+    host.manager = support::open(&host.config).await;
+    if pid.is_some() {
+        host.done("runs", VmAction::Kill).await;
+    }
+    host.manager.close().await;
 }
 
 fn to_be_deleted(name: &str) -> bool {
@@ -669,5 +695,75 @@ async fn guests_that_shall_start_by_themselves_do_so_once() {
     host.done("web", VmAction::Stop).await;
     host.restart().await;
     assert_eq!(host.state("web"), VmState::Stopped);
+    host.manager.close().await;
+}
+
+/// In a network namespace of its own, so that the machine's own network stays as it is.
+async fn guests_get_taps_on_their_network() {
+    let allowed = Command::new("unshare").args(["--net", "true"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: this machine allows no network namespaces");
+        return;
+    }
+    let status = Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .arg("network")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Taps in this process's network namespace (which /sys need not show).
+fn taps() -> usize {
+    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+    let taps = text.lines().filter(|line| line.trim().starts_with("lgt"));
+    taps.count()
+}
+
+async fn network_scenario() {
+    let mut host = Host::new().await;
+    host.manager.close().await;
+    host.config.manage_network = true;
+    host.manager = support::open(&host.config).await;
+    let warnings = host.manager.warnings();
+    if warnings.iter().any(|warning| warning.contains("network")) {
+        println!("SKIPPED: this machine makes no bridges: {warnings:?}");
+        host.manager.close().await;
+        return;
+    }
+    let lan = NetworkCreate {
+        name: support::name("lan"),
+        uplink: None,
+    };
+    host.manager.network_create(&admin(), lan).await.unwrap();
+    host.upload("kernel", ImageKind::Kernel, &elf::kernel(elf::OBEDIENT))
+        .await;
+    let mut wanted = spec("web");
+    wanted.nics = serde_json::from_value(json!([{}, {"network": "lan"}])).unwrap();
+    host.manager.vm_create(&admin(), wanted).await.unwrap();
+    host.done("web", VmAction::Start).await;
+    assert_eq!(taps(), 2);
+    let problem = host
+        .manager
+        .network_delete(&admin(), "lan", IfMatch::Any)
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, ErrorCode::InUse);
+    host.restart().await;
+    assert_eq!(host.state("web"), VmState::Running);
+    assert_eq!(taps(), 2, "kept over a restart of the manager");
+    // At once again: the taps have just been released.
+    host.done("web", VmAction::Kill).await;
+    host.done("web", VmAction::Start).await;
+    host.done("web", VmAction::Stop).await;
+    host.manager
+        .vm_delete(&admin(), "web", IfMatch::Any)
+        .await
+        .unwrap();
+    host.manager
+        .network_delete(&admin(), "lan", IfMatch::Any)
+        .await
+        .unwrap();
     host.manager.close().await;
 }
