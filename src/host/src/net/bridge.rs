@@ -376,7 +376,7 @@ impl Worker {
 
     /// Makes a tap and attaches it. Nothing is left of it after an error.
     pub(super) async fn attach_tap(
-        &self,
+        &mut self,
         network: &str,
         name: &str,
         mtu: Option<u32>,
@@ -394,6 +394,7 @@ impl Worker {
         let bridge = bridge.ok_or_else(|| NetError::NetworkDown {
             name: network.to_owned(),
         })?;
+        self.ensure_guard().await;
         let mtu = mtu.unwrap_or(bridge.mtu);
         let fd = tap::create(name)?;
         let link = self.just_made(name).await?;

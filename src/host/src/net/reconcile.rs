@@ -13,6 +13,7 @@ use super::guard;
 use super::kernel::{KernelLink, Snapshot};
 use super::state::Dhcp4Phase;
 use super::sysctl::{self, Ipv6Mode};
+use super::tap::TAP_PREFIX;
 use super::uplink::{self, Candidate};
 use super::worker::{ClientSlot, Network, Worker};
 use crate::seed::MacAddress;
@@ -59,8 +60,18 @@ impl Worker {
     }
 
     async fn pass(&mut self, outcome: &mut Outcome) -> Result<(), NetError> {
-        self.ensure_guard().await;
         let snapshot = self.kernel.snapshot().await?;
+        if snapshot
+            .links
+            .iter()
+            .any(|link| link.name.starts_with(TAP_PREFIX))
+        {
+            self.ensure_guard().await;
+        }
+        if let Some(Err(error)) = self.guard.clone() {
+            let message = format!("guests can change the host's IPv6 routes: {error}");
+            self.warn("host", message, &error.hint());
+        }
         outcome.next = self.choose_uplinks(&snapshot);
         for name in self.networks.keys().cloned().collect::<Vec<_>>() {
             if let Err(error) = self.ensure_network(&name, &snapshot).await {
@@ -95,14 +106,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Once, with the first network. A kernel that cannot do it will not learn it.
-    async fn ensure_guard(&mut self) {
-        if self.guard.is_none() && !self.networks.is_empty() {
+    /// Once, with the first guest: loading the packet filter takes time that a booting host has better use for. A
+    /// kernel that cannot do it will not learn it.
+    pub(super) async fn ensure_guard(&mut self) {
+        if self.guard.is_none() {
             self.guard = Some(guard::install().await);
-        }
-        if let Some(Err(error)) = self.guard.clone() {
-            let message = format!("guests can change the host's IPv6 routes: {error}");
-            self.warn("host", message, &error.hint());
         }
     }
 
