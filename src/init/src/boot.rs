@@ -95,14 +95,16 @@ pub(crate) fn boot() -> Booted {
         found: seed,
         warnings: more,
     } = stages
-        .run("seed", || seed::search(media.found()))
+        .run("seed", || seed::search(media.found(), &mut loader))
         .unwrap_or_default();
     warnings.extend(more);
     let wanted = seed
         .as_ref()
         .map(|found| found.seed.data.storage)
         .unwrap_or_default();
-    let data = stages.run("data", || data::mount_data(media.found(), wanted));
+    let data = stages.run("data", || {
+        data::mount_data(media.found(), wanted, &mut loader)
+    });
     let data = match data {
         Some(data) => {
             warnings.extend(data.warnings);

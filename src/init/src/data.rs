@@ -8,6 +8,8 @@ use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, space, with_lab
 use lodge_host::kmsg::{KmsgItem, KmsgReader};
 use lodge_host::seed::SeedStorage;
 
+use crate::modules::Loader;
+
 /// The label.
 pub(crate) const DATA_LABEL: &str = "lodge-data";
 /// Where it is mounted.
@@ -25,7 +27,7 @@ pub(crate) struct DataMount {
 }
 
 /// Mounts `/data`.
-pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage) -> DataMount {
+pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage, loader: &mut Loader) -> DataMount {
     let mut warnings = Vec::new();
     if wanted == SeedStorage::Ram {
         let reason = "the seed asks for memory".to_owned();
@@ -52,6 +54,7 @@ pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage) -> DataMount {
             ),
         });
     }
+    loader.load_filesystem(volume.filesystem.kind);
     match mount_disk(volume) {
         Ok(storage) => DataMount { storage, warnings },
         Err(reason) => {

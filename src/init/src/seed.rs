@@ -9,6 +9,7 @@ use lodge_host::boot::{BootWarning, SeedFound, WarningCode};
 use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, unmount, with_label};
 use lodge_host::seed::{SEED_FILE, SEED_LABEL, SEED_LIMIT, Seed};
 
+use crate::modules::Loader;
 use crate::oem_string;
 
 /// Where the volume is mounted while it is read.
@@ -28,7 +29,7 @@ pub(crate) struct SeedSearch {
 }
 
 /// Reads the seed, if there is one. An invalid seed is as none, with a warning.
-pub(crate) fn search(media: &[Found]) -> SeedSearch {
+pub(crate) fn search(media: &[Found], loader: &mut Loader) -> SeedSearch {
     let mut search = SeedSearch::default();
     let volumes = with_label(media, SEED_LABEL);
     if volumes.len() > 1 {
@@ -43,8 +44,8 @@ pub(crate) fn search(media: &[Found]) -> SeedSearch {
     }
     let Some((source, text)) = volumes
         .first()
-        .map(|volume| (describe(volume), read_volume(volume)))
-        .or_else(|| cloud_init_volume(media))
+        .map(|volume| (describe(volume), read_volume(volume, loader)))
+        .or_else(|| cloud_init_volume(media, loader))
         .or_else(from_below)
     else {
         return search;
@@ -70,11 +71,11 @@ impl SeedSearch {
 }
 
 /// A volume of cloud-init's that holds a seed too. One that does not is none of our business.
-fn cloud_init_volume(media: &[Found]) -> Option<(String, io::Result<String>)> {
+fn cloud_init_volume(media: &[Found], loader: &mut Loader) -> Option<(String, io::Result<String>)> {
     with_label(media, CLOUD_INIT_LABEL)
         .into_iter()
         .find_map(|volume| {
-            let text = read_volume(volume);
+            let text = read_volume(volume, loader);
             let absent = matches!(&text, Err(error) if error.kind() == io::ErrorKind::NotFound);
             (!absent).then(|| (describe(volume), text))
         })
@@ -98,7 +99,8 @@ fn describe(volume: &Found) -> String {
 }
 
 /// Mounts the volume read-only for as long as reading takes: it may be pulled out at any time after.
-fn read_volume(volume: &Found) -> io::Result<String> {
+fn read_volume(volume: &Found, loader: &mut Loader) -> io::Result<String> {
+    loader.load_filesystem(volume.filesystem.kind);
     let target = Path::new(MOUNT_POINT);
     let source = volume.device.path();
     let options = match volume.filesystem.kind {

@@ -14,15 +14,22 @@ use crate::modules::{Loader, device_aliases};
 use crate::uevent::UeventSocket;
 
 /// Quiet for this long, with nothing on its way, is the end.
-const QUIET: Duration = Duration::from_millis(60);
-/// With a USB controller: a hub debounces a port for 100 ms, resets it for 50 ms and more, and then asks the device.
-const QUIET_USB: Duration = Duration::from_millis(450);
+const QUIET: Duration = Duration::from_millis(150);
+/// With a USB controller: a hub debounces a port for 100 ms, resets it for 50 ms and more, and then asks the device, which
+/// may take its time.
+const QUIET_USB: Duration = Duration::from_millis(900);
+/// A disk on its way about which nothing new is heard for this long is given up.
+const STALLED: Duration = Duration::from_secs(10);
+/// A device that comes and goes without end does not hold up the boot for longer than this.
+const MOST: Duration = Duration::from_secs(60);
+
+/// How often to look at what is on its way.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Subsystems whose devices are disks or lead to them.
 const NEARER_TO_A_DISK: [&str; 8] = [
     "block", "scsi", "usb", "pci", "nvme", "virtio", "mmc", "mmc_host",
 ];
-/// Longer than this no disk is waited for, whatever happens.
-const MOST: Duration = Duration::from_secs(12);
 
 /// Loads the modules `names` and those for every device there is or that appears meanwhile. Ends early when `enough` says
 /// so, which is asked after every change.
@@ -32,12 +39,13 @@ pub(crate) fn devices(
     uevents: Option<&UeventSocket>,
     mut enough: impl FnMut() -> bool,
 ) {
-    let start = Instant::now();
     loader.load(names, &device_aliases());
     let Some(uevents) = uevents else {
         return;
     };
-    let mut last_change = Instant::now();
+    // Only now: loading is progress too, however long it took.
+    let start = Instant::now();
+    let mut last_change = start;
     while start.elapsed() < MOST {
         if take_events(loader, uevents) {
             last_change = Instant::now();
@@ -50,13 +58,13 @@ pub(crate) fn devices(
         if quiet >= wanted && !on_their_way() {
             return;
         }
-        let wait = wanted.saturating_sub(quiet).max(Duration::from_millis(20));
+        if quiet >= STALLED {
+            break;
+        }
+        let wait = wanted.saturating_sub(quiet).max(LOOK);
         wait_for(uevents, wait);
     }
-    tracing::warn!(
-        "devices still appear after {} s; going on without them",
-        MOST.as_secs()
-    );
+    tracing::warn!("some disks do not get ready; going on without them");
 }
 
 /// Handles the events that wait. Says whether one of them may have brought a disk nearer.

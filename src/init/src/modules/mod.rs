@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lodge_host::boot::{ModuleFailure, ModuleReport};
+use lodge_host::disk::FilesystemKind;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -103,6 +104,16 @@ impl Loader {
             }
         }
         self.run(chains);
+    }
+
+    /// Loads a filesystem. The kernel would ask for it at the mount; a process of its own for that takes longer.
+    pub fn load_filesystem(&mut self, kind: FilesystemKind) {
+        let mut aliases = vec![format!("fs-{}", kind.name())];
+        if kind == FilesystemKind::Vfat {
+            // The code page of file names on FAT.
+            aliases.push("nls_cp437".to_owned());
+        }
+        self.load(&[], &aliases);
     }
 
     /// Works through chains of modules, each in its order.
