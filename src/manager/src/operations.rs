@@ -200,9 +200,9 @@ impl OperationHandle {
         Ok(())
     }
 
-    /// Whether a user wants it to stop.
+    /// Whether a user wants it to stop, or the manager ends.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cell.cancel.is_cancelled()
+        self.cell.cancel.is_cancelled() || self.core.ended.is_cancelled()
     }
 
     /// Returns when a user wants it to stop.
@@ -213,7 +213,7 @@ impl OperationHandle {
 
 /// How a cancelled operation ends.
 pub(crate) fn cancelled() -> Problem {
-    Problem::new(ErrorCode::Cancelled, "cancelled by a user")
+    Problem::new(ErrorCode::Cancelled, "cancelled")
 }
 
 impl Core {

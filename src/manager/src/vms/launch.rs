@@ -37,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a disk is waited for whose last user has just ended.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long an ended guest's cgroup may take to get empty.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The first of the user ids guests run under; nobody else uses them.
 const FIRST_UID: u32 = 200_000;
 
@@ -73,7 +76,7 @@ pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Fate, Pr
     let result = try_launch(&core, &record).await;
     if result.is_err() {
         core.vms.claims.release(id);
-        clean_up(&core, &RunDir::new(&core.config.run_dir, id), id);
+        clean_up(&core, &RunDir::new(&core.config.run_dir, id), id).await;
     }
     result
 }
@@ -154,29 +157,32 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
     })))
 }
 
-/// Removes what belongs to a guest that does not run.
-pub(crate) fn clean_up(core: &Arc<Core>, run: &RunDir, id: uuid::Uuid) {
+/// Removes what belongs to a guest that does not run, and whatever of it still does.
+pub(crate) async fn clean_up(core: &Core, run: &RunDir, id: uuid::Uuid) {
     if let Err(error) = run.remove() {
         tracing::warn!(%error, %id, "a guest's run directory stays");
     }
-    let Some(tree) = &core.cgroups else { return };
-    let Ok(leaf) = tree.leaf(&id.to_string()) else {
-        return;
-    };
-    let core = core.clone();
-    // The kernel takes a moment to empty a group.
-    core.clone().tasks.spawn(async move {
-        for _ in 0..50 {
-            if core.vms.is_active(id) {
+    let leaf = core
+        .cgroups
+        .as_ref()
+        .and_then(|tree| tree.leaf(&id.to_string()).ok());
+    let Some(leaf) = leaf else { return };
+    let deadline = Instant::now() + EMPTY_PATIENCE;
+    loop {
+        // A kernel without cgroup.kill has nothing left in it either, usually.
+        let killed = leaf.kill();
+        // The kernel takes a moment to empty a group.
+        match leaf.remove() {
+            Ok(()) => return,
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => {
+                tracing::warn!(%id, %error, ?killed, "a guest's cgroup stays");
                 return;
             }
-            if leaf.kill().is_err() || leaf.remove().is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tracing::warn!(%id, "a guest's cgroup stays");
-    });
+    }
 }
 
 /// Descriptors on their way to the monitor.

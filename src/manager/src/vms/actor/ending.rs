@@ -102,7 +102,7 @@ impl Actor {
                 .is_some_and(|usage| usage.oom_kills > 0),
             last_line: guest.run.last_line(),
         };
-        clean_up(&self.core, &guest.run, self.id);
+        clean_up(&self.core, &guest.run, self.id).await;
         self.rest(&end).await;
     }
 

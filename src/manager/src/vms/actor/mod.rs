@@ -142,7 +142,7 @@ impl Actor {
                 self.run(*launched);
             }
             Fate::Ended(end) => {
-                self.forget_run();
+                self.forget_run().await;
                 self.rest(&end).await;
             }
         }
@@ -177,9 +177,9 @@ impl Actor {
         }
     }
 
-    fn forget_run(&self) {
+    async fn forget_run(&self) {
         let run = RunDir::new(&self.core.config.run_dir, self.id);
-        clean_up(&self.core, &run, self.id);
+        clean_up(&self.core, &run, self.id).await;
     }
 
     fn state(&self) -> VmState {
@@ -304,7 +304,7 @@ impl Actor {
                     Fate::Runs(launched) => self.run(*launched),
                     Fate::Ended(end) => {
                         self.set_state(VmState::Running, None);
-                        self.forget_run();
+                        self.forget_run().await;
                         self.rest(&end).await;
                     }
                 }

@@ -114,7 +114,49 @@ impl Actor {
     pub(super) fn relay_log(&mut self, guest: &Guest) {
         let source = format!("vmm/{}", self.name());
         for line in guest.run.new_lines(&mut self.log_offset) {
-            tracing::info!(log_source = source, "{line}");
+            let (level, text) = split_level(&line);
+            match level {
+                "ERROR" => tracing::error!(log_source = source, "{text}"),
+                "WARN" => tracing::warn!(log_source = source, "{text}"),
+                "DEBUG" | "TRACE" => tracing::debug!(log_source = source, "{text}"),
+                _ => tracing::info!(log_source = source, "{text}"),
+            }
+        }
+    }
+}
+
+/// Level and text of a line `TIME LEVEL text`; other lines, such as those of a panic, are text only.
+fn split_level(line: &str) -> (&str, &str) {
+    let mut words = line.splitn(2, ' ');
+    let (time, rest) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    if !time.ends_with('Z') || !time.starts_with(|c: char| c.is_ascii_digit()) {
+        return ("", line);
+    }
+    let rest = rest.trim_start();
+    match rest.split_once(' ') {
+        Some((level @ ("ERROR" | "WARN" | "INFO" | "DEBUG" | "TRACE"), text)) => (level, text),
+        _ => ("", line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_of_a_monitors_lines() {
+        for (line, level, text) in [
+            (
+                "2026-11-24T07:38:48.296486Z  INFO lodge_vmm: x",
+                "INFO",
+                "lodge_vmm: x",
+            ),
+            ("2026-11-24T07:38:48.296486Z ERROR y", "ERROR", "y"),
+            ("thread 'main' panicked", "", "thread 'main' panicked"),
+            ("", "", ""),
+            ("2026Z", "", "2026Z"),
+        ] {
+            assert_eq!(split_level(line), (level, text));
         }
     }
 }
