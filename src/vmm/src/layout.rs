@@ -20,8 +20,12 @@ pub const LOW_MEMORY_END: u64 = 0xb000_0000;
 /// PCI Express enhanced configuration space (ECAM).
 pub const ECAM_BASE: u64 = 0xb000_0000;
 
-/// Length of ECAM: 256 buses.
+/// Length of ECAM: the chipset decodes 256 buses, whatever is on them.
 pub const ECAM_LENGTH: u64 = 256 << 20;
+
+/// The last bus a guest is told of. There are no bridges, and Linux looks at
+/// every device of every bus it hears about: 255 empty ones take it 180 ms.
+pub const LAST_BUS: u8 = 0;
 
 /// First address of the 32-bit window for PCI memory BARs.
 pub const PCI_WINDOW_BASE: u64 = 0xc000_0000;

@@ -176,6 +176,24 @@ fn it_holds_only_descriptors_it_was_given() {
 }
 
 #[test]
+fn the_jail_holds_without_another_user() {
+    if jail_impossible() {
+        return;
+    }
+    let options = Options {
+        user: None,
+        ..jailed(prints_and_idles())
+    };
+    let mut guest = Guest::start(options);
+    guest.prints("r");
+    let status = status(Path::new(&format!("/proc/{}", guest.pid())));
+    assert_eq!(status["CapEff"], "0000000000000000");
+    assert_eq!(status["CapBnd"], "0000000000000000");
+    assert_eq!(status["Seccomp"], "2");
+    guest.kill();
+}
+
+#[test]
 fn everything_works_inside() {
     if jail_impossible() {
         return;

@@ -10,7 +10,7 @@ use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
 use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
 use crate::layout::{
-    ECAM_BASE, ECAM_LENGTH, PCI_IO_BASE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE,
+    ECAM_BASE, ECAM_LENGTH, LAST_BUS, PCI_IO_BASE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE,
 };
 
 const HEADER: u32 = 36;
@@ -51,7 +51,7 @@ fn system_bus(machine: &Machine) -> Vec<u8> {
 
 fn host_bridge(machine: &Machine) -> Vec<u8> {
     let not_cacheable = AddressSpaceCacheable::NotCacheable;
-    let buses = AddressSpace::new_bus_number(0_u16, 0xff);
+    let buses = AddressSpace::new_bus_number(0, u16::from(LAST_BUS));
     let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
     let low_ports = AddressSpace::new_io(0_u16, 0xcf7, None);
     let high_ports = AddressSpace::new_io(PCI_IO_BASE, 0xffff, None);

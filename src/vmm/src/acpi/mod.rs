@@ -12,7 +12,7 @@ use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
-use crate::layout::{ACPI_BASE, ACPI_END, ECAM_BASE};
+use crate::layout::{ACPI_BASE, ACPI_END, ECAM_BASE, LAST_BUS};
 
 const OEM_ID: [u8; 6] = *b"LODGE ";
 const OEM_TABLE_ID: [u8; 8] = *b"LODGEVMM";
@@ -59,7 +59,7 @@ pub fn build(machine: &Machine) -> Option<Vec<u8>> {
 
 fn mcfg() -> Vec<u8> {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM_BASE, 0, 0, 0xff);
+    mcfg.add_ecam(ECAM_BASE, 0, 0, LAST_BUS);
     serialize(&mcfg)
 }
 

@@ -173,9 +173,7 @@ impl Guest {
     fn ask_with(&mut self, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Answer {
         let id = self.next_id;
         self.next_id += 1;
-        self.control
-            .send(&Request { id, body }, fds)
-            .expect("send");
+        self.control.send(&Request { id, body }, fds).expect("send");
         loop {
             match receive(&self.control) {
                 ServerMessage::Reply(reply) => {
