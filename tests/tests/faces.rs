@@ -9,7 +9,7 @@ fn the_console_in_a_terminal(host: &Host) {
     let screen = tmux.wait("web").unwrap();
     assert!(screen.contains("lodge-test"), "{screen}");
     assert!(screen.contains("stopped"), "{screen}");
-    assert!(screen.contains("RAM"), "no warning:\n{screen}");
+    assert!(screen.contains("memory only"), "no warning:\n{screen}");
     tmux.keys(&["s"]).unwrap();
     tmux.wait("running").unwrap();
     tmux.keys(&["Enter"]).unwrap();

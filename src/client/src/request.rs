@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -27,6 +28,13 @@ type RequestBody = BoxBody<Bytes, BoxError>;
 
 /// Largest answer that is read into memory.
 const MAX_ANSWER: usize = 32 << 20;
+
+/// How long a host may take to answer. It answers at once or with an operation; uploads are bounded
+/// by their progress on the host's side.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same where it was asked to wait: its longest wait and some more.
+const LONGEST_WAIT: Duration = Duration::from_secs(360);
 
 /// Identifies this client to the host.
 pub(crate) const AGENT: &str = concat!("lodge/", env!("CARGO_PKG_VERSION"));
@@ -162,8 +170,18 @@ impl Client {
             trace(&Exchange::Sent(&String::from_utf8_lossy(body)));
         }
         let body = Full::new(json.unwrap_or_default());
-        self.perform(builder, body.map_err(|never| match never {}).boxed())
+        let answer = self.perform(builder, body.map_err(|never| match never {}).boxed());
+        let patience = if path.contains("wait=") {
+            LONGEST_WAIT
+        } else {
+            ANSWER_TIMEOUT
+        };
+        tokio::time::timeout(patience, answer)
             .await
+            .unwrap_or_else(|_| {
+                let problem = format!("no answer within {} seconds", patience.as_secs());
+                Err(protocol(&self.remote.url, problem))
+            })
     }
 
     /// `POST` of a stream.
