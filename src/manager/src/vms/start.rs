@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lodge_api::operation::Operation;
 use lodge_api::vm::VmState;
+use lodge_host::cgroup::CgroupTree;
+use uuid::Uuid;
 
 use super::actor::Command;
 use super::{VmRecord, adopt, command, run_dir};
@@ -46,9 +48,24 @@ impl Core {
             });
         }
         join_all(taking_over).await;
+        if self.config.appliance {
+            self.remove_empty_cgroups();
+        }
         for (id, _) in found {
             // Nobody deletes a running guest; an older store was restored. Let it run.
             tracing::error!(%id, "a guest may run that this host does not know");
+        }
+    }
+
+    /// Removes what guests left that ended while no manager was there. Only where no other manager may
+    /// be: a guest that it is about to start has an empty group, too.
+    fn remove_empty_cgroups(&self) {
+        let leaves = self.cgroups.as_ref().map(CgroupTree::leaves);
+        for (name, leaf) in leaves.into_iter().flatten().flatten() {
+            let id = name.parse::<Uuid>();
+            if id.is_ok_and(|id| !self.vms.is_active(id)) && leaf.remove().is_ok() {
+                tracing::debug!(%name, "removed an empty cgroup");
+            }
         }
     }
 
