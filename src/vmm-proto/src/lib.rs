@@ -10,7 +10,7 @@
 //!   [`Notice`]s.
 //!
 //! Messages are JSON so that either side can be a release older than the other:
-//! unknown fields are ignored, missing ones have defaults. [`channel`] carries
+//! unknown fields are ignored, missing ones have defaults. [`Channel`] carries
 //! them, with their descriptors, over `SOCK_SEQPACKET`; the message types do
 //! not know their transport, so the same ones will travel over TCP between hosts.
 

@@ -1,8 +1,8 @@
 //! The virtual machine monitor: one process, one guest.
 //!
-//! [`birth`] receives everything the guest is made of over a socket and enters the
-//! [`jail`]; [`machine`] builds the guest; [`run_control`] and [`control`] hold
-//! and move it until its end; [`exit`] says why it ended.
+//! `birth` receives everything the guest is made of over a socket and enters the
+//! `jail`; `machine` builds the guest; `run_control` and `control` hold
+//! and move it until its end; `exit` says why it ended.
 
 mod acpi;
 pub mod birth;
