@@ -126,6 +126,50 @@ pub fn map_file(
     Ok(())
 }
 
+/// Reads `length` bytes of `file` from `offset` straight into guest memory at
+/// `base`. The file's own position is not used: its descriptor may be shared.
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends before, and when guest memory does.
+pub fn read_file(
+    memory: &GuestMemory,
+    file: &File,
+    mut offset: u64,
+    base: u64,
+    length: u64,
+) -> io::Result<()> {
+    let outside = || io::Error::other("outside guest memory");
+    let length = usize::try_from(length).map_err(|_| outside())?;
+    let target = memory
+        .get_slice(GuestAddress(base), length)
+        .map_err(|_| outside())?;
+    let guard = target.ptr_guard_mut();
+    let mut done = 0;
+    while done < length {
+        let at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        // SAFETY: the rest of the slice is mapped and writable for as long as
+        // `memory` lives, and guest memory may hold any bytes at any time.
+        let count = unsafe {
+            let start = guard.as_ptr().add(done).cast();
+            libc::pread(file.as_raw_fd(), start, length - done, at)
+        };
+        match usize::try_from(count) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                done += count;
+                offset += count as u64;
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A guest's secrets do not belong in a monitor's core dump.
 fn exclude_from_core_dumps(mapping: &MmapRegion) {
     // SAFETY: the range is exactly the mapping; the advice changes no content.

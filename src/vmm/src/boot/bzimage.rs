@@ -124,7 +124,7 @@ impl BzImage {
             return Err(KernelError::TooLarge { end });
         }
         image
-            .place(memory, self.code, base, self.code_length)
+            .copy(memory, self.code, base, self.code_length)
             .map_err(KernelError::read)?;
         // The header's length is given by the jump over it at 0x200.
         let length = (0x202 + usize::from(self.head[0x201])).clamp(0x260, HEAD);

@@ -1,20 +1,19 @@
-//! Bytes of a kernel, wherever they are.
+//! A kernel or initial RAM disk as a file.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use lodge_devices::GuestMemory;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use crate::memory::{PAGE, map_file};
+use crate::memory::{PAGE, map_file, read_file};
 
-/// A kernel or initial RAM disk, in a file or unpacked in memory.
-pub enum Image<'a> {
-    /// A regular file. It is expected not to shrink while its guest lives.
-    File(&'a File, u64),
-    /// Bytes unpacked by this program.
-    Bytes(&'a [u8]),
+/// A regular file of known length. It is expected not to shrink while its guest lives.
+#[derive(Clone, Copy)]
+pub struct Image<'a> {
+    file: &'a File,
+    length: u64,
 }
 
 impl<'a> Image<'a> {
@@ -22,16 +21,16 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// When its size cannot be told.
-    pub fn file(file: &'a File) -> io::Result<Self> {
-        Ok(Self::File(file, file.metadata()?.len()))
+    pub fn new(file: &'a File) -> io::Result<Self> {
+        Ok(Self {
+            file,
+            length: file.metadata()?.len(),
+        })
     }
 
     /// Length in bytes.
     pub fn len(&self) -> u64 {
-        match self {
-            Self::File(_, length) => *length,
-            Self::Bytes(bytes) => bytes.len() as u64,
-        }
+        self.length
     }
 
     /// Fills `buffer` with what lies at `offset`.
@@ -39,17 +38,7 @@ impl<'a> Image<'a> {
     /// # Errors
     /// `UnexpectedEof` when the image ends before the buffer is full.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match self {
-            Self::File(file, _) => file.read_exact_at(buffer, offset),
-            Self::Bytes(bytes) => {
-                let start = usize::try_from(offset).ok();
-                let part = start
-                    .and_then(|start| bytes.get(start..)?.get(..buffer.len()))
-                    .ok_or(io::ErrorKind::UnexpectedEof)?;
-                buffer.copy_from_slice(part);
-                Ok(())
-            }
-        }
+        self.file.read_exact_at(buffer, offset)
     }
 
     /// As many bytes from the start as there are, up to `length`.
@@ -57,7 +46,7 @@ impl<'a> Image<'a> {
     /// # Errors
     /// From reading the file.
     pub fn head(&self, length: usize) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.len())
+        let length = usize::try_from(self.length)
             .unwrap_or(usize::MAX)
             .min(length);
         let mut head = vec![0; length];
@@ -67,49 +56,62 @@ impl<'a> Image<'a> {
 
     /// Reads a part in order. The file's own position is not used: its
     /// descriptor may be shared with other monitors.
-    pub fn reader(&self, offset: u64, length: u64) -> Reader<'_> {
+    pub fn reader(&self, offset: u64, length: u64) -> Reader<'a> {
         Reader {
-            image: self,
+            image: *self,
             offset,
-            end: offset.saturating_add(length).min(self.len()),
+            end: offset.saturating_add(length).min(self.length),
         }
     }
 
-    /// Places `length` bytes from `offset` in guest memory at `base`: whole
-    /// pages of a file are mapped, the rest is copied.
+    /// Copies `length` bytes from `offset` to guest memory at `base`.
+    ///
+    /// Kernels are copied: they patch nearly every page of their code while they
+    /// start, so that little would stay shared, and in large pages they
+    /// start faster than the copy takes.
     ///
     /// # Errors
     /// When the image ends before, or guest memory does.
-    pub fn place(
+    pub fn copy(
         &self,
         memory: &GuestMemory,
         offset: u64,
         base: u64,
         length: u64,
     ) -> io::Result<()> {
-        let end = offset.checked_add(length).filter(|&end| end <= self.len());
-        let (Some(_), Ok(size)) = (end, usize::try_from(length)) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let target = GuestAddress(base);
-        if !memory.check_range(target, size) {
+        self.check(offset, length)?;
+        read_file(memory, self.file, offset, base, length)
+    }
+
+    /// Places the whole at `base`, a multiple of the page size: whole pages are
+    /// mapped and stay shared with the host's page cache, the rest is copied.
+    ///
+    /// # Errors
+    /// When guest memory ends before.
+    pub fn map(&self, memory: &GuestMemory, base: u64) -> io::Result<()> {
+        let inside = usize::try_from(self.length)
+            .is_ok_and(|length| memory.check_range(GuestAddress(base), length));
+        if !inside {
             return Err(io::Error::other("outside guest memory"));
         }
-        match self {
-            Self::Bytes(bytes) => {
-                let start = offset as usize;
-                memory
-                    .write_slice(&bytes[start..start + size], target)
-                    .map_err(io::Error::other)
-            }
-            Self::File(file, _) => place_file(memory, file, offset, base, length),
+        let pages = self.length / PAGE * PAGE;
+        if pages > 0 {
+            map_file(memory, self.file, 0, base, pages)?;
+        }
+        read_file(memory, self.file, pages, base + pages, self.length - pages)
+    }
+
+    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
+        match offset.checked_add(length) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
 
 /// See [`Image::reader`].
 pub struct Reader<'a> {
-    image: &'a Image<'a>,
+    image: Image<'a>,
     offset: u64,
     end: u64,
 }
@@ -124,48 +126,4 @@ impl io::Read for Reader<'_> {
         self.offset += size as u64;
         Ok(size)
     }
-}
-
-fn place_file(
-    memory: &GuestMemory,
-    file: &File,
-    offset: u64,
-    base: u64,
-    length: u64,
-) -> io::Result<()> {
-    let lead = base.wrapping_neg() % PAGE;
-    let mappable = (base % PAGE == offset % PAGE && length > lead)
-        .then(|| (length - lead) / PAGE * PAGE)
-        .filter(|&pages| pages > 0);
-    let Some(pages) = mappable else {
-        return copy_file(memory, file, offset, base, length);
-    };
-    copy_file(memory, file, offset, base, lead)?;
-    map_file(memory, file, offset + lead, base + lead, pages)?;
-    let done = lead + pages;
-    copy_file(memory, file, offset + done, base + done, length - done)
-}
-
-fn copy_file(
-    memory: &GuestMemory,
-    file: &File,
-    mut offset: u64,
-    mut base: u64,
-    mut length: u64,
-) -> io::Result<()> {
-    let mut buffer = [0; 16 << 10];
-    while length > 0 {
-        let size = usize::try_from(length)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let part = &mut buffer[..size];
-        file.read_exact_at(part, offset)?;
-        memory
-            .write_slice(part, GuestAddress(base))
-            .map_err(io::Error::other)?;
-        offset += size as u64;
-        base += size as u64;
-        length -= size as u64;
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ mod decompress;
 mod elf;
 mod foreign;
 mod image;
+mod lz4_legacy;
 mod memory_map;
 mod pvh;
 mod zero_page;
@@ -19,8 +20,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use crate::layout::{COMMAND_LINE, CONVENTIONAL_END};
 use crate::memory::PAGE;
 use bzimage::BzImage;
-use decompress::Compression;
-pub use image::Image;
+use decompress::{Compression, MAX_UNPACKED};
+use image::Image;
 
 /// How and where the first vCPU enters the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,11 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// For errors of unpacking on the way.
+    fn unpack(error: &io::Error) -> Self {
+        Self::Damaged(format!("its compressed data: {error}"))
+    }
+
     /// Tells a file that ends too early from one that cannot be read.
     fn read(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -160,7 +166,7 @@ pub fn load(memory: &GuestMemory, boot: &DirectBoot, rsdp: u64) -> Result<Entry,
 }
 
 fn load_kernel(memory: &GuestMemory, file: &File) -> Result<Kernel, KernelError> {
-    let image = Image::file(file).map_err(KernelError::Read)?;
+    let image = Image::new(file).map_err(KernelError::Read)?;
     let head = image.head(foreign::HEAD).map_err(KernelError::read)?;
     if elf::is_elf(&head) {
         return Ok(from_elf(elf::load(memory, &image)?));
@@ -169,14 +175,7 @@ fn load_kernel(memory: &GuestMemory, file: &File) -> Result<Kernel, KernelError>
         return load_bzimage(memory, &image);
     }
     if let Some(compression) = Compression::detect(&head) {
-        let unpacked = unpack(memory, &image, 0, image.len(), compression)?;
-        if !elf::is_elf(&unpacked) {
-            let inside = foreign::describe(&unpacked);
-            return Err(KernelError::Foreign(format!(
-                "compressed, and inside is {inside}"
-            )));
-        }
-        return Ok(from_elf(elf::load(memory, &Image::Bytes(&unpacked))?));
+        return unpack(memory, &image, 0, image.len(), compression);
     }
     Err(KernelError::Foreign(foreign::describe(&head).to_owned()))
 }
@@ -192,10 +191,7 @@ fn load_bzimage(memory: &GuestMemory, image: &Image<'_>) -> Result<Kernel, Kerne
             .map_err(KernelError::read)?;
         match Compression::detect(&magic) {
             None | Some(Compression::Unsupported(_)) => {}
-            Some(compression) => {
-                let unpacked = unpack(memory, image, offset, length, compression)?;
-                return Ok(from_elf(elf::load(memory, &Image::Bytes(&unpacked))?));
-            }
+            Some(compression) => return unpack(memory, image, offset, length, compression),
         }
     }
     let loaded = container.load(memory, image)?;
@@ -213,11 +209,12 @@ fn unpack(
     offset: u64,
     length: u64,
     compression: Compression,
-) -> Result<Vec<u8>, KernelError> {
+) -> Result<Kernel, KernelError> {
     // An ELF file is hardly larger than what it occupies when loaded, unless
-    // it carries debugging symbols.
-    let limit = low_memory_end(memory).saturating_mul(4);
-    decompress::unpack(compression, image.reader(offset, length), limit)
+    // it carries debugging symbols, which come after.
+    let limit = low_memory_end(memory).saturating_mul(2).min(MAX_UNPACKED);
+    let mut stream = compression.unpack(image.reader(offset, length))?;
+    Ok(from_elf(elf::load_stream(memory, &mut *stream, limit)?))
 }
 
 fn from_elf(loaded: elf::Loaded) -> Kernel {
@@ -231,7 +228,7 @@ fn from_elf(loaded: elf::Loaded) -> Kernel {
 
 fn load_ramdisk(memory: &GuestMemory, file: &File, kernel: &Kernel) -> Result<Ramdisk, BootError> {
     let unreadable = |error: io::Error| BootError::Initrd(format!("cannot be read: {error}"));
-    let image = Image::file(file).map_err(unreadable)?;
+    let image = Image::new(file).map_err(unreadable)?;
     let length = image.len();
     let top = low_memory_end(memory).min(kernel.initrd_max.saturating_add(1));
     let address = top
@@ -243,9 +240,7 @@ fn load_ramdisk(memory: &GuestMemory, file: &File, kernel: &Kernel) -> Result<Ra
             "{length} bytes do not fit between the kernel and {top:#x}; give the guest more memory"
         )));
     };
-    image
-        .place(memory, 0, address, length)
-        .map_err(unreadable)?;
+    image.map(memory, address).map_err(unreadable)?;
     Ok(Ramdisk { address, length })
 }
 
