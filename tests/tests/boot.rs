@@ -18,11 +18,11 @@ fn boots_without_a_seed(firmware: Firmware, medium: Medium, nic: Nic, kind: &str
     ensure!(system["storage"]["kind"] == "ram", "{system}");
     let warnings = system["warnings"].to_string();
     ensure!(
-        warnings.contains("RAM"),
-        "no warning about data in RAM: {warnings}"
+        warnings.contains("lost at power-off"),
+        "no warning about data in memory: {warnings}"
     );
     ensure!(
-        host.machine.console.text().contains("RAM"),
+        host.machine.console.text().contains("lost at power-off"),
         "no warning on the console"
     );
     ensure!(
