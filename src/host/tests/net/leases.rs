@@ -90,6 +90,10 @@ fn a_lease_is_renewed_without_a_flap() {
             .await
             .expect("started");
         let first = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let count = |kind: &str| peer.log().matches(kind).count();
+        let (discovers, requests) = (|| count("DHCPDISCOVER"), || count("DHCPREQUEST"));
+        // A machine under load may have had to ask twice.
+        let (searched, asked) = (discovers(), requests());
         let recorder = lab.record();
         let later =
             |state: &NetworkState| is_bound(state, "default") && obtained(state) > obtained(&first);
@@ -101,12 +105,11 @@ fn a_lease_is_renewed_without_a_flap() {
             recorder.text()
         );
         assert_eq!(recorder.losses(), [""; 0]);
-        let log = peer.log();
-        let counts = (
-            log.matches("DHCPREQUEST").count(),
-            log.matches("DHCPDISCOVER").count(),
+        assert!(
+            discovers() == searched && requests() > asked,
+            "{}",
+            peer.log()
         );
-        assert_eq!(counts, (2, 1), "{log}");
         let shown = ip(&["-4", "address", "show", "dev", "lodge0"]);
         assert!(shown.contains("valid_lft 1"), "two minutes again: {shown}");
     });
@@ -121,6 +124,8 @@ fn a_lost_signal_keeps_the_lease_and_confirms_it_when_back() {
             .await
             .expect("started");
         let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let discovers = || peer.log().matches("DHCPDISCOVER").count();
+        let searched = discovers();
         peer.ip(&["link", "set", "far", "down"]);
         let lost = wait_for(&network, "no carrier", |state| {
             phase(state) == Some(Dhcp4Phase::NoCarrier)
@@ -142,12 +147,7 @@ fn a_lost_signal_keeps_the_lease_and_confirms_it_when_back() {
         };
         let after = wait_for(&network, "the lease back", back).await;
         assert_eq!(ipv4_of(&after, "default"), ipv4_of(&before, "default"));
-        assert_eq!(
-            peer.log().matches("DHCPDISCOVER").count(),
-            1,
-            "{}",
-            peer.log()
-        );
+        assert_eq!(discovers(), searched, "{}", peer.log());
     });
 }
 
@@ -245,6 +245,8 @@ fn a_restarted_manager_takes_everything_over() {
             .await
             .expect("started");
         let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let discovers = || peer.log().matches("DHCPDISCOVER").count();
+        let searched = discovers();
         let tap = network
             .attach_tap("default", "guest/0", None)
             .await
@@ -284,12 +286,7 @@ fn a_restarted_manager_takes_everything_over() {
             next.shutdown(Shutdown::LeaveInPlace).await;
         }
         assert_eq!(recorder.losses(), [""; 0]);
-        assert_eq!(
-            peer.log().matches("DHCPDISCOVER").count(),
-            1,
-            "{}",
-            peer.log()
-        );
+        assert_eq!(discovers(), searched, "{}", peer.log());
     });
 }
 
