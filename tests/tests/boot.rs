@@ -60,28 +60,6 @@ fn uefi_from_a_usb_stick_with_an_intel_card() {
 }
 
 #[test]
-fn without_virtualization_everything_but_guests_works() {
-    let host = Host::boot(Builder::new().without_virtualization().memory_mib(1536)).unwrap();
-    let system = host.cli.json(&["system", "show"]).unwrap();
-    assert_eq!(system["kvm"]["usable"], false, "{system}");
-    let reason = system["kvm"]["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("AMD-V") || reason.contains("VT-x"),
-        "{reason}"
-    );
-    assert!(
-        host.machine.console.text().contains(reason),
-        "the console does not say: {reason}"
-    );
-    host.upload_guest().unwrap();
-    host.create_guest("web", "shell", &[]).unwrap();
-    let error = host.cli.fails(&["vm", "start", "web"]).unwrap();
-    assert!(error.contains(reason), "{error}");
-    assert_eq!(host.vm("web").unwrap()["status"]["state"], "stopped");
-    host.shut_down().unwrap();
-}
-
-#[test]
 fn a_bad_seed_is_named_on_the_screen_and_does_not_stop_the_boot() {
     let seed = SEED.replace("password =", "pasword =");
     let host = Host::boot_with_password(Builder::new().seed(&seed).memory_mib(1536), None).unwrap();
