@@ -9,6 +9,8 @@
 mod addressing;
 mod bridge;
 pub mod config;
+#[cfg(test)]
+mod config_tests;
 pub mod dhcp4;
 mod dns;
 mod error;
