@@ -58,6 +58,20 @@ pub struct GuestConfig {
     /// Network interfaces in PCI slot order.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
+    /// What comes of the guest's wish for a reset.
+    #[serde(default)]
+    pub on_reset: OnReset,
+}
+
+/// What a guest gets that resets itself. A reset by the manager always boots.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReset {
+    /// It boots again, in the same monitor.
+    #[default]
+    Boot,
+    /// It ends, with [`crate::ExitReason::GuestReset`].
+    Stop,
 }
 
 /// How a guest starts.

@@ -23,6 +23,8 @@ pub struct ExitRecord {
 pub enum ExitReason {
     /// The guest powered itself off (ACPI S5).
     GuestPoweroff,
+    /// The guest reset itself and [`crate::OnReset::Stop`] was asked for.
+    GuestReset,
     /// The manager killed it.
     Killed,
     /// A vCPU triple-faulted.

@@ -23,7 +23,7 @@ mod spawn;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
 pub use config::{
     Boot, ConfigError, DiskConfig, FdIndex, GuestConfig, Launch, LaunchError, LaunchReply,
-    MAX_VCPUS, MIN_MEMORY, NicConfig,
+    MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset,
 };
 pub use control::{
     Answer, ConsolePort, ErrorCode, GuestEvent, GuestStatus, Notice, Reply, Request, RequestBody,

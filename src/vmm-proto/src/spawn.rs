@@ -178,6 +178,7 @@ mod tests {
                 },
                 disks: Vec::new(),
                 nics: Vec::new(),
+                on_reset: crate::OnReset::Boot,
             },
             kvm: FdIndex(0),
             control: FdIndex(0),

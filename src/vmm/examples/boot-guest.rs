@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] [--cpus N]
-//!            [--disk FILE]... [--no-jail] [--user UID]
+//!            [--disk FILE]... [--no-jail] [--user UID] [--on-reset boot|stop] [--monitor FILE]
 //! ```
+//!
+//! `--monitor` names the program that becomes the monitor when its first argument is `vmm`: `lodge` itself. Without it this
+//! program does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -16,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lodge_vmm_proto::{
     Boot, Channel, ConsolePort, DiskConfig, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
-    PROTOCOL_VERSION, Request, RequestBody, ServerMessage, spawn,
+    OnReset, PROTOCOL_VERSION, Request, RequestBody, ServerMessage, spawn,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen,
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
                 record.reason, record.uptime_ms, record.message
             );
             match record.reason {
-                ExitReason::GuestPoweroff => ExitCode::SUCCESS,
+                ExitReason::GuestPoweroff | ExitReason::GuestReset => ExitCode::SUCCESS,
                 _ => ExitCode::from(3),
             }
         }
@@ -59,8 +62,8 @@ struct Options {
     disks: Vec<String>,
     jail: bool,
     user: Option<u32>,
-    /// End after this many resets instead of letting the guest boot again.
-    resets: Option<u64>,
+    on_reset: OnReset,
+    monitor: String,
 }
 
 fn parse() -> Result<Options> {
@@ -73,7 +76,8 @@ fn parse() -> Result<Options> {
         disks: Vec::new(),
         jail: true,
         user: None,
-        resets: Some(0),
+        on_reset: OnReset::Boot,
+        monitor: "/proc/self/exe".to_owned(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -90,13 +94,22 @@ fn parse() -> Result<Options> {
             "--cpus" => options.cpus = value()?.parse()?,
             "--disk" => options.disks.push(value()?),
             "--user" => options.user = Some(value()?.parse()?),
-            "--resets" => options.resets = value()?.parse().ok(),
+            "--on-reset" => options.on_reset = on_reset(&value()?)?,
+            "--monitor" => options.monitor = value()?,
             "--no-jail" => options.jail = false,
             other => bail!("unknown option {other}"),
         }
     }
     ensure!(!options.kernel.is_empty(), "--kernel is required");
     Ok(options)
+}
+
+fn on_reset(text: &str) -> Result<OnReset> {
+    match text {
+        "boot" => Ok(OnReset::Boot),
+        "stop" => Ok(OnReset::Stop),
+        _ => bail!("{text}: what comes of a reset is boot or stop"),
+    }
 }
 
 fn size(text: &str) -> Result<u64> {
@@ -118,7 +131,7 @@ fn run() -> Result<ExitRecord> {
     let mut fds = Descriptors::default();
     let launch = launch(&options, &mut fds, listener, record.try_clone()?)?;
 
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(&options.monitor);
     command.arg("vmm").stdin(Stdio::null());
     let borrowed: Vec<_> = fds.0.iter().map(AsFd::as_fd).collect();
     spawn(command, &launch, &borrowed, START_LIMIT)?;
@@ -135,13 +148,13 @@ fn run() -> Result<ExitRecord> {
         &[theirs.as_fd()],
     )?;
     drop(theirs);
-    ask(&channel, RequestBody::Subscribe, &[])?;
     let output = std::thread::spawn({
         let console = console.try_clone()?;
         move || copy(console, std::io::stdout())
     });
     std::thread::spawn(move || copy(std::io::stdin(), console));
-    watch(&channel, options.resets)?;
+    // It says nothing more, and closes the channel when its record is written.
+    while channel.receive::<ServerMessage>().is_ok() {}
     let _ = output.join();
     let mut text = String::new();
     record.read_to_string(&mut text)?;
@@ -184,6 +197,7 @@ fn launch(
             },
             disks,
             nics: Vec::new(),
+            on_reset: options.on_reset,
         },
         kvm: fds.add(kvm.context("/dev/kvm")?),
         control: fds.add(listener),
@@ -251,24 +265,6 @@ fn ask(channel: &Channel, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Result<(
         },
         ServerMessage::Notice(_) => Ok(()),
     }
-}
-
-/// Waits for the end of the guest, and makes it after so many resets.
-fn watch(channel: &Channel, resets: Option<u64>) -> Result<()> {
-    let mut seen = 0;
-    while let Ok((message, _)) = channel.receive::<ServerMessage>() {
-        let ServerMessage::Notice(notice) = message else {
-            continue;
-        };
-        if notice.event == lodge_vmm_proto::GuestEvent::Reset {
-            seen += 1;
-            if resets.is_some_and(|limit| seen > limit) {
-                let kill = RequestBody::Kill;
-                channel.send(&Request { id: 2, body: kill }, &[])?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) {

@@ -113,7 +113,9 @@ fn live(
     drop(server);
     tracing::info!(reason = ?record.reason, message = record.message, "guest ended");
     Ok(match record.reason {
-        ExitReason::GuestPoweroff | ExitReason::Killed => ExitCode::SUCCESS,
+        ExitReason::GuestPoweroff | ExitReason::GuestReset | ExitReason::Killed => {
+            ExitCode::SUCCESS
+        }
         _ => ExitCode::FAILURE,
     })
 }
@@ -146,6 +148,7 @@ fn parts(
         boot,
         disks: disks(guest, &mut descriptors)?,
         nics: nics(guest, &mut descriptors)?,
+        on_reset: guest.on_reset,
         prologues: filters.prologues(),
     })
 }

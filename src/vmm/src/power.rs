@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
 use lodge_devices::power::PowerControl;
-use lodge_vmm_proto::ExitReason;
+use lodge_vmm_proto::{ExitReason, OnReset};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::vcpu::Gate;
@@ -24,6 +24,7 @@ pub enum Wish {
 /// on until the wish is granted.
 pub struct Power {
     gate: Arc<Gate>,
+    on_reset: OnReset,
     wish: Mutex<Option<Wish>>,
     event: EventFd,
 }
@@ -33,9 +34,10 @@ impl Power {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn new(gate: Arc<Gate>) -> io::Result<Self> {
+    pub fn new(gate: Arc<Gate>, on_reset: OnReset) -> io::Result<Self> {
         Ok(Self {
             gate,
+            on_reset,
             wish: Mutex::new(None),
             event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         })
@@ -67,7 +69,10 @@ impl Power {
 
 impl PowerControl for Power {
     fn reset(&self) {
-        self.wish(Wish::Reset);
+        match self.on_reset {
+            OnReset::Boot => self.wish(Wish::Reset),
+            OnReset::Stop => self.end(ExitReason::GuestReset, String::new()),
+        }
     }
 
     fn power_off(&self) {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use lodge_vmm_proto::{Answer, ExitReason, GuestEvent, RequestBody, RunState};
+use lodge_vmm_proto::{Answer, ExitReason, GuestEvent, OnReset, RequestBody, RunState};
 use support::{Guest, Options, kvm_missing};
 
 guest!(
@@ -122,6 +122,34 @@ fn every_way_to_reset_boots_again_in_place() {
     assert_eq!(guest.ask(RequestBody::Reset), Answer::Done);
     guest.wait_for(&GuestEvent::Reset);
     guest.prints("bbbdbd");
+    guest.kill();
+}
+
+#[test]
+fn a_guest_that_shall_not_boot_again_ends_at_its_reset() {
+    if kvm_missing() {
+        return;
+    }
+    let options = Options {
+        on_reset: OnReset::Stop,
+        ..Options::code(three_resets())
+    };
+    let record = Guest::start(options).end();
+    assert_eq!(record.reason, ExitReason::GuestReset, "{record:?}");
+}
+
+#[test]
+fn the_manager_can_reset_a_guest_that_shall_not_boot_again() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options {
+        on_reset: OnReset::Stop,
+        ..Options::code(idle())
+    });
+    guest.prints("r");
+    assert_eq!(guest.ask(RequestBody::Reset), Answer::Done);
+    guest.prints("rr");
     guest.kill();
 }
 

@@ -17,7 +17,7 @@ use lodge_host::system::Memory;
 use lodge_store::Snapshot;
 use lodge_vmm_proto::{
     Boot, DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError,
-    NicConfig, PROTOCOL_VERSION, SpawnError,
+    NicConfig, OnReset, PROTOCOL_VERSION, SpawnError,
 };
 use nix::fcntl::FcntlArg;
 use tokio::sync::mpsc;
@@ -114,6 +114,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
             boot,
             disks,
             nics,
+            on_reset: OnReset::Boot,
         },
         kvm,
         control,

@@ -130,6 +130,8 @@ impl End {
                 VmState::Stopped,
                 Some("the guest powered itself off".to_owned()),
             ),
+            // Monitors of this manager boot again instead.
+            ExitReason::GuestReset => (VmState::Stopped, Some("the guest reset itself".to_owned())),
             ExitReason::Killed => (VmState::Stopped, None),
             ExitReason::TripleFault => (
                 VmState::Crashed,

@@ -17,7 +17,7 @@ use lodge_devices::GuestMemory;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::virtio::{blk, net};
-use lodge_vmm_proto::LaunchError;
+use lodge_vmm_proto::{LaunchError, OnReset};
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -78,6 +78,8 @@ pub struct Parts {
     pub disks: Vec<Disk>,
     /// Network interfaces in slot order.
     pub nics: Vec<Nic>,
+    /// What comes of the guest's wish for a reset.
+    pub on_reset: OnReset,
     /// Run first on each kind of thread.
     pub prologues: Prologues,
 }
@@ -134,7 +136,7 @@ impl Machine {
         let vcpus = Vcpu::create_all(&parts.kvm, &vm, parts.vcpus, &template)?;
         let chipset = ChipsetState::save(&vm)?;
         let gate = Arc::new(Gate::new());
-        let power = Arc::new(Power::new(Arc::clone(&gate))?);
+        let power = Arc::new(Power::new(Arc::clone(&gate), parts.on_reset)?);
         let event_loop = EventLoop::new()?;
         let events = event_loop.handle();
         let mut hardware = Hardware::new(Surroundings {

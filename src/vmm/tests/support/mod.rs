@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
     Answer, Boot, Channel, ConsolePort, DiskConfig, ExitReason, ExitRecord, FdIndex, GuestConfig,
-    GuestEvent, GuestStatus, Launch, PROTOCOL_VERSION, Request, RequestBody, RunState,
+    GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request, RequestBody, RunState,
     ServerMessage, SpawnError, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -73,6 +73,7 @@ pub struct Options {
     pub disks: Vec<File>,
     pub jail: bool,
     pub user: Option<u32>,
+    pub on_reset: OnReset,
 }
 
 impl Options {
@@ -92,6 +93,7 @@ impl Options {
             disks: Vec::new(),
             jail: false,
             user: None,
+            on_reset: OnReset::Boot,
         }
     }
 }
@@ -375,6 +377,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             },
             disks,
             nics: Vec::new(),
+            on_reset: options.on_reset,
         },
         kvm: add(kvm.expect("/dev/kvm").into()),
         control: add(listener),
