@@ -15,15 +15,15 @@ machine_start() {
         -nodefaults -display none -vga std -rtc base=utc
         -serial "file:$MACHINE_DIR/console.log"
         -qmp "unix:$MACHINE_DIR/qmp,server=on,wait=off" -pidfile "$MACHINE_DIR/pid"
-        -netdev "user,id=net0,hostfwd=tcp:127.0.0.1:$MACHINE_PORT-:443" -device virtio-net-pci,netdev=net0
-        -device qemu-xhci,id=usb
+        -netdev "user,id=net0,hostfwd=tcp:127.0.0.1:$MACHINE_PORT-:443" -device "virtio-net-pci,netdev=net0"
+        -device "qemu-xhci,id=usb"
         -drive "if=none,id=seed,format=raw,readonly=on,file=$MACHINE_DIR/seed.img"
-        -device usb-storage,bus=usb.0,drive=seed,removable=on
+        -device "usb-storage,bus=usb.0,drive=seed,removable=on"
         -drive "if=none,id=medium,format=raw,readonly=on,file=$ROOT/build/lodge.iso$([[ $medium == cd ]] && echo ,media=cdrom)"
     )
     case $medium in
-        cd) options+=(-device ide-cd,drive=medium,bootindex=0) ;;
-        usb) options+=(-device usb-storage,bus=usb.0,drive=medium,removable=on,bootindex=0) ;;
+        cd) options+=(-device "ide-cd,drive=medium,bootindex=0") ;;
+        usb) options+=(-device "usb-storage,bus=usb.0,drive=medium,removable=on,bootindex=0") ;;
     esac
     [[ $firmware == bios ]] || options+=(-bios /usr/share/ovmf/OVMF.fd)
     say "Booting the ISO ($firmware, $medium, $accel)"
@@ -58,15 +58,18 @@ machine_alive() {
 
 # machine_follow PATTERN : waits until the console says it; gives up when the console is silent for two minutes.
 machine_follow() {
-    local silent=0 size last=-1
-    until grep -q "$1" "$MACHINE_DIR/console.log" 2>/dev/null; do
-        machine_alive || machine_failed "the machine ended"
-        size=$(stat -c %s "$MACHINE_DIR/console.log" 2>/dev/null || echo 0)
-        if [[ $size -eq $last ]]; then silent=$((silent + 1)); else silent=0; fi
-        [[ $silent -lt 240 ]] || machine_failed "the console is silent"
-        last=$size
-        sleep 0.5
+    local line console reader status=0
+    # tail ends when the machine does.
+    exec {console}< <(exec tail -n +1 -f --pid="$(<"$MACHINE_DIR/pid")" "$MACHINE_DIR/console.log")
+    reader=$!
+    while read -r -t 120 line <&"$console" || { status=$? && false; }; do
+        [[ ! $line =~ $1 ]] || break
     done
+    exec {console}<&-
+    kill "$reader" 2>/dev/null || true
+    [[ $status -ne 1 ]] || machine_failed "the machine ended"
+    # What `read` says when its time is over.
+    [[ $status -le 128 ]] || machine_failed "the console is silent"
 }
 
 # machine_failed WHY : ends with the console's last words.
@@ -79,6 +82,8 @@ machine_failed() {
 machine_wait_ready() {
     local fingerprint
     machine_follow 'URL: *https://'
+    # The line after it.
+    machine_follow 'Certificate: *[0-9A-F:]{95}'
     fingerprint=$(sed -n 's/.*Certificate: *\([0-9A-F:]\{95\}\).*/\1/p' "$MACHINE_DIR/console.log" | tail -n 1)
     "$ROOT/build/lodge" remote add demo "https://127.0.0.1:$MACHINE_PORT" --fingerprint "$fingerprint" \
         --password-stdin <<<"$MACHINE_PASSWORD"
@@ -87,8 +92,8 @@ machine_wait_ready() {
 # machine_wait_guest VM PATTERN : waits until the guest's console says it.
 machine_wait_guest() {
     say "Waiting for the guest"
-    # grep ends at the first match; the console then ends for want of a reader.
-    timeout 600 "$ROOT/build/lodge" vm console "$1" </dev/null 2>/dev/null | grep -m 1 -a "$2" ||
+    # grep ends at the first match, and the console then for want of a reader: only grep's answer counts.
+    grep -m 1 -a "$2" < <(timeout 600 "$ROOT/build/lodge" vm console "$1" </dev/null 2>/dev/null) ||
         die "the guest did not say $2 within ten minutes"
 }
 
@@ -96,12 +101,8 @@ machine_wait_guest() {
 machine_shutdown() {
     say "Shutting down"
     "$ROOT/build/lodge" system shutdown --yes
-    local waited=0
-    while machine_alive && [[ $waited -lt 360 ]]; do
-        sleep 0.5
-        waited=$((waited + 1))
-    done
-    ! machine_alive || die "the machine is still on three minutes after the shutdown began"
+    ! machine_alive || timeout 180 tail -f --pid="$(<"$MACHINE_DIR/pid")" /dev/null ||
+        die "the machine is still on three minutes after the shutdown began"
 }
 
 # machine_stop : what a trap calls.

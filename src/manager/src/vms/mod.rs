@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use self::actor::{Actor, Command};
+use self::actor::{Actor, Command, ConsoleRequest};
 use self::claims::Claims;
 use self::state::{Observed, Outcome, check_action};
 use crate::catalogue::{self, Object};
@@ -449,8 +449,8 @@ impl Manager {
         .await
     }
 
-    /// Attaches to a running guest's console: history first, then raw bytes both ways, until
-    /// the guest ends (end of file).
+    /// Attaches to a guest's console: history first, then raw bytes both ways, until
+    /// the guest ends (end of file). Waits for a guest that is starting.
     ///
     /// # Errors
     /// `WrongState` when it does not run.
@@ -477,11 +477,13 @@ impl Manager {
             ConsolePort::Serial => VmmPort::Com1,
             ConsolePort::Virtio => VmmPort::Virtio,
         };
-        command(&handle, |reply| Command::Console {
-            port,
-            scrollback,
-            stream: theirs.into(),
-            reply,
+        command(&handle, |reply| {
+            Command::Console(ConsoleRequest {
+                port,
+                scrollback,
+                stream: theirs.into(),
+                reply,
+            })
         })
         .await?;
         caller.audit("vm_console", &record.target());

@@ -29,6 +29,12 @@ use crate::limits::Limits;
 /// Time a closing connection has for what it is sending.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
+/// Most bytes of a body that are read for nothing after an early answer was made.
+const DISCARD: usize = 8 << 20;
+
+/// Longest time that takes.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
 /// What somebody gets who speaks plain HTTP to the port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -118,9 +124,10 @@ async fn carry(
         service_fn(move |request: Request<Incoming>| {
             let entry = activity.begin();
             let server = server.clone();
-            let request = request.map(|body| Body::new(ProgressBody::new(body, progress)));
+            let (request, leftover) = ProgressBody::wrap(request, progress);
             async move {
-                let response = server.respond(request, peer).await;
+                let response = server.respond(request.map(Body::new), peer).await;
+                leftover.discard(DISCARD, DISCARD_TIME).await;
                 Ok::<_, Infallible>(response.map(|body| entry.follow(body)))
             }
         })

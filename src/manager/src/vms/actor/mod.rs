@@ -35,6 +35,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a lost control connection is made anew.
 const RECONNECT: Duration = Duration::from_millis(500);
 
+/// Most consoles that wait for a guest which is starting.
+const WAITING_CONSOLES: usize = 8;
+
 /// Where the outcome of a command goes.
 pub(crate) type Reply = oneshot::Sender<Result<(), Problem>>;
 
@@ -55,17 +58,21 @@ pub(crate) enum Command {
     Kill { reply: Reply },
     /// Reset, pause or resume.
     Do { action: VmAction, reply: Reply },
-    /// Attach a console.
-    Console {
-        port: ConsolePort,
-        scrollback: u32,
-        stream: OwnedFd,
-        reply: Reply,
-    },
+    /// Attach a console; to a guest that is starting, as soon as it runs.
+    Console(ConsoleRequest),
     /// The host goes down: end by the deadline, whatever the state.
     PowerOff { timeout: Duration, reply: Reply },
     /// The guest was deleted: the task ends.
     Retire,
+}
+
+/// Somebody who wants a console.
+#[derive(Debug)]
+pub(crate) struct ConsoleRequest {
+    pub(crate) port: ConsolePort,
+    pub(crate) scrollback: u32,
+    pub(crate) stream: OwnedFd,
+    pub(crate) reply: Reply,
 }
 
 /// What happened.
@@ -97,6 +104,8 @@ pub(crate) struct Actor {
     notices: Option<mpsc::Receiver<GuestEvent>>,
     starting: Option<JoinHandle<Result<Fate, Problem>>>,
     start_reply: Option<Reply>,
+    /// Consoles to be attached as soon as the guest runs.
+    consoles: Vec<ConsoleRequest>,
     waiters: Vec<Waiter>,
     /// Whether somebody wanted the end that is coming.
     asked_to_end: bool,
@@ -123,6 +132,7 @@ impl Actor {
             notices: None,
             starting: None,
             start_reply: None,
+            consoles: Vec::new(),
             waiters: Vec::new(),
             asked_to_end: false,
             signal_at: None,
@@ -240,15 +250,7 @@ impl Actor {
                 // Whoever asked may have gone; the state shows the outcome.
                 let _ = reply.send(self.act(action).await);
             }
-            Command::Console {
-                port,
-                scrollback,
-                stream,
-                reply,
-            } => {
-                let body = RequestBody::AttachConsole { port, scrollback };
-                let _ = reply.send(self.ask(body, Some(stream)).await);
-            }
+            Command::Console(request) => self.console(request).await,
             Command::PowerOff { timeout, reply } => self.power_off(timeout, reply).await,
             Command::Retire => {}
         }
@@ -269,6 +271,29 @@ impl Actor {
         match guest.control.ask(body, descriptor).await? {
             Answer::Done => Ok(()),
             _ => Err(internal("the guest's monitor gave an unexpected answer")),
+        }
+    }
+
+    async fn console(&mut self, request: ConsoleRequest) {
+        if self.starting.is_some() && self.consoles.len() < WAITING_CONSOLES {
+            self.consoles.push(request);
+            return;
+        }
+        let body = RequestBody::AttachConsole {
+            port: request.port,
+            scrollback: request.scrollback,
+        };
+        let answer = self.ask(body, Some(request.stream)).await;
+        let _ = request.reply.send(answer);
+    }
+
+    /// Attaches the consoles which were asked for while the guest was starting. When that failed,
+    /// each is told.
+    async fn attach_waiting_consoles(&mut self) {
+        for request in std::mem::take(&mut self.consoles) {
+            if !request.reply.is_closed() {
+                self.console(request).await;
+            }
         }
     }
 
@@ -311,6 +336,7 @@ impl Actor {
                 if let Some(reply) = reply {
                     let _ = reply.send(Ok(()));
                 }
+                self.attach_waiting_consoles().await;
                 if !self.waiters.is_empty() {
                     // Killed while it was starting.
                     self.kill().await;
@@ -327,6 +353,7 @@ impl Actor {
                 }
                 self.keep_outcome().await;
                 self.release_waiters();
+                self.attach_waiting_consoles().await;
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(problem));
                 }
