@@ -16,7 +16,7 @@ declare -A INSTALL_GROUPS=(
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
     # scripts/test and scripts/bench: what drives the machine from outside.
-    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs iproute2 jq mtools openssl procps python3 qemu-utils socat tmux xfsprogs xorriso"
+    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs iproute2 jq mtools openssl procps python3 qemu-utils shellcheck socat tmux xfsprogs xorriso"
 )
 
 # install_missing PACKAGE... : prints those that are not installed, one a line.

@@ -1,8 +1,8 @@
 //! The full-screen text console: on the host itself (`lodge tui --local`) and
 //! anywhere else (`lodge tui [REMOTE:]`), over the same HTTPS API.
 //!
-//! [`model`] holds what is shown and turns keys and answers into effects,
-//! [`view`] draws it, [`runtime`] carries effects out. Only the runtime does
+//! `model` holds what is shown and turns keys and answers into effects,
+//! `view` draws it, `runtime` carries effects out. Only the runtime does
 //! input and output, so that the other two are tested without a terminal.
 
 mod arguments;
