@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use lodge_vmm_proto::{Answer, ExitReason, RequestBody};
@@ -121,6 +122,25 @@ fn every_thread_is_filtered_and_without_rights() {
 }
 
 #[test]
+fn it_is_not_protected_like_its_manager() {
+    if jail_impossible() {
+        return;
+    }
+    let score = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(score).expect("our score");
+    if let Err(error) = fs::write(score, "-500") {
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        eprintln!("SKIPPED: this machine lets nobody protect a process from running out of memory");
+        return;
+    }
+    let guest = Guest::start(jailed(prints_and_idles()));
+    fs::write(score, before).expect("to be as before");
+    let its = fs::read_to_string(format!("/proc/{}/oom_score_adj", guest.pid())).expect("score");
+    assert_eq!(its.trim(), "0");
+    guest.kill();
+}
+
+#[test]
 fn it_sees_no_file_and_nothing_of_the_host() {
     if jail_impossible() {
         return;
@@ -159,8 +179,12 @@ fn it_holds_only_descriptors_it_was_given() {
     let mut guest = Guest::start(jailed(prints_and_idles()));
     guest.prints("r");
     for entry in fs::read_dir(format!("/proc/{}/fd", guest.pid())).expect("descriptors") {
-        let target = fs::read_link(entry.expect("descriptor").path()).expect("target");
-        let target = target.to_string_lossy().into_owned();
+        let target = match fs::read_link(entry.expect("descriptor").path()) {
+            Ok(target) => target.to_string_lossy().into_owned(),
+            // Our own console, which it has noticed to be closed only now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => panic!("{error}"),
+        };
         let known = ["anon_inode:", "socket:", "pipe:", "/dev/null", "/dev/kvm"];
         let nameless = target.contains("(deleted)");
         let log = target

@@ -40,6 +40,7 @@ pub fn enter(launch: &Launch, keep: &[i32]) -> Result<Side, Failure> {
     descriptors::close_all_but(keep).map_err(step("closing descriptors"))?;
     privileges::set_process_name(&launch.guest.name);
     privileges::limit_allocator();
+    privileges::drop_memory_protection().map_err(step("out-of-memory score"))?;
     if launch.jail {
         namespaces::unshare_all().map_err(step("namespaces"))?;
     }

@@ -1,6 +1,8 @@
 //! Nobody in particular, with no rights.
 
+use std::fs;
 use std::io;
+use std::path::Path;
 
 use caps::CapSet;
 use nix::sys::prctl;
@@ -27,6 +29,22 @@ pub fn limit_allocator() {
     const HEAPS: libc::c_int = 2;
     // SAFETY: sets a number in the allocator; no other thread runs.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+}
+
+/// When the host's memory ends, the guest goes and not its manager, whose protection from that is inherited.
+///
+/// # Errors
+/// From the kernel. There is no `/proc` any more in an empty root.
+pub fn drop_memory_protection() -> io::Result<()> {
+    raise_to_zero(Path::new("/proc/self/oom_score_adj"))
+}
+
+/// A score above zero was chosen by somebody, and only root may lower it.
+fn raise_to_zero(score: &Path) -> io::Result<()> {
+    if fs::read_to_string(score)?.starts_with('-') {
+        fs::write(score, "0")?;
+    }
+    Ok(())
 }
 
 /// Becomes another user and group, for good, in no other group.
@@ -75,4 +93,19 @@ pub fn limit_resources() -> io::Result<()> {
     let limit = MAX_DESCRIPTORS.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_protection_is_given_up() {
+        let score = tempfile::NamedTempFile::new().unwrap();
+        for (before, after) in [("-500\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")] {
+            fs::write(&score, before).unwrap();
+            raise_to_zero(score.path()).unwrap();
+            assert_eq!(fs::read_to_string(&score).unwrap(), after);
+        }
+    }
 }
