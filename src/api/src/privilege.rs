@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 pub enum Privilege {
     /// Read the host's condition, log, metrics and events.
     SystemRead,
+    /// Change the host's settings.
+    SystemConfigure,
     /// Power the host off or restart it.
     SystemPower,
     /// Read guests.
@@ -42,8 +44,9 @@ pub enum Privilege {
 
 impl Privilege {
     /// All privileges.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SystemRead,
+        Self::SystemConfigure,
         Self::SystemPower,
         Self::VmRead,
         Self::VmConfigure,
@@ -63,6 +66,7 @@ impl Privilege {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SystemRead => "system_read",
+            Self::SystemConfigure => "system_configure",
             Self::SystemPower => "system_power",
             Self::VmRead => "vm_read",
             Self::VmConfigure => "vm_configure",
@@ -98,9 +102,10 @@ impl Role {
         use Privilege as P;
         match self {
             Self::Administrator => true,
-            Self::Operator => {
-                !matches!(privilege, P::SystemPower | P::NetworkWrite | P::UserManage)
-            }
+            Self::Operator => !matches!(
+                privilege,
+                P::SystemConfigure | P::SystemPower | P::NetworkWrite | P::UserManage
+            ),
             Self::Viewer => matches!(
                 privilege,
                 P::SystemRead
@@ -121,6 +126,7 @@ mod tests {
     #[test]
     fn viewers_change_nothing_but_themselves() {
         for privilege in [
+            Privilege::SystemConfigure,
             Privilege::SystemPower,
             Privilege::VmConfigure,
             Privilege::VmPower,

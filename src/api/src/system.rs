@@ -163,6 +163,15 @@ pub struct Link {
     pub addresses: Vec<String>,
 }
 
+/// Body of `PATCH /v1/system`: what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SystemPatch {
+    /// The host's name. Leases of addresses are asked for under it from the next start of the manager on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+}
+
 /// Verbs: `POST /v1/system:{verb}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -5,10 +5,12 @@
 pub mod boot;
 pub mod cgroup;
 pub mod disk;
+pub mod hostname;
 pub mod kmsg;
 pub mod kvm;
 pub mod net;
 pub mod power;
+pub mod private_file;
 pub mod process;
 pub mod seed;
 pub mod system;

@@ -9,6 +9,7 @@ use lodge_host::boot::{
     WarningCode,
 };
 use lodge_host::disk::{FilesystemKind, Found, with_label};
+use lodge_host::hostname;
 use lodge_host::kvm::{self, CpuVendor, KvmState, KvmStatus};
 use lodge_host::seed::SEED_LABEL;
 use lodge_host::system::Firmware;
@@ -23,8 +24,8 @@ use crate::{clock, console, data, log, mounts, random, seed, settings, settle};
 const MODULE_LIST: &str = "/etc/modules-load.list";
 /// The program by the name the kernel calls it by when it wants a module.
 const MODPROBE: &str = "/sbin/modprobe";
-/// The name the manager keeps for the host; it is worth more than the seed's, which is for the first boot.
-const HOSTNAME_FILE: &str = "/data/lodge/state/hostname";
+/// Where the manager keeps what it is told, such as a name for the host: that one is worth more than the seed's.
+const DATA_DIR: &str = "/data/lodge";
 /// The name of a host nobody has named.
 const HOSTNAME: &str = "lodge";
 /// Label of our own boot media.
@@ -117,7 +118,7 @@ pub(crate) fn boot() -> Booted {
     };
     stages.run("random seed", random::load);
     let seed_name = seed.as_ref().and_then(|found| found.seed.hostname.clone());
-    let hostname = stored_hostname()
+    let hostname = hostname::stored(Path::new(DATA_DIR))
         .or(seed_name)
         .unwrap_or_else(|| HOSTNAME.to_owned());
     settings::hostname(&hostname);
@@ -200,17 +201,6 @@ fn listed(list: &str) -> Vec<&str> {
 fn found_everything(media: &mut Media) -> bool {
     media.refresh();
     !data::candidates(media.found()).is_empty() && !with_label(media.found(), SEED_LABEL).is_empty()
-}
-
-fn stored_hostname() -> Option<String> {
-    let name = fs::read_to_string(HOSTNAME_FILE).ok()?;
-    let name = name.trim();
-    let fits = !name.is_empty()
-        && name.len() <= 64
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-    fits.then(|| name.to_owned())
 }
 
 fn no_diagnosis() -> KvmStatus {

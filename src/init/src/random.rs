@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use lodge_host::private_file::{private_dir, sync_parent, write_private};
 
 /// Where it lies.
 const SEED: &str = "/data/lodge/state/random-seed";
@@ -76,26 +77,9 @@ fn save_to(path: &Path) -> io::Result<()> {
     let mut buf = [0; LEN];
     File::open("/dev/urandom")?.read_exact(&mut buf)?;
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        private_dir(parent)?;
     }
-    let part = path.with_extension("part");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)?;
-    file.write_all(&buf)?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    sync_parent(path)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    write_private(path, &buf)
 }
 
 #[cfg(test)]

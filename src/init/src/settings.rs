@@ -101,7 +101,7 @@ pub(crate) fn console_level(level: u8) {
 
 /// The host's name.
 pub(crate) fn hostname(name: &str) {
-    if let Err(error) = nix::unistd::sethostname(name) {
+    if let Err(error) = lodge_host::hostname::set(name) {
         tracing::warn!("host name {name}: {error}");
     }
 }

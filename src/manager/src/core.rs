@@ -20,6 +20,7 @@ use crate::catalogue;
 use crate::config::ManagerConfig;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
+use crate::hostname::HostName;
 use crate::log_ring::LogRing;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) network: Option<HostNetwork>,
     pub(crate) cgroups: Option<CgroupTree>,
     pub(crate) host: HostView,
+    pub(crate) hostname: HostName,
     pub(crate) log: LogRing,
     /// What was repaired or given up at the start, for people.
     pub(crate) start_warnings: Vec<String>,

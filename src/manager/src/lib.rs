@@ -14,6 +14,7 @@ mod disks;
 mod events;
 mod filter;
 mod first_admin;
+mod hostname;
 mod images;
 mod log_ring;
 mod manager;

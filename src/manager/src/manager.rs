@@ -25,6 +25,7 @@ use crate::core::{Core, internal};
 use crate::disks::DiskRecord;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
+use crate::hostname::HostName;
 use crate::images::ImageRecord;
 use crate::log_ring::LogRing;
 use crate::networks;
@@ -184,7 +185,8 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let snapshot = store.snapshot();
     remove_unrecorded::<ImageRecord>(&images, &snapshot);
     remove_unrecorded::<DiskRecord>(&disks, &snapshot);
-    let network = networks::start(&config, boot.as_ref(), &snapshot)
+    let hostname = HostName::read(&config, boot.as_ref());
+    let network = networks::start(&config, boot.as_ref(), hostname.get(), &snapshot)
         .await
         .unwrap_or_else(|warning| {
             tracing::error!("{warning}");
@@ -193,6 +195,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         });
     Ok(Arc::new(Core {
         host: HostView::read(boot.as_ref()),
+        hostname,
         boot,
         catalogue: Mutex::new(()),
         images: Arc::new(images),

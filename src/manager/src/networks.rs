@@ -106,6 +106,7 @@ pub(crate) fn missing_default(
 pub(crate) async fn start(
     config: &ManagerConfig,
     boot: Option<&BootReport>,
+    hostname: String,
     snapshot: &Snapshot,
 ) -> Result<Option<HostNetwork>, String> {
     if !config.manage_network {
@@ -118,7 +119,7 @@ pub(crate) async fn start(
         .collect();
     let run_dir = config.run_dir.join("net");
     let config = if config.appliance {
-        appliance(boot, &run_dir, networks)
+        appliance(boot, hostname, &run_dir, networks)
     } else {
         HostNetworkConfig {
             networks,
@@ -135,6 +136,7 @@ pub(crate) async fn start(
 
 fn appliance(
     boot: Option<&BootReport>,
+    hostname: String,
     run_dir: &Path,
     networks: Vec<NetworkSpec>,
 ) -> HostNetworkConfig {
@@ -145,7 +147,7 @@ fn appliance(
     HostNetworkConfig {
         networks,
         run_dir: run_dir.to_owned(),
-        ..HostNetworkConfig::appliance(boot.map(|boot| boot.hostname.clone()), links)
+        ..HostNetworkConfig::appliance(Some(hostname), links)
     }
 }
 

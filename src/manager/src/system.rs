@@ -371,12 +371,6 @@ impl Manager {
         }
     }
 
-    /// The host's name.
-    pub fn hostname(&self) -> String {
-        let boot = self.core.boot.as_ref();
-        boot.map_or_else(lodge_host::system::hostname, |boot| boot.hostname.clone())
-    }
-
     /// What an administrator should know, most important first.
     pub fn warnings(&self) -> Vec<String> {
         self.core.warnings()

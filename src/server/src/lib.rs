@@ -13,7 +13,6 @@ mod local_console;
 mod logging;
 mod openapi;
 mod power;
-mod private_file;
 mod route;
 mod routes;
 mod serve;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lodge_api::local::LocalConsole;
 use lodge_manager::Manager;
 
-use crate::private_file::write_private;
+use lodge_host::private_file::write_private;
 
 /// Changes often come in bursts (a lease brings addresses, routes, a name): one file for all of them.
 const SETTLE: Duration = Duration::from_millis(200);

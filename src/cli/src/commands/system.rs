@@ -4,13 +4,13 @@ use clap::Subcommand;
 use http::Method;
 use lodge_api::log::{LogEntry, LogLevel};
 use lodge_api::page::Page;
-use lodge_api::system::{StorageKind, System};
+use lodge_api::system::{StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
 use std::time::Duration;
 
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
-use crate::target::RemoteName;
+use crate::target::{RemoteName, Target};
 
 /// How often a followed log is asked for news.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +35,11 @@ pub(crate) enum Verb {
         /// Most lines
         #[arg(short = 'n', long, default_value_t = 100)]
         lines: u32,
+    },
+    /// Give the host another name
+    Rename {
+        /// [REMOTE:]NAME
+        target: Target,
     },
     /// Power guests off, then the host
     Shutdown {
@@ -76,6 +81,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             )
             .await
         }
+        Verb::Rename { target } => rename(context, target).await,
         Verb::Shutdown { remote, yes } => power(context, remote.as_ref(), "shutdown", yes).await,
         Verb::Reboot { remote, yes } => power(context, remote.as_ref(), "reboot", yes).await,
     }
@@ -83,6 +89,21 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
 
 fn client(context: &Context, remote: Option<&RemoteName>) -> Result<Client, ClientError> {
     context.client(remote.map(|name| name.0.as_str()))
+}
+
+async fn rename(context: &Context, target: Target) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let patch = SystemPatch {
+        hostname: Some(target.name),
+    };
+    let system: System = client
+        .send(Method::PATCH, "/v1/system", &patch, None)
+        .await?;
+    output::done(
+        context.format,
+        &format!("{} is the host's name now", system.hostname),
+    );
+    Ok(())
 }
 
 async fn power(

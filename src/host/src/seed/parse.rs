@@ -89,7 +89,10 @@ impl Seed {
         let file: File = toml::from_str(text).map_err(|error| {
             SeedError::at(text, &error.span().unwrap_or(0..0), error.message().trim())
         })?;
-        let hostname = file.hostname.map(|name| hostname(text, name)).transpose()?;
+        let hostname = file
+            .hostname
+            .map(|name| hostname(text, &name))
+            .transpose()?;
         let admin = match file.admin {
             Some(admin) => Some(SeedAdmin {
                 secret: secret(text, admin)?,
@@ -107,38 +110,9 @@ impl Seed {
     }
 }
 
-/// RFC 1123, at most what the kernel keeps (64 bytes with its terminator).
-fn hostname(text: &str, name: Spanned<String>) -> Result<String, SeedError> {
+fn hostname(text: &str, name: &Spanned<String>) -> Result<String, SeedError> {
     let span = name.span();
-    let name = name.into_inner().to_ascii_lowercase();
-    let label_ok = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    if name.len() > 63 {
-        return Err(SeedError::at(
-            text,
-            &span,
-            format!(
-                "a host name has at most 63 characters, this one has {}",
-                name.len()
-            ),
-        ));
-    }
-    if !name.split('.').all(label_ok) || name.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(SeedError::at(
-            text,
-            &span,
-            format!(
-                "'{name}' is not a host name; use letters, digits and hyphens, like \"alpha\" or \"alpha.example.org\""
-            ),
-        ));
-    }
-    Ok(name)
+    crate::hostname::normalize(name.get_ref()).map_err(|error| SeedError::at(text, &span, error))
 }
 
 fn secret(text: &str, admin: Spanned<Admin>) -> Result<AdminSecret, SeedError> {

@@ -4,22 +4,28 @@ use axum::extract::State;
 use lodge_api::log::{LogEntry, LogParams};
 use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::privilege::Privilege;
-use lodge_api::system::{System, SystemAction};
+use lodge_api::system::{System, SystemAction, SystemPatch};
 
 use crate::app::App;
 use crate::auth::Authenticated;
-use crate::route::{Access, Route, get, post};
+use crate::route::{Access, Route, get, patch, post};
+use crate::wire::json::Json;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
 use crate::wire::wait::Wait;
 
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::SystemRead);
+    let configure = Access::Needs(Privilege::SystemConfigure);
     let power = Access::Needs(Privilege::SystemPower);
     vec![
         get("/v1/system", read, "system_view", system_view)
             .summary("Show the host: hardware, KVM, storage, links, versions, warnings")
             .answers::<System>(200, "The host."),
+        patch("/v1/system", configure, "system_update", system_update)
+            .summary("Change the host's settings")
+            .takes::<SystemPatch>()
+            .answers::<System>(200, "Changed."),
         get("/v1/system/log", read, "system_log", system_log)
             .summary("The newest lines of the host's log, oldest first")
             .query::<LogParams>()
@@ -43,7 +49,18 @@ pub fn routes() -> Vec<Route> {
 }
 
 async fn system_view(State(app): State<App>) -> Answer {
-    let mut system = app.manager().system();
+    show(&app, app.manager().system())
+}
+
+async fn system_update(
+    State(app): State<App>,
+    who: Authenticated,
+    Json(body): Json<SystemPatch>,
+) -> Answer {
+    show(&app, app.manager().system_patch(&who.caller, body).await?)
+}
+
+fn show(app: &App, mut system: System) -> Answer {
     system.warnings.splice(..0, app.warnings().iter().cloned());
     reply::value(&system)
 }

@@ -212,6 +212,15 @@ async fn the_host_shows_itself() {
             .starts_with("application/openmetrics-text")
     );
     assert!(metrics.body.ends_with(b"# EOF\n"));
+    let change = |body| admin.json(Method::PATCH, "/v1/system", &[], body);
+    let problem = change(json!({"hostname": "-"}))
+        .await
+        .problem(400, "invalid_request");
+    assert_eq!(problem["pointer"], "/hostname");
+    change(json!({"hostname": "other"}))
+        .await
+        .problem(409, "wrong_state");
+    change(json!({})).await.expect(200);
     admin
         .post("/v1/system:shutdown", json!({}))
         .await

@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use super::generate::generate;
-use crate::private_file::{private_dir, write_private};
+use lodge_host::private_file::{private_dir, write_private};
 
 /// The server's key and certificate.
 pub struct Identity {

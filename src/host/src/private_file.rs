@@ -6,6 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Makes a directory only its owner can enter, unless it exists.
+///
+/// # Errors
+/// From the filesystem.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -15,6 +18,9 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 
 /// Writes a file readable by its owner only: after this returns it is on the disk, and at no
 /// time is there a part of it under its name.
+///
+/// # Errors
+/// From the filesystem; what was under the name stays.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     match fs::remove_file(&part) {
@@ -29,6 +35,14 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&part, path)?;
+    sync_parent(path)
+}
+
+/// Makes what was created, renamed or removed in the directory of `path` durable.
+///
+/// # Errors
+/// From the filesystem.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
