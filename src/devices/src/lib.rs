@@ -88,6 +88,7 @@
 //!         memory: memory.clone(),
 //!         platform: platform.clone(),
 //!         memory_bus: mmio.clone(),
+//!         complain: Arc::new(|device, what| eprintln!("{device}: {what}")),
 //!     })?;
 //!     root.add(Address::new(1, 0).ok_or("bad address")?, disk.clone())?;
 //!     devices.add(disk);

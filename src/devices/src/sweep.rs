@@ -102,6 +102,7 @@ fn machine() -> Machine {
             memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap(),
             platform: TestPlatform::new(),
             memory_bus: memory.clone(),
+            complain: Arc::new(|_, _| {}),
         });
         let function = function.unwrap();
         root.add(Address::new(slot, 0).unwrap(), function.clone())

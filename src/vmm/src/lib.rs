@@ -7,6 +7,7 @@
 mod acpi;
 pub mod birth;
 mod boot;
+mod complaints;
 mod control;
 mod exit;
 mod interrupt;

@@ -51,6 +51,13 @@ impl RunControl {
         unsafe { BorrowedFd::borrow_raw(self.machine.power().as_raw_fd()) }
     }
 
+    /// Readable while [`RunControl::take_events`] has devices' complaints.
+    #[allow(unsafe_code)]
+    pub fn complaints(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to the machine, which `self` owns.
+        unsafe { BorrowedFd::borrow_raw(self.machine.complaints().as_raw_fd()) }
+    }
+
     /// Does what the guest wished for, if anything. A record means that the
     /// guest has ended.
     pub fn grant_wish(&mut self) -> Option<ExitRecord> {
@@ -65,6 +72,7 @@ impl RunControl {
 
     /// Events since the last call, oldest first.
     pub fn take_events(&mut self) -> Vec<GuestEvent> {
+        self.events.extend(self.machine.complaints().take());
         std::mem::take(&mut self.events)
     }
 

@@ -12,6 +12,7 @@ use lodge_vmm_proto::{
     RunState, ServerMessage,
 };
 use serde_json::{Value, json};
+use support::code::breaks_its_device;
 use support::{Guest, Options, kvm_missing, receive};
 
 // Prints R, then echoes what it is sent.
@@ -53,6 +54,30 @@ fn status_tells_version_state_and_time() {
     assert_eq!(status.version, PROTOCOL_VERSION);
     assert_eq!((status.state, status.resets), (RunState::Running, 0));
     assert!(status.vcpu_time_us > 0);
+    guest.kill();
+}
+
+#[test]
+fn a_device_that_breaks_is_told_to_managers() {
+    if kvm_missing() {
+        return;
+    }
+    // In its jail, whose filters must allow what complaining takes.
+    let options = Options {
+        jail: nix::unistd::geteuid().is_root(),
+        ..Options::code(breaks_its_device())
+    };
+    let mut guest = Guest::start(options);
+    assert_eq!(guest.ask(RequestBody::Subscribe), Answer::Done);
+    guest.console(0).type_in("x");
+    match guest.next_event() {
+        GuestEvent::DeviceError { device, message } => {
+            assert_eq!(device, "rng");
+            assert!(message.contains("needs a reset"), "{message}");
+        }
+        other => panic!("unexpected {other:?}"),
+    }
+    assert_eq!(guest.state(), RunState::Running);
     guest.kill();
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use lodge_vmm_proto::{ExitReason, LaunchError, SpawnError};
-use support::{Guest, Options, elf, kvm_missing};
+use support::{Guest, Options, code, kvm_missing};
 
 guest!(
     stops_at_once,
@@ -58,7 +58,7 @@ fn a_truncated_kernel_is_damaged() {
     if kvm_missing() {
         return;
     }
-    let kernel = elf::kernel(stops_at_once());
+    let kernel = code::kernel(stops_at_once());
     for length in [10, 63, 64, 150, kernel.len() - 1] {
         let message = refused_kernel(kernel[..length].to_vec());
         assert!(message.contains("damaged"), "{length}: {message}");
@@ -71,7 +71,7 @@ fn compressed_kernels_are_unpacked() {
         return;
     }
     use std::io::Write;
-    let kernel = elf::kernel(stops_at_once());
+    let kernel = code::kernel(stops_at_once());
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&kernel).unwrap();
     let mut legacy = vec![0x02, 0x21, 0x4c, 0x18];
@@ -104,7 +104,7 @@ fn what_unpacks_without_end_is_stopped() {
     }
     // A kernel whose code comes after 8 GiB of zeroes, packed small.
     use std::io::Write;
-    let mut kernel = elf::kernel(stops_at_once());
+    let mut kernel = code::kernel(stops_at_once());
     kernel[64 + 8..64 + 16].copy_from_slice(&(8_u64 << 30).to_le_bytes());
     let mut bomb = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
     bomb.write_all(&kernel).unwrap();
@@ -139,7 +139,7 @@ fn what_does_not_fit_is_refused() {
     });
     assert_eq!(error, LaunchError::Memory, "{message}");
     // A segment beyond all memory.
-    let mut kernel = elf::kernel(stops_at_once());
+    let mut kernel = code::kernel(stops_at_once());
     kernel[64 + 24..64 + 32].copy_from_slice(&(1_u64 << 40).to_le_bytes());
     let message = refused_kernel(kernel);
     assert!(message.contains("more memory"), "{message}");

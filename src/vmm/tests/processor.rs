@@ -4,7 +4,7 @@
 mod support;
 
 use lodge_vmm_proto::ExitReason;
-use support::{Guest, Options, elf, kvm_missing};
+use support::{Guest, Options, code, kvm_missing};
 
 // Writes a string with one instruction, then reads the line status register as
 // often into memory and says whether all bytes came.
@@ -199,7 +199,7 @@ fn a_kernel_without_pvh_is_entered_in_64_bit_mode() {
     if kvm_missing() {
         return;
     }
-    let mut kernel = elf::kernel(long_mode_entry());
+    let mut kernel = code::kernel(long_mode_entry());
     // No longer a note.
     kernel[64 + 56] = 0;
     let options = Options {

@@ -97,7 +97,14 @@ pub trait DeviceEvents: Send + Sync {
 
     /// The device cannot go on until it is reset (sets `DEVICE_NEEDS_RESET`).
     fn needs_reset(&self, why: &str);
+
+    /// The host failed the device, which goes on. May be called as often as that happens.
+    fn host_failed(&self, what: &str);
 }
+
+/// Hears from devices what people who run the host should know: the device's name and
+/// what is wrong. It is called on any thread and as often as a guest wants.
+pub type Complain = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// A device that cannot start serving.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,6 @@ mod wait;
 
 pub use buffers::{Buffers, Segment};
 pub use device::{
-    ActivateError, Activation, ActiveQueue, DeviceEvents, QueueInterrupt, VirtioDevice,
+    ActivateError, Activation, ActiveQueue, Complain, DeviceEvents, QueueInterrupt, VirtioDevice,
 };
 pub use queue_thread::Prologue;

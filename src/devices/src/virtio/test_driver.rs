@@ -61,6 +61,7 @@ impl QueueInterrupt for TestInterrupt {
 pub struct TestEvents {
     broken: Mutex<Option<String>>,
     changed: Mutex<bool>,
+    failures: Mutex<Vec<String>>,
     condition: std::sync::Condvar,
 }
 
@@ -80,6 +81,11 @@ impl TestEvents {
         self.broken.lock().unwrap().is_some()
     }
 
+    /// What the host failed at.
+    pub fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap().clone()
+    }
+
     pub fn take_changed(&self) -> bool {
         std::mem::take(&mut *self.changed.lock().unwrap())
     }
@@ -93,6 +99,10 @@ impl DeviceEvents for TestEvents {
     fn needs_reset(&self, why: &str) {
         *self.broken.lock().unwrap() = Some(why.to_owned());
         self.condition.notify_all();
+    }
+
+    fn host_failed(&self, what: &str) {
+        self.failures.lock().unwrap().push(what.to_owned());
     }
 }
 

@@ -72,7 +72,8 @@ impl Server {
     }
 
     fn wait(&self, control: &RunControl) {
-        let mut fds = vec![PollFd::new(control.wishes(), PollFlags::POLLIN)];
+        let guest = [control.wishes(), control.complaints()];
+        let mut fds = guest.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
         // Who comes when it is full waits in the socket's backlog.
         let accepting = if self.connections.len() < MAX_CONNECTIONS {
             PollFlags::POLLIN

@@ -19,12 +19,12 @@ use lodge_devices::pci::{
     Windows,
 };
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
-use lodge_devices::virtio::VirtioDevice;
 use lodge_devices::virtio::blk::{self, Block};
 use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
+use lodge_devices::virtio::{Complain, VirtioDevice};
 use lodge_vmm_proto::LaunchError;
 
 use super::Failure;
@@ -47,6 +47,8 @@ pub struct Surroundings {
     pub power: Arc<Power>,
     /// The loop that serves slow devices.
     pub events: LoopHandle,
+    /// Who hears what goes wrong in devices.
+    pub complain: Complain,
     /// For threads of queues.
     pub queue_prologue: Prologue,
     /// Window for 64-bit memory BARs.
@@ -215,6 +217,7 @@ impl Hardware {
             memory: self.surroundings.memory.clone(),
             platform: Arc::new(self.surroundings.interrupts.clone()) as Arc<dyn Platform>,
             memory_bus: Arc::clone(&self.buses.memory),
+            complain: Arc::clone(&self.surroundings.complain),
         })
         .map_err(Failure::doing(kind, name))?;
         let address = self

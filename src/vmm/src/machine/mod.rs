@@ -16,12 +16,13 @@ use lodge_block::raw::RawDisk;
 use lodge_devices::GuestMemory;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
-use lodge_devices::virtio::{blk, net};
+use lodge_devices::virtio::{Complain, blk, net};
 use lodge_vmm_proto::{LaunchError, OnReset};
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::boot::{self, DirectBoot, Entry};
+use crate::complaints::Complaints;
 use crate::interrupt::Interrupts;
 use crate::kvm::{self, ChipsetState};
 use crate::layout::{ACPI_BASE, SMBIOS_BASE};
@@ -104,6 +105,7 @@ pub struct Machine {
     threads: Vec<JoinHandle<()>>,
     gate: Arc<Gate>,
     power: Arc<Power>,
+    complaints: Arc<Complaints>,
     hardware: Hardware,
     events: LoopHandle,
     event_thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -137,6 +139,7 @@ impl Machine {
         let chipset = ChipsetState::save(&vm)?;
         let gate = Arc::new(Gate::new());
         let power = Arc::new(Power::new(Arc::clone(&gate), parts.on_reset)?);
+        let complaints = Arc::new(Complaints::new()?);
         let event_loop = EventLoop::new()?;
         let events = event_loop.handle();
         let mut hardware = Hardware::new(Surroundings {
@@ -144,6 +147,7 @@ impl Machine {
             interrupts,
             power: Arc::clone(&power),
             events: events.clone(),
+            complain: complain_to(&complaints),
             queue_prologue: Arc::clone(&parts.prologues.queue),
             high_window,
         })?;
@@ -172,6 +176,7 @@ impl Machine {
             threads: Vec::new(),
             gate,
             power,
+            complaints,
             hardware,
             events,
             event_thread: Some(event_thread),
@@ -233,6 +238,11 @@ impl Machine {
     /// Where wishes of the guest arrive.
     pub fn power(&self) -> &Arc<Power> {
         &self.power
+    }
+
+    /// Where devices' complaints arrive.
+    pub fn complaints(&self) -> &Complaints {
+        &self.complaints
     }
 
     /// The serial console.
@@ -304,6 +314,11 @@ impl Machine {
             .wait_parked(self.vcpus.len(), PARK_LIMIT)
             .map_err(Failure::doing(LaunchError::Internal, "vCPU threads"))
     }
+}
+
+fn complain_to(complaints: &Arc<Complaints>) -> Complain {
+    let complaints = Arc::clone(complaints);
+    Arc::new(move |device, message| complaints.add(device, message))
 }
 
 #[allow(unsafe_code)]

@@ -1,7 +1,7 @@
 //! Starting the real monitor on guests of a few instructions.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub mod elf;
+pub mod code;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -23,36 +23,6 @@ use nix::sys::socket::{
 
 /// Nothing in these tests takes as long, not even interpreted on a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
-
-/// Defines a guest from assembly in Intel syntax, entered in 32-bit protected mode with flat segments.
-#[macro_export]
-macro_rules! guest {
-    ($name:ident, $($line:expr),+ $(,)?) => {
-        std::arch::global_asm!(
-            ".pushsection .rodata.guests, \"a\", @progbits",
-            concat!(".globl ", stringify!($name), "_start"),
-            concat!(stringify!($name), "_start:"),
-            ".code32",
-            $($line),+,
-            concat!(".globl ", stringify!($name), "_end"),
-            concat!(stringify!($name), "_end:"),
-            ".code64",
-            ".popsection",
-        );
-
-        fn $name() -> &'static [u8] {
-            unsafe extern "C" {
-                #[link_name = concat!(stringify!($name), "_start")]
-                static START: u8;
-                #[link_name = concat!(stringify!($name), "_end")]
-                static END: u8;
-            }
-            let start = &raw const START;
-            // SAFETY: both labels lie in the same section, in this order.
-            unsafe { std::slice::from_raw_parts(start, (&raw const END).offset_from(start) as usize) }
-        }
-    };
-}
 
 /// Tells whether guests can run here, and says so when not.
 pub fn kvm_missing() -> bool {
@@ -79,7 +49,7 @@ pub struct Options {
 impl Options {
     /// A guest of `code`.
     pub fn code(code: &[u8]) -> Self {
-        Self::kernel(elf::kernel(code))
+        Self::kernel(code::kernel(code))
     }
 
     /// A guest with this kernel file.
@@ -187,13 +157,19 @@ impl Guest {
         }
     }
 
+    /// The next event after `Subscribe`.
+    pub fn next_event(&self) -> GuestEvent {
+        match receive(&self.control) {
+            ServerMessage::Notice(notice) => notice.event,
+            ServerMessage::Reply(reply) => panic!("unexpected {reply:?}"),
+        }
+    }
+
     /// Waits for an event after `Subscribe`.
     pub fn wait_for(&mut self, event: &GuestEvent) {
         while !self.notices.contains(event) {
-            match receive(&self.control) {
-                ServerMessage::Notice(notice) => self.notices.push(notice.event),
-                ServerMessage::Reply(reply) => panic!("unexpected {reply:?}"),
-            }
+            let next = self.next_event();
+            self.notices.push(next);
         }
     }
 

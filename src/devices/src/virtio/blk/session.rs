@@ -15,9 +15,9 @@ use super::statistics::{Statistics, add};
 use super::worker::{Start, Worker};
 use super::{QUEUE_SIZE, config::SERIAL_BYTES};
 use crate::GuestMemory;
-use crate::virtio::QueueInterrupt;
 use crate::virtio::chain::{self, Chain, ChainError, InFlight, Limits};
 use crate::virtio::wait::borrow;
+use crate::virtio::{DeviceEvents, QueueInterrupt};
 
 /// As many buffers as the ring can describe, and as much data as one call of the host moves.
 const LIMITS: Limits = Limits {
@@ -74,8 +74,7 @@ pub(super) struct Session<'a> {
     returned: bool,
     /// Requests were left in the ring because the engine was full.
     stalled: bool,
-    /// A failure was logged; a guest may cause any number of them.
-    warned: bool,
+    events: Arc<dyn DeviceEvents>,
 }
 
 impl<'a> Session<'a> {
@@ -97,7 +96,7 @@ impl<'a> Session<'a> {
             completions: Vec::new(),
             returned: false,
             stalled: false,
-            warned: false,
+            events: start.events,
         }
     }
 
@@ -110,10 +109,7 @@ impl<'a> Session<'a> {
         let quiet = self.quiesce();
         match result.and(quiet) {
             Ok(()) => Stopped::Asked,
-            Err(why) => {
-                tracing::warn!(why, "disk queue stopped");
-                Stopped::Broken(why)
-            }
+            Err(why) => Stopped::Broken(why),
         }
     }
 
@@ -292,9 +288,9 @@ impl<'a> Session<'a> {
     fn count(&mut self, pending: Pending, result: Result<(), IoError>) {
         let statistics = self.statistics;
         if let Err(error) = result {
-            if !std::mem::replace(&mut self.warned, true) {
-                tracing::warn!(%error, kind = ?pending.kind, "disk requests fail");
-            }
+            let kind = pending.kind;
+            self.events
+                .host_failed(&format!("a request failed on the host ({kind:?}): {error}"));
             add(&statistics.errors, 1);
             if error == IoError::NoSpace {
                 add(&statistics.no_space, 1);

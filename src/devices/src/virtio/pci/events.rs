@@ -9,7 +9,7 @@ use nix::sys::eventfd::EventFd;
 use super::NO_VECTOR;
 use super::status::{DRIVER_OK, NEEDS_RESET};
 use crate::pci::Msix;
-use crate::virtio::{DeviceEvents, QueueInterrupt};
+use crate::virtio::{Complain, DeviceEvents, QueueInterrupt};
 
 /// Interrupt status bits (virtio 1.2, 4.1.4.5).
 const ISR_QUEUE: u8 = 1;
@@ -18,6 +18,7 @@ const ISR_CONFIG: u8 = 2;
 /// The part of the transport that any thread may touch.
 pub(super) struct Events {
     name: String,
+    complain: Complain,
     pub(super) msix: Msix,
     /// The device status field.
     pub(super) status: AtomicU8,
@@ -28,9 +29,10 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(name: String, msix: Msix) -> Self {
+    pub(super) fn new(name: String, msix: Msix, complain: Complain) -> Self {
         Self {
             name,
+            complain,
             msix,
             status: AtomicU8::new(0),
             isr: AtomicU8::new(0),
@@ -64,14 +66,14 @@ impl DeviceEvents for Events {
         if before & NEEDS_RESET != 0 {
             return;
         }
-        tracing::warn!(
-            device = self.name,
-            why,
-            "device needs a reset by its driver"
-        );
+        (self.complain)(&self.name, &format!("needs a reset by its driver: {why}"));
         if before & DRIVER_OK != 0 {
             self.interrupt_config();
         }
+    }
+
+    fn host_failed(&self, what: &str) {
+        (self.complain)(&self.name, what);
     }
 }
 

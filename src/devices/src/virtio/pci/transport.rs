@@ -24,7 +24,7 @@ use crate::GuestMemory;
 use crate::bus::{Bus, BusDevice};
 use crate::interrupt::Platform;
 use crate::pci::{BarKind, Bars, ConfigSpace, Header, Msix};
-use crate::virtio::{Activation, ActiveQueue, DeviceEvents, VirtioDevice};
+use crate::virtio::{Activation, ActiveQueue, Complain, DeviceEvents, VirtioDevice};
 
 /// Virtio's PCI vendor.
 const VENDOR: u16 = 0x1af4;
@@ -46,6 +46,8 @@ pub struct VirtioPciOptions {
     pub platform: Arc<dyn Platform>,
     /// Where the BAR answers.
     pub memory_bus: Arc<Bus>,
+    /// Who hears what goes wrong.
+    pub complain: Complain,
 }
 
 /// A virtio device with its PCI transport.
@@ -84,6 +86,7 @@ impl VirtioPci {
             memory,
             platform,
             memory_bus,
+            complain,
         } = options;
         let max_sizes = device.queue_sizes().to_vec();
         if max_sizes.len() > MAX_QUEUES {
@@ -101,7 +104,7 @@ impl VirtioPci {
         let function = Self {
             offered: device.features() | VERSION_1 | EVENT_IDX | INDIRECT,
             registers: Registers::new(&max_sizes),
-            events: Arc::new(Events::new(name.clone(), msix)),
+            events: Arc::new(Events::new(name.clone(), msix, complain)),
             doorbells: Doorbells::new(platform),
             nowhere: Arc::new(NixEventFd::from_value_and_flags(0, flags)?),
             bars: Bars::new(memory_bus),

@@ -221,6 +221,9 @@ fn a_cut_file_is_an_io_error() {
     rig.file.set_len(4096).unwrap();
     assert_eq!(rig.request(IN, 64, &[writable(DATA, 512)]), (IO_ERROR, 1));
     assert_eq!(rig.request(IN, 0, &[writable(DATA, 512)]).0, OK);
+    let failures = rig.events.failures();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].contains("(Read)"), "{failures:?}");
 }
 
 #[test]

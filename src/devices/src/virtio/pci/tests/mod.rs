@@ -104,6 +104,7 @@ struct Rig {
     platform: Arc<TestPlatform>,
     bus: Arc<Bus>,
     function: Arc<Mutex<VirtioPci>>,
+    complaints: Arc<Mutex<Vec<String>>>,
 }
 
 fn rig_with(platform: TestPlatform) -> Rig {
@@ -114,12 +115,17 @@ fn rig_with(platform: TestPlatform) -> Rig {
         record: Arc::clone(&record),
         config: [1, 2, 3, 4, 5, 6, 7, 8],
     };
+    let complaints: Arc<Mutex<Vec<String>>> = Arc::default();
+    let complain = Arc::clone(&complaints);
     let function = VirtioPci::new(VirtioPciOptions {
         name: "test0".to_owned(),
         device: Box::new(device),
         memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap(),
         platform: platform.clone(),
         memory_bus: bus.clone(),
+        complain: Arc::new(move |device, what| {
+            complain.lock().unwrap().push(format!("{device} {what}"));
+        }),
     })
     .unwrap();
     let rig = Rig {
@@ -127,6 +133,7 @@ fn rig_with(platform: TestPlatform) -> Rig {
         platform,
         bus,
         function,
+        complaints,
     };
     rig.function.lock().unwrap().set_bar(0, BASE);
     rig.config_write(0x04, &[0x06, 0x00]);
@@ -381,5 +388,12 @@ fn a_device_that_fails_to_start_needs_a_reset() {
     events.needs_reset("broken ring");
     assert_eq!(rig.status(), 0x4f);
     events.needs_reset("again");
+    events.host_failed("no space");
+    let complaints = std::mem::take(&mut *rig.complaints.lock().unwrap());
+    let broken = "test0 needs a reset by its driver: broken ring";
+    assert_eq!(
+        complaints[complaints.len() - 2..],
+        [broken, "test0 no space"]
+    );
     assert_eq!(rig.set_status(0), 0);
 }
