@@ -1,12 +1,15 @@
 //! A booted Lodge host and its administrator.
 
-use anyhow::{Context, Result, ensure};
+use std::io::{BufRead, BufReader};
+
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::artifacts;
 use crate::cli::Cli;
 use crate::curl::Curl;
 use crate::machine::{Builder, Machine};
+use crate::serial::SILENCE;
 
 /// Administrator's password in [`SEED`].
 pub const PASSWORD: &str = "correct-horse-9";
@@ -160,14 +163,57 @@ impl Host {
     /// # Errors
     /// When it does not get there.
     pub fn wait_state(&self, name: &str, state: &str) -> Result<Value> {
+        let is_there = || Ok::<_, anyhow::Error>(self.vm(name)?["status"]["state"] == state);
+        if !is_there()? {
+            // It may have been there for a moment only, before.
+            let _ = self.wait_event("vm_state", |event| {
+                Ok(event["vm"] == name && event["state"] == state && is_there()?)
+            });
+        }
+        let vm = self.vm(name)?;
+        ensure!(
+            vm["status"]["state"] == state,
+            "{name} did not become {state}: {vm}"
+        );
+        Ok(vm)
+    }
+
+    /// The first event since the host's start which is of these types and wanted.
+    ///
+    /// # Errors
+    /// When none comes for too long.
+    pub fn wait_event(
+        &self,
+        types: &str,
+        wanted: impl Fn(&Value) -> Result<bool>,
+    ) -> Result<Value> {
         let mut monitor = self.cli.spawn(&[
-            "event", "monitor", "--types", "vm_state", "--since", "0", "-o", "json",
+            "event", "monitor", "--types", types, "--since", "0", "-o", "json",
         ])?;
         let output = monitor.stdout.take().context("no output")?;
-        let result = wait_for_state(self, output, name, state);
+        let (sender, lines) = std::sync::mpsc::channel();
+        // Ends with the monitor.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let found = loop {
+            let Ok(line) = lines.recv_timeout(SILENCE) else {
+                break Err(anyhow!("no such event of {types} came for {SILENCE:?}"));
+            };
+            let event = serde_json::from_str(&line)?;
+            match wanted(&event) {
+                Ok(true) => break Ok(event),
+                Ok(false) => {}
+                Err(error) => break Err(error),
+            }
+        };
         let _ = monitor.kill();
         let _ = monitor.wait();
-        result
+        found
     }
 
     /// Switches the machine off through the API and waits for it.
@@ -178,33 +224,4 @@ impl Host {
         self.cli.ok(&["system", "shutdown", "--yes"])?;
         self.machine.wait_off()
     }
-}
-
-fn wait_for_state(
-    host: &Host,
-    output: impl std::io::Read,
-    name: &str,
-    state: &str,
-) -> Result<Value> {
-    use std::io::{BufRead, BufReader};
-
-    let vm = host.vm(name)?;
-    if vm["status"]["state"] == state {
-        return Ok(vm);
-    }
-    for line in BufReader::new(output).lines() {
-        let event: Value = serde_json::from_str(&line?)?;
-        if event["vm"] == name && event["state"] == state {
-            let vm = host.vm(name)?;
-            if vm["status"]["state"] == state {
-                return Ok(vm);
-            }
-        }
-    }
-    let vm = host.vm(name)?;
-    ensure!(
-        vm["status"]["state"] == state,
-        "{name} did not become {state}: {vm}"
-    );
-    Ok(vm)
 }

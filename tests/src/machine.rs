@@ -199,7 +199,9 @@ impl Builder {
             ("kvm", true) => "host",
             ("kvm", false) => "host,-svm,-vmx",
             (_, true) => "max,+svm,-cx16",
-            (_, false) => "max,-svm,-cx16",
+            // Without SVM QEMU also hides the leaf that tells the width of addresses, and Linux then takes
+            // those of five-level paging for wild ones.
+            (_, false) => "max,-svm,-cx16,-la57",
         };
         command
             .args(["-machine", "q35", "-accel", &accelerator, "-cpu", cpu])
@@ -324,11 +326,28 @@ impl Builder {
                 command
                     .args(["-kernel", &path.join("vmlinuz").to_string_lossy()])
                     .args(["-initrd", &initrd.to_string_lossy()])
-                    .args(["-append", "console=tty0 console=ttyS0,115200 printk.devkmsg=on log_buf_len=4M panic=10 quiet loglevel=4 rdinit=/test/init"]);
+                    .args(["-append", &shell_command_line()?]);
             }
         }
         Ok(())
     }
+}
+
+/// The boot menu's command line, with a first process of ours.
+fn shell_command_line() -> Result<String> {
+    let menu = std::fs::read_to_string(artifacts::root().join("initramfs/grub/grub.cfg"))?;
+    let value = |name: &str| {
+        let begin = format!("set {name}=\"");
+        menu.lines()
+            .find_map(|line| line.strip_prefix(&begin)?.strip_suffix('"'))
+            .with_context(|| format!("the boot menu does not set {name}"))
+    };
+    Ok(format!(
+        "{} {} {} rdinit=/test/init",
+        value("serial_first")?,
+        value("options")?,
+        value("calm")?
+    ))
 }
 
 /// The ISO's own initramfs with a second one behind it: busybox and a first
@@ -364,9 +383,11 @@ fn shell_initrd(path: &Path, output: &Path) -> Result<()> {
     std::fs::copy("/bin/busybox", tree.join("busybox"))
         .context("busybox-static is not installed")?;
     tool("chmod", ["755", &tree.join("init").to_string_lossy()])?;
+    // The kernel looks for a further archive at multiples of four bytes only.
     let shell = format!(
         "cd '{0}/tree' && find test | cpio --quiet -o -H newc -R 0:0 >'{0}/test.cpio' && \
-         cat '{0}/lodge.initrd' '{0}/test.cpio' >'{1}'",
+         cp '{0}/lodge.initrd' '{1}' && chmod u+w '{1}' && truncate -s %4 '{1}' && \
+         cat '{0}/test.cpio' >>'{1}'",
         path.display(),
         output.display()
     );
@@ -436,12 +457,12 @@ impl Machine {
         shell.wait_after(begin, "\nEND ")?;
         let text = shell.text()[begin..].replace('\r', "");
         let after = text.split_once("\nBEGIN\n").map_or("", |(_, after)| after);
-        Ok(after
-            .split("\nEND ")
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("END ")
-            .to_owned())
+        // Empty output leaves the mark at the start.
+        let end = match after.starts_with("END ") {
+            true => 0,
+            false => after.find("\nEND ").context("no end of the output")?,
+        };
+        Ok(after[..end].to_owned())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A serial line of the machine: everything it said, and a keyboard.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,6 +12,9 @@ use anyhow::{Context, Result, bail};
 /// How long a line may be silent before a wait gives up. Emulated machines pause for
 /// seconds when the real one is busy.
 pub const SILENCE: Duration = Duration::from_secs(120);
+
+/// What a host says that has crashed.
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// How much of the end of a line an error shows.
 const TAIL: usize = 4000;
@@ -34,10 +38,12 @@ pub struct Serial {
 pub struct Socket {
     listener: UnixListener,
     name: String,
+    transcript: File,
 }
 
 impl Socket {
-    /// Listens at `path`, to which the machine will connect.
+    /// Listens at `path`, to which the machine will connect. What it says is written to
+    /// `path` with `.log` behind it too, for whoever watches a test.
     ///
     /// # Errors
     /// When the socket cannot be made.
@@ -46,6 +52,7 @@ impl Socket {
         Ok(Self {
             listener,
             name: name.to_owned(),
+            transcript: File::create(path.with_extension("log"))?,
         })
     }
 
@@ -61,15 +68,17 @@ impl Socket {
             writer: Arc::new(Mutex::new(stream.try_clone()?)),
         };
         let heard = Arc::clone(&serial.heard);
-        std::thread::spawn(move || collect(stream, &heard));
+        std::thread::spawn(move || collect(stream, self.transcript, &heard));
         Ok(serial)
     }
 }
 
-fn collect(mut stream: UnixStream, heard: &(Mutex<Heard>, Condvar)) {
+fn collect(mut stream: UnixStream, mut transcript: File, heard: &(Mutex<Heard>, Condvar)) {
     let mut buffer = [0; 4096];
     loop {
         let length = stream.read(&mut buffer).unwrap_or(0);
+        // Only for a person; the test has its own copy.
+        let _ = transcript.write_all(&buffer[..length]);
         let mut state = heard.0.lock().unwrap();
         state
             .text
@@ -111,7 +120,8 @@ impl Serial {
             if let Some(found) = find_line(&state.text[position..], pattern) {
                 return Ok(found);
             }
-            if state.closed {
+            // It would restart for ever and never be silent.
+            if state.closed || state.text.contains(PANIC) {
                 bail!(
                     "{} ended before {pattern:?}; its last words:\n{}",
                     self.name,

@@ -11,7 +11,7 @@ fn the_console_in_a_terminal(host: &Host) {
     assert!(screen.contains("stopped"), "{screen}");
     assert!(screen.contains("memory only"), "no warning:\n{screen}");
     tmux.keys(&["s"]).unwrap();
-    tmux.wait("running").unwrap();
+    tmux.wait("1 of 1 running").unwrap();
     tmux.keys(&["Enter"]).unwrap();
     tmux.wait("Console of web").unwrap();
     tmux.wait("LODGE-GUEST-SHELL").unwrap();
@@ -61,7 +61,7 @@ fn the_command_line(host: &Host) {
             .contains("complete -F")
     );
     let error = cli.fails(&["vm", "show", "nobody"]).unwrap();
-    assert!(error.contains("there is no VM \"nobody\""), "{error}");
+    assert!(error.contains("there is no guest \"nobody\""), "{error}");
     let error = cli.fails(&["vm", "show", "other:web"]).unwrap();
     assert!(error.contains("lodge remote"), "{error}");
     let events = cli

@@ -199,7 +199,7 @@ fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
     host.cli.ok(&["vm", "start", "faulty"])?;
     let vm = host.wait_state("faulty", "crashed")?;
     let reason = vm["status"]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("triple fault"), "{vm}");
+    assert!(reason.contains("triple-faulted"), "{vm}");
     // It can be started again.
     host.cli.ok(&[
         "vm",
@@ -285,6 +285,8 @@ fn twenty_guests_at_once() {
         .collect();
     host.cli.ok(&start).unwrap();
     for name in &names {
+        let vm = host.wait_state(name, "running").unwrap();
+        assert_eq!(vm["status"]["resets"], 0, "{vm}");
         GuestConsole::open(&host.cli, name)
             .unwrap()
             .wait("LODGE-GUEST-READY")

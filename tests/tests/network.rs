@@ -2,6 +2,7 @@
 
 use lodge_tests::host::{Host, SEED};
 use lodge_tests::machine::{Builder, Nic, mac};
+use serde_json::Value;
 
 #[test]
 fn a_pulled_cable_is_noticed_and_the_address_comes_back() {
@@ -18,21 +19,19 @@ fn a_pulled_cable_is_noticed_and_the_address_comes_back() {
     assert!(system.to_string().contains("10.0.2.15"), "{system}");
 
     host.machine.qmp.set_link("nic1", false).unwrap();
-    let mut monitor = host
-        .cli
-        .spawn(&[
-            "event", "monitor", "--types", "system", "--since", "0", "-o", "json",
-        ])
+    let about = format!("link {} (", mac(1));
+    let says = |words: &'static str| {
+        let about = about.clone();
+        move |event: &Value| {
+            let message = event["message"].as_str().unwrap_or_default();
+            Ok(message.starts_with(&about) && message.contains(words))
+        }
+    };
+    host.wait_event("system", says("has lost its signal"))
         .unwrap();
-    let output = std::io::BufReader::new(monitor.stdout.take().unwrap());
-    let line = std::io::BufRead::lines(output)
-        .map(Result::unwrap)
-        .find(|line| line.contains(&mac(1)) || line.contains("carrier"))
-        .expect("an event about the link");
-    let _ = monitor.kill();
-    let _ = monitor.wait();
-    assert!(line.contains("system"), "{line}");
     host.machine.qmp.set_link("nic1", true).unwrap();
+    host.wait_event("system", says("has a signal again"))
+        .unwrap();
 
     // The card of the API itself: the API goes away and comes back by itself.
     host.machine.qmp.set_link("nic0", false).unwrap();

@@ -194,7 +194,7 @@ fn kernels(host: &Host) -> Result<()> {
         ],
     )?;
     for (file, kind, words) in [
-        (&truncated, "kernel", "truncated"),
+        (&truncated, "kernel", "cut short"),
         (&jpeg, "kernel", "JPEG"),
         (&qcow2, "disk", "qcow2"),
     ] {
@@ -244,7 +244,7 @@ fn no_space(host: &Host) -> Result<()> {
         "--kind",
         "disk",
     ])?;
-    ensure!(error.contains("space"), "{error}");
+    ensure!(error.contains("64 GiB are needed"), "{error}");
     let after = host.cli.json(&["system", "show"])?["storage"]["free"]
         .as_u64()
         .unwrap_or(0);

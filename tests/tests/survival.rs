@@ -1,21 +1,29 @@
 //! What may die: the manager at any moment, a monitor at any moment, the power.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lodge_tests::artifacts;
+use lodge_tests::curl::Curl;
 use lodge_tests::host::Host;
 use lodge_tests::machine::{Builder, Medium};
 use lodge_tests::media;
 use lodge_tests::terminal::GuestConsole;
+use serde_json::Value;
 
 fn pid_of(host: &Host, role: &str) -> String {
-    let script = format!(
-        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'lodge {role}' && basename $p; done | head -n 1"
-    );
+    let script = format!("set -- $(ps | grep '[l]odge {role}'); echo $1");
     let pid = host.machine.sh(&script).unwrap().trim().to_owned();
     assert!(
         !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()),
         "no process of lodge {role}: {pid:?}"
     );
     pid
+}
+
+fn kill_manager(host: &Host) {
+    let pid = pid_of(host, "serve");
+    host.machine.sh(&format!("kill -9 {pid}")).unwrap();
 }
 
 /// Waits until the API answers again after the manager was killed.
@@ -53,9 +61,7 @@ fn killing_the_manager_stops_no_guest() {
         .unwrap();
     let before = host.vm("steady").unwrap();
 
-    host.machine
-        .sh(&format!("kill -9 {}", pid_of(&host, "serve")))
-        .unwrap();
+    kill_manager(&host);
     wait_for_api(&host);
     let after = host.vm("steady").unwrap();
     assert_eq!(after["status"]["state"], "running", "{after}");
@@ -82,9 +88,7 @@ fn killing_the_manager_stops_no_guest() {
     host.cli
         .ok(&["vm", "start", "--background", "g1", "g2", "g3", "g4"])
         .unwrap();
-    host.machine
-        .sh(&format!("kill -9 {}", pid_of(&host, "serve")))
-        .unwrap();
+    kill_manager(&host);
     wait_for_api(&host);
     let operations = host.cli.json(&["operation", "list"]).unwrap();
     for operation in operations.as_array().unwrap() {
@@ -168,6 +172,119 @@ fn a_monitor_is_locked_in() {
     }
     let cgroup = host.machine.sh(&format!("cat /proc/{pid}/cgroup")).unwrap();
     assert!(cgroup.contains("/lodge/"), "{cgroup}");
+}
+
+/// What a client was told of objects it changed while the manager kept being killed.
+#[derive(Default)]
+struct Ledger {
+    /// Created, and not asked to be deleted since.
+    there: Vec<String>,
+    /// Deleted.
+    gone: Vec<String>,
+    /// Requests nobody answered.
+    unanswered: usize,
+}
+
+/// Creates guests and deletes every third of them again until `stop`.
+fn change_things(curl: &Curl, stop: &AtomicBool) -> Ledger {
+    let mut ledger = Ledger::default();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("churn-{number}");
+        let body = format!(r#"{{"name": "{name}", "boot": {{"kernel": "linux"}}}}"#);
+        let created = curl.post("/v1/vms", &body).unwrap();
+        if created.status != 201 {
+            assert!([0, 503].contains(&created.status), "{created:?}");
+            ledger.unanswered += 1;
+            continue;
+        }
+        if number % 3 != 0 {
+            ledger.there.push(name);
+            continue;
+        }
+        let deleted = curl.request("DELETE", &format!("/v1/vms/{name}"), &[]);
+        match deleted.unwrap().status {
+            204 => ledger.gone.push(name),
+            _ => ledger.unanswered += 1,
+        }
+    }
+    ledger
+}
+
+#[test]
+fn a_hundred_kills_of_the_manager_lose_nothing() {
+    let kills = std::env::var("LODGE_TEST_KILLS").map_or(100, |count| count.parse().unwrap());
+    let host = Host::boot(
+        Builder::new()
+            .medium(Medium::Shell)
+            .memory_mib(2048)
+            .data_disk(4 << 30),
+    )
+    .unwrap();
+    host.upload_guest().unwrap();
+    let names = ["one", "two"];
+    for name in names {
+        host.create_guest(name, "tick:1", &["--memory", "160MiB"])
+            .unwrap();
+        host.cli.ok(&["vm", "start", name]).unwrap();
+    }
+    let before: Vec<Value> = names.map(|name| host.vm(name).unwrap()).into();
+    let curl = host.curl().unwrap();
+    let stop = AtomicBool::new(false);
+    let ledger = std::thread::scope(|scope| {
+        let load = scope.spawn(|| change_things(&curl, &stop));
+        // However this ends, the load must.
+        let guard = StopAtEnd(&stop);
+        for round in 1..=kills {
+            kill_manager(&host);
+            wait_for_api(&host);
+            for (name, before) in names.iter().zip(&before) {
+                let vm = host.vm(name).unwrap();
+                assert_eq!(vm["status"]["state"], "running", "kill {round}: {vm}");
+                assert_eq!(vm["status"]["pid"], before["status"]["pid"], "kill {round}");
+            }
+        }
+        drop(guard);
+        load.join().unwrap()
+    });
+    eprintln!(
+        "{kills} kills; {} created, {} deleted, {} without an answer",
+        ledger.there.len(),
+        ledger.gone.len(),
+        ledger.unanswered
+    );
+    assert!(ledger.there.len() > 10 && !ledger.gone.is_empty());
+    let listed = host.cli.json(&["vm", "list"]).unwrap();
+    let listed: HashSet<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|vm| vm["name"].as_str())
+        .collect();
+    for name in &ledger.there {
+        assert!(listed.contains(name.as_str()), "{name} is lost");
+    }
+    for name in &ledger.gone {
+        assert!(!listed.contains(name.as_str()), "{name} is back");
+    }
+    for name in names {
+        let console = GuestConsole::open(&host.cli, name).unwrap();
+        console.wait("LODGE-TICK ").unwrap();
+        let ticks = console.text().matches("LODGE-TICK").count();
+        console.wait_count("LODGE-TICK", ticks + 2).unwrap();
+        assert_eq!(host.vm(name).unwrap()["status"]["resets"], 0);
+    }
+    host.shut_down().unwrap();
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod filter;
 mod first_admin;
 mod hostname;
 mod images;
+mod links;
 mod log_ring;
 mod manager;
 mod merge;

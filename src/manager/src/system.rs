@@ -260,15 +260,6 @@ impl Core {
         }
         warnings
     }
-
-    /// Has the local console follow the host's addresses.
-    pub(crate) async fn follow_network(&self) {
-        let Some(network) = &self.network else { return };
-        let mut state = network.watch();
-        while state.changed().await.is_ok() {
-            self.console_changed();
-        }
-    }
 }
 
 /// Addresses of a host whose network is not ours, by link.
