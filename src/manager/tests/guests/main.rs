@@ -1,0 +1,112 @@
+//! Real guests of a few instructions under a real manager: started, stopped, crashed, and found again
+//! by the next manager after the first was killed.
+//!
+//! This program is also the monitor (`guests vmm`), as `lodge` is, and the manager that gets killed
+//! (`guests manager DIRECTORY VERB`). Hence it brings its own list of tests.
+#![allow(unsafe_code, reason = "guests are assembled into this program")]
+
+#[path = "../../../vmm/tests/support/code.rs"]
+mod code;
+mod common;
+mod life;
+mod manager_process;
+mod network;
+mod programs;
+mod refusals;
+#[path = "../support/mod.rs"]
+mod support;
+mod survival;
+
+use std::pin::Pin;
+use std::process::ExitCode;
+
+type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
+macro_rules! tests {
+    ($list:ident: $($module:ident: [$($name:ident),* $(,)?]),* $(,)?) => {
+        const $list: &[(&str, Test)] = &[$($((stringify!($name), || Box::pin($module::$name()))),*),*];
+    };
+}
+
+tests!(
+    WITHOUT_KVM:
+    survival: [a_manager_killed_under_load_loses_no_acknowledged_change],
+);
+
+tests!(
+    WITH_KVM:
+    life: [
+        a_guest_runs_and_obeys_its_power_button,
+        a_guest_that_does_not_power_off_is_reported_or_killed,
+        waiting_for_a_stop_can_be_cancelled,
+        a_guest_is_paused_resumed_and_reset,
+        the_console_goes_both_ways,
+        ends_nobody_asked_for_have_a_reason,
+        a_killed_monitor_is_a_crash_and_the_guest_is_restarted,
+        a_device_that_breaks_is_an_event,
+    ],
+    refusals: [
+        what_is_no_kernel_is_said_when_it_is_started,
+        a_disk_is_written_by_one_guest_only,
+        memory_that_is_not_there_is_not_given,
+        a_running_guest_cannot_be_deleted_and_shows_what_is_pending,
+    ],
+    survival: [
+        guests_survive_a_manager_that_is_killed,
+        a_manager_killed_while_it_starts_guests_loses_none,
+        guests_that_ended_meanwhile_are_told_apart,
+        a_shutdown_powers_guests_off,
+        guests_that_shall_start_by_themselves_do_so_once,
+    ],
+    network: [
+        guests_get_taps_on_their_network,
+    ],
+);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("vmm") => return lodge_vmm::main_from_birth_socket(),
+        Some("network") => {
+            runtime().block_on(network::network_scenario());
+            return ExitCode::SUCCESS;
+        }
+        Some("manager") => return manager_process::run(args[2].as_ref(), &args[3]),
+        _ => {}
+    }
+    let mut tests = WITHOUT_KVM.to_vec();
+    if std::fs::File::open("/dev/kvm").is_ok() {
+        tests.extend(WITH_KVM);
+    } else {
+        println!("SKIPPED: most tests, as there is no /dev/kvm on this machine");
+    }
+    let wanted = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut failed = Vec::new();
+    for (name, test) in tests {
+        if wanted.is_some_and(|wanted| !name.contains(wanted.as_str())) {
+            continue;
+        }
+        let result = std::panic::catch_unwind(|| runtime().block_on(test()));
+        println!(
+            "test {name} ... {}",
+            if result.is_ok() { "ok" } else { "FAILED" }
+        );
+        if result.is_err() {
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        println!("failed: {failed:?}");
+        ExitCode::FAILURE
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}

@@ -1,0 +1,87 @@
+//! Guests' interfaces on bridges.
+
+use std::process::Command;
+
+use lodge_api::ErrorCode;
+use lodge_api::image::ImageKind;
+use lodge_api::network::NetworkCreate;
+use lodge_api::vm::{VmAction, VmState};
+use lodge_manager::IfMatch;
+use serde_json::json;
+
+use crate::support::{self, Host, admin, spec};
+use crate::{code, programs};
+
+/// In a network namespace of its own, so that the machine's own network stays as it is.
+pub async fn guests_get_taps_on_their_network() {
+    let allowed = Command::new("unshare").args(["--net", "true"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: this machine allows no network namespaces");
+        return;
+    }
+    let status = Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .arg("network")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Taps in this process's network namespace (which /sys need not show).
+fn taps() -> usize {
+    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+    let taps = text.lines().filter(|line| line.trim().starts_with("lgt"));
+    taps.count()
+}
+
+pub async fn network_scenario() {
+    let mut host = Host::new().await;
+    host.manager.close().await;
+    host.config.manage_network = true;
+    host.manager = support::open(&host.config).await;
+    let warnings = host.manager.warnings();
+    if warnings.iter().any(|warning| warning.contains("network")) {
+        println!("SKIPPED: this machine makes no bridges: {warnings:?}");
+        host.manager.close().await;
+        return;
+    }
+    let lan = NetworkCreate {
+        name: support::name("lan"),
+        uplink: None,
+    };
+    host.manager.network_create(&admin(), lan).await.unwrap();
+    host.upload(
+        "kernel",
+        ImageKind::Kernel,
+        &code::kernel(programs::obedient()),
+    )
+    .await;
+    let mut wanted = spec("web");
+    wanted.nics = serde_json::from_value(json!([{}, {"network": "lan"}])).unwrap();
+    host.manager.vm_create(&admin(), wanted).await.unwrap();
+    host.done("web", VmAction::Start).await;
+    assert_eq!(taps(), 2);
+    let problem = host
+        .manager
+        .network_delete(&admin(), "lan", IfMatch::Any)
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, ErrorCode::InUse);
+    host.restart().await;
+    assert_eq!(host.state("web"), VmState::Running);
+    assert_eq!(taps(), 2, "kept over a restart of the manager");
+    // At once again: the taps have just been released.
+    host.done("web", VmAction::Kill).await;
+    host.done("web", VmAction::Start).await;
+    host.done("web", VmAction::Stop).await;
+    host.manager
+        .vm_delete(&admin(), "web", IfMatch::Any)
+        .await
+        .unwrap();
+    host.manager
+        .network_delete(&admin(), "lan", IfMatch::Any)
+        .await
+        .unwrap();
+    host.manager.close().await;
+}
