@@ -71,7 +71,7 @@ fn the_command_line(host: &Host) {
     let log = cli.ok(&["system", "log"]).unwrap();
     assert!(log.contains("audit"), "{log}");
     let metrics = cli.ok(&["query", "GET", "/metrics"]).unwrap();
-    assert!(metrics.contains("lodge_vms"), "{metrics}");
+    assert!(metrics.contains("lodge_vm_up{"), "{metrics}");
 }
 
 fn users_and_tokens(host: &Host) {

@@ -12,7 +12,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::app::App;
@@ -132,37 +132,27 @@ fn guests(registry: &mut Registry, vms: &[VmMetrics]) {
         "Memory held by the monitor, guest memory included",
         |vm| exact(vm.memory_used),
     );
-    let mut counter = |name: &str, help: &str, unit: Unit, value: fn(&VmMetrics) -> f64| {
+    let mut counter = |name: &str, help: &str, value: fn(&VmMetrics) -> f64| {
         let family = Counters::default();
         for vm in vms {
             family.get_or_create(&labels(vm)).inc_by(value(vm));
         }
-        registry.register_with_unit(name, help, unit, family);
+        registry.register(name, help, family);
     };
+    counter("vm_cpu_seconds", "CPU time used since the start", |vm| {
+        vm.cpu_seconds
+    });
     counter(
-        "vm_cpu",
-        "CPU time used since the start",
-        Unit::Seconds,
-        |vm| vm.cpu_seconds,
-    );
-    counter(
-        "vm_disk_read",
+        "vm_disk_read_bytes",
         "Read from disks since the start",
-        Unit::Bytes,
         |vm| exact(vm.disk_read_bytes),
     );
     counter(
-        "vm_disk_written",
+        "vm_disk_written_bytes",
         "Written to disks since the start",
-        Unit::Bytes,
         |vm| exact(vm.disk_written_bytes),
     );
-    counter(
-        "vm_resets",
-        "Resets since the start",
-        Unit::Other("resets".into()),
-        |vm| exact(vm.resets),
-    );
+    counter("vm_resets", "Resets since the start", |vm| exact(vm.resets));
 }
 
 fn labels(vm: &VmMetrics) -> Labels {
