@@ -4,6 +4,7 @@
 //! credential), speaks HTTPS to one of them, and turns every failure into a
 //! [`ClientError`] that says what to do.
 
+mod age;
 mod connect;
 mod error;
 mod fingerprint;
@@ -15,6 +16,7 @@ mod tls;
 mod url;
 mod websocket;
 
+pub use age::age;
 pub use connect::{Exchange, Trace, fetch_fingerprint};
 pub use error::ClientError;
 pub use fingerprint::{Fingerprint, FingerprintError};

@@ -38,9 +38,7 @@ impl Client {
             }
         }
     }
-}
 
-impl Client {
     async fn ask_operation(&self, id: Uuid) -> Result<Operation, ClientError> {
         let path = format!("/v1/operations/{id}?wait=2s");
         for _ in 1..ATTEMPTS {

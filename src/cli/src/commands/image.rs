@@ -6,12 +6,12 @@ use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use lodge_api::image::Image;
-use lodge_client::{ClientError, UploadBody, encode_segment};
+use lodge_client::{ClientError, UploadBody, age, encode_segment};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::{age, all, path};
+use super::{all, path};
 use crate::context::Context;
 use crate::target::{RemoteName, Target};
 use crate::{output, progress};

@@ -79,17 +79,3 @@ async fn all<T: DeserializeOwned>(
         }
     }
 }
-
-/// An age as people say it: `3d`, `2h`, `5m`, `10s`.
-fn age(since: jiff::Timestamp) -> String {
-    let seconds = jiff::Timestamp::now()
-        .duration_since(since)
-        .as_secs()
-        .max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
-}

@@ -2,9 +2,9 @@
 
 use clap::Subcommand;
 use lodge_api::operation::Operation;
-use lodge_client::ClientError;
+use lodge_client::{ClientError, age};
 
-use super::{age, all, path};
+use super::{all, path};
 use crate::context::Context;
 use crate::target::{RemoteName, Target};
 use crate::{output, progress};

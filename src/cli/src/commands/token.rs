@@ -3,11 +3,11 @@
 use clap::Subcommand;
 use http::Method;
 use lodge_api::auth::{Token, TokenCreate, TokenCreated};
-use lodge_client::ClientError;
+use lodge_client::{ClientError, age};
 
 use super::disk::parse_name;
 use super::user::RoleName;
-use super::{age, all, path};
+use super::{all, path};
 use crate::context::Context;
 use crate::output::{self, Format};
 use crate::target::{RemoteName, Target};

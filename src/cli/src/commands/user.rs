@@ -4,10 +4,10 @@ use clap::{Subcommand, ValueEnum};
 use http::Method;
 use lodge_api::auth::{User, UserCreate, UserPatch};
 use lodge_api::privilege::Role;
-use lodge_client::ClientError;
+use lodge_client::{ClientError, age};
 
 use super::disk::parse_name;
-use super::{age, all, path};
+use super::{all, path};
 use crate::context::{Context, ask, ask_password};
 use crate::output;
 use crate::target::{RemoteName, Target};

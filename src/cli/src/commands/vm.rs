@@ -5,10 +5,10 @@ use http::Method;
 use lodge_api::operation::Operation;
 use lodge_api::vm::{OnCrash, Vm, VmAction, VmStopOptions};
 use lodge_api::{Name, Size};
-use lodge_client::{Client, ClientError};
+use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
-use super::{age, all, console, path};
+use super::{all, console, path};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};

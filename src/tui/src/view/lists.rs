@@ -1,9 +1,9 @@
 //! Guests, operations and the log.
 
-use jiff::Timestamp;
 use lodge_api::log::LogLevel;
 use lodge_api::operation::Operation;
 use lodge_api::vm::Vm;
+use lodge_client::age;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::text::Line;
@@ -142,14 +142,4 @@ fn log(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let mut state =
         ListState::default().with_selected((!model.log.is_empty()).then_some(model.selected));
     frame.render_stateful_widget(List::new(lines), area, &mut state);
-}
-
-fn age(since: Timestamp) -> String {
-    let seconds = Timestamp::now().duration_since(since).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
 }
