@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs the Debian packages that the scripts need, and only those that are missing.
 #
-#   install_packages build run      # groups: build, guests, kernel, run, test
+#   install_packages build run      # groups: build, guests, kernel, run, bench, test
 #
 # Needs log.sh.
 
@@ -15,7 +15,9 @@ declare -A INSTALL_GROUPS=(
     [kernel]="bison flex gcc libc6-dev make xz-utils"
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
-    # scripts/test and scripts/bench: what drives the machine from outside.
+    # scripts/bench: beside what scripts/run needs.
+    [bench]="binutils bsdextrautils cpio gzip jq qemu-system-x86 seabios xorriso zstd"
+    # scripts/test: what drives the machine from outside.
     [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs iproute2 jq mtools openssl procps python3 qemu-utils shellcheck socat tmux xfsprogs xorriso"
 )
 

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# Compiles for the image: the same flags and the same folder for everything, so that nothing is compiled twice.
+#
+#   cargo_image ARGUMENT...      # cargo build; what it makes is in $CARGO_IMAGE
+#
+# Needs log.sh, install.sh and ROOT.
+
+CARGO_TARGET=x86_64-unknown-linux-gnu
+# A folder of its own: with these flags in the common one, every change between a plain `cargo build` and this would
+# compile everything anew.
+CARGO_IMAGE_FOLDER=${CARGO_TARGET_DIR:-$ROOT/target}/image
+# Read by the scripts.
+# shellcheck disable=SC2034
+CARGO_IMAGE=$CARGO_IMAGE_FOLDER/$CARGO_TARGET/release
+
+# cargo_image ARGUMENT...
+cargo_image() {
+    install_check_rust
+    # Paths of this machine must not end up in the program: neither the tree's nor cargo's, neither from Rust nor from C.
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo} rust c
+    rust="-C target-feature=+crt-static --remap-path-prefix=$ROOT=/lodge --remap-path-prefix=$cargo_home=/cargo"
+    c="-ffile-prefix-map=$ROOT=/lodge -ffile-prefix-map=$cargo_home=/cargo"
+    (cd "$ROOT" && RUSTFLAGS=$rust CFLAGS=$c \
+        cargo build --release --locked --target "$CARGO_TARGET" --target-dir "$CARGO_IMAGE_FOLDER" "$@") >&2
+}
