@@ -1,11 +1,13 @@
 //! Objects with names: finding them, and keeping names unique while they change.
 
+use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_store::{Batch, Precondition, Record, RecordError, Snapshot, StoreError, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::IfMatch;
+use crate::filter::{self, Field};
 
 /// A record of a table keyed by id, found by name as well.
 pub(crate) trait Object: Record {
@@ -91,6 +93,18 @@ pub(crate) fn list<O: Object>(snapshot: &Snapshot) -> Vec<Versioned<O>> {
         .collect();
     all.sort_by(|a, b| a.value.name().cmp(b.value.name()));
     all
+}
+
+/// A page of a kind's objects as the API shows them, by `name`.
+pub(crate) fn page<O: Object, T: Serialize>(
+    snapshot: &Snapshot,
+    params: &ListParams,
+    fields: &[Field],
+    view: impl Fn(&Versioned<O>) -> T,
+    name: impl Fn(&T) -> &Name,
+) -> Result<Page<T>, Problem> {
+    let views = list(snapshot).iter().map(view).collect();
+    filter::page(views, params, fields, |view| name(view).to_string())
 }
 
 /// Refuses a name that is taken.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
-use crate::filter::{self, Field};
+use crate::filter::Field;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::networks::in_use;
 use crate::operations::OperationHandle;
@@ -195,12 +195,8 @@ impl Core {
     ) -> Result<(), Problem> {
         self.make_disk_file(&plan, handle).await?;
         let record = plan.record;
-        let mut batch = Batch::new();
-        let made = handle
-            .commit_to_finish()
-            .and_then(|()| catalogue::insert(&mut batch, &record));
-        let made = match made {
-            Ok(()) => self.commit(batch).await,
+        let made = match handle.commit_to_finish() {
+            Ok(()) => self.add(&record).await,
             Err(problem) => Err(problem),
         };
         if let Err(problem) = made {
@@ -234,12 +230,8 @@ impl Manager {
     pub fn disk_list(&self, params: &ListParams) -> Result<Page<Disk>, Problem> {
         let snapshot = self.core.snapshot();
         let vms = catalogue::list::<VmRecord>(&snapshot);
-        let disks = catalogue::list::<DiskRecord>(&snapshot);
-        let disks = disks
-            .iter()
-            .map(|disk| self.core.disk_of(disk, &vms))
-            .collect();
-        filter::page(disks, params, FIELDS, |disk: &Disk| disk.name.to_string())
+        let view = |disk: &_| self.core.disk_of(disk, &vms);
+        catalogue::page(&snapshot, params, FIELDS, view, |disk| &disk.name)
     }
 
     /// One disk, by name or id.
@@ -296,10 +288,8 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<DiskRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<DiskRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             if !core.vms.users_of_disk(old.value.id).is_empty() {
                 return Err(Problem::new(
                     ErrorCode::InUse,
@@ -310,10 +300,10 @@ impl Manager {
             let mut new = old.value.clone();
             let mut batch = Batch::new();
             if let Some(name) = patch.name.filter(|name| *name != old.value.name) {
-                catalogue::require_free::<DiskRecord>(&snapshot, &name)?;
+                catalogue::require_free::<DiskRecord>(snapshot, &name)?;
                 rename_in_guests(
                     &mut batch,
-                    &catalogue::list(&snapshot),
+                    &catalogue::list(snapshot),
                     &old.value.name,
                     &name,
                 )?;
@@ -337,15 +327,8 @@ impl Manager {
                 })
                 .await?;
             }
-            catalogue::replace(&mut batch, &old, &new)?;
-            let revision = core.commit(batch).await?;
-            caller.audit("disk_change", &new.target());
-            core.events
-                .object(&caller.user, new.target(), Change::Changed);
-            let new = Versioned {
-                value: new,
-                revision,
-            };
+            let new = core.exchange(batch, old, new).await?;
+            core.make_known(&caller, "disk_change", new.value.target(), Change::Changed);
             Ok(core.disk_of(&new, &catalogue::list(&core.snapshot())))
         })
         .await
@@ -361,22 +344,18 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<DiskRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<DiskRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             let disk = &old.value;
-            let used_by = users(core, &disk.name, disk.id, &catalogue::list(&snapshot));
+            let used_by = users(core, &disk.name, disk.id, &catalogue::list(snapshot));
             if !used_by.is_empty() {
                 return Err(in_use("disk", &disk.name, &used_by));
             }
             let mut batch = Batch::new();
-            catalogue::remove(&mut batch, &old)?;
+            catalogue::remove(&mut batch, old)?;
             core.commit(batch).await?;
             core.remove_disk_file(disk.id).await;
-            caller.audit("disk_delete", &disk.target());
-            core.events
-                .object(&caller.user, disk.target(), Change::Deleted);
+            core.make_known(&caller, "disk_delete", disk.target(), Change::Deleted);
             Ok(())
         })
         .await

@@ -92,9 +92,7 @@ impl Manager {
         }
         core.hostname.set(name);
         core.console_changed();
-        caller.audit("system_change", SYSTEM);
-        core.events
-            .object(&caller.user, SYSTEM.to_owned(), Change::Changed);
+        core.make_known(caller, "system_change", SYSTEM.to_owned(), Change::Changed);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
-use crate::filter::{self, Field};
+use crate::filter::Field;
 use crate::networks::in_use;
 use crate::operations::{OperationHandle, cancelled};
 use crate::upload::{Received, Receiver};
@@ -137,11 +137,8 @@ impl Core {
 impl Manager {
     /// By name. Filter fields: `id name kind format sha256`.
     pub fn image_list(&self, params: &ListParams) -> Result<Page<Image>, Problem> {
-        let images = catalogue::list::<ImageRecord>(&self.core.snapshot());
-        let images = images.iter().map(view).collect();
-        filter::page(images, params, FIELDS, |image: &Image| {
-            image.name.to_string()
-        })
+        let snapshot = self.core.snapshot();
+        catalogue::page(&snapshot, params, FIELDS, view, |image| &image.name)
     }
 
     /// One image, by name or id.
@@ -292,25 +289,13 @@ impl Manager {
                     .map_err(|error| datastore_problem(&error))
             })
             .await?;
-            let mut batch = Batch::new();
-            let made = match catalogue::insert(&mut batch, &record) {
-                Ok(()) => core.commit(batch).await,
-                Err(error) => Err(error),
-            };
-            let revision = match made {
-                Ok(revision) => revision,
-                Err(problem) => {
-                    core.remove_image_file(record.id).await;
-                    return Err(problem);
-                }
-            };
-            caller.audit("image_upload", &record.target());
-            core.events
-                .object(&caller.user, record.target(), Change::Created);
-            Ok(view(&Versioned {
-                value: record,
-                revision,
-            }))
+            let made = core.add(&record).await;
+            if made.is_err() {
+                core.remove_image_file(record.id).await;
+            }
+            let made = made?;
+            core.make_known(&caller, "image_upload", record.target(), Change::Created);
+            Ok(view(&made))
         })
         .await
     }
@@ -325,15 +310,13 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<ImageRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<ImageRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             let name = &old.value.name;
             let uses = |vm: &VmRecord| {
                 vm.spec.boot.kernel == *name || vm.spec.boot.initrd.as_ref() == Some(name)
             };
-            let used_by: Vec<Name> = catalogue::list::<VmRecord>(&snapshot)
+            let used_by: Vec<Name> = catalogue::list::<VmRecord>(snapshot)
                 .into_iter()
                 .filter(|vm| uses(&vm.value))
                 .map(|vm| vm.value.spec.name)
@@ -342,12 +325,10 @@ impl Manager {
                 return Err(in_use("image", name, &used_by));
             }
             let mut batch = Batch::new();
-            catalogue::remove(&mut batch, &old)?;
+            catalogue::remove(&mut batch, old)?;
             core.commit(batch).await?;
             core.remove_image_file(old.value.id).await;
-            caller.audit("image_delete", &old.value.target());
-            core.events
-                .object(&caller.user, old.value.target(), Change::Deleted);
+            core.make_known(&caller, "image_delete", old.value.target(), Change::Deleted);
             Ok(())
         })
         .await

@@ -7,6 +7,7 @@
 
 mod caller;
 mod catalogue;
+mod changes;
 mod config;
 mod content;
 mod core;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
 use crate::core::{Core, internal};
-use crate::filter::{self, Field};
+use crate::filter::Field;
 use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager, ManagerConfig};
 
@@ -241,14 +241,8 @@ impl Manager {
     pub fn network_list(&self, params: &ListParams) -> Result<Page<Network>, Problem> {
         let snapshot = self.core.snapshot();
         let vms = catalogue::list::<VmRecord>(&snapshot);
-        let networks = catalogue::list::<NetworkRecord>(&snapshot);
-        let networks = networks
-            .iter()
-            .map(|network| self.core.network_of(network, &vms))
-            .collect();
-        filter::page(networks, params, FIELDS, |network: &Network| {
-            network.name.to_string()
-        })
+        let view = |network: &_| self.core.network_of(network, &vms);
+        catalogue::page(&snapshot, params, FIELDS, view, |network| &network.name)
     }
 
     /// One network, by name or id.
@@ -290,30 +284,16 @@ impl Manager {
                 .await
                 .map_err(|error| net_problem(&error).with_pointer("/uplink"))?;
             record.bridge = Some(info.bridge);
-            let mut batch = Batch::new();
-            let made = match catalogue::insert(&mut batch, &record) {
-                Ok(()) => core.commit(batch).await,
-                Err(error) => Err(error),
-            };
-            let revision = match made {
-                Ok(revision) => revision,
-                Err(problem) => {
-                    // Nothing may stay of what is not recorded.
-                    let undone = host.remove_network(record.name.as_str(), true).await;
-                    if let Err(error) = undone {
-                        tracing::error!(%error, "a bridge that is not recorded stays");
-                    }
-                    return Err(problem);
-                }
-            };
-            caller.audit("network_create", &record.target());
-            core.events
-                .object(&caller.user, record.target(), Change::Created);
-            let record = Versioned {
-                value: record,
-                revision,
-            };
-            Ok(core.network_of(&record, &[]))
+            let made = core.add(&record).await;
+            // Nothing may stay of what is not recorded.
+            if made.is_err()
+                && let Err(error) = host.remove_network(record.name.as_str(), true).await
+            {
+                tracing::error!(%error, "a bridge that is not recorded stays");
+            }
+            let made = made?;
+            core.make_known(&caller, "network_create", record.target(), Change::Created);
+            Ok(core.network_of(&made, &[]))
         })
         .await
     }
@@ -328,17 +308,15 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<NetworkRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<NetworkRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             if old.value.name.as_str() == DEFAULT {
                 return Err(Problem::new(
                     ErrorCode::WrongState,
                     "the network \"default\" always exists",
                 ));
             }
-            let used_by = users(&old.value.name, &catalogue::list(&snapshot));
+            let used_by = users(&old.value.name, &catalogue::list(snapshot));
             if !used_by.is_empty() {
                 return Err(in_use("network", &old.value.name, &used_by));
             }
@@ -350,11 +328,14 @@ impl Manager {
                 }
             }
             let mut batch = Batch::new();
-            catalogue::remove(&mut batch, &old)?;
+            catalogue::remove(&mut batch, old)?;
             core.commit(batch).await?;
-            caller.audit("network_delete", &old.value.target());
-            core.events
-                .object(&caller.user, old.value.target(), Change::Deleted);
+            core.make_known(
+                &caller,
+                "network_delete",
+                old.value.target(),
+                Change::Deleted,
+            );
             Ok(())
         })
         .await

@@ -131,8 +131,7 @@ impl Manager {
         core.commit(batch).await?;
         core.sessions.load(&core.snapshot());
         let target = format!("/v1/tokens/{}", record.id);
-        caller.audit("token_create", &target);
-        core.events.object(&caller.user, target, Change::Created);
+        core.make_known(caller, "token_create", target, Change::Created);
         Ok(TokenCreated {
             token: token_view(record, &user),
             secret,
@@ -158,8 +157,7 @@ impl Manager {
             core.commit(batch).await?;
             core.sessions.load(&core.snapshot());
             let target = format!("/v1/tokens/{}", token.id);
-            caller.audit("token_delete", &target);
-            core.events.object(&caller.user, target, Change::Deleted);
+            core.make_known(&caller, "token_delete", target, Change::Deleted);
             Ok(())
         })
         .await

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
-use crate::filter::{self, Field};
+use crate::filter::Field;
 use crate::sessions::SessionRecord;
 use crate::tokens::TokenRecord;
 use crate::{Caller, IfMatch, Manager, password};
@@ -138,11 +138,8 @@ pub(crate) fn forbidden(detail: &str) -> Problem {
 impl Manager {
     /// By name. Filter fields: `id name role disabled`.
     pub fn user_list(&self, params: &ListParams) -> Result<Page<User>, Problem> {
-        let users = catalogue::list::<UserRecord>(&self.core.snapshot());
-        let users = users.iter().map(user_view).collect();
-        filter::page(users, params, USER_FIELDS, |user: &User| {
-            user.name.to_string()
-        })
+        let snapshot = self.core.snapshot();
+        catalogue::page(&snapshot, params, USER_FIELDS, user_view, |user| &user.name)
     }
 
     /// One user, by name or id.
@@ -167,16 +164,9 @@ impl Manager {
         let caller = caller.clone();
         self.to_the_end(|manager| async move {
             let core = &manager.core;
-            let mut batch = Batch::new();
-            catalogue::insert(&mut batch, &record)?;
-            let revision = core.commit(batch).await?;
-            caller.audit("user_create", &record.target());
-            core.events
-                .object(&caller.user, record.target(), Change::Created);
-            Ok(user_view(&Versioned {
-                value: record,
-                revision,
-            }))
+            let made = core.add(&record).await?;
+            core.make_known(&caller, "user_create", record.target(), Change::Created);
+            Ok(user_view(&made))
         })
         .await
     }
@@ -215,15 +205,13 @@ impl Manager {
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<UserRecord>(&snapshot, &id)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<UserRecord>(&id, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             let mut new = old.value.clone();
             new.role = patch.role.unwrap_or(new.role);
             new.disabled = patch.disabled.unwrap_or(new.disabled);
             if new.disabled || new.role != Role::Administrator {
-                require_administrator(&snapshot, new.id)?;
+                require_administrator(snapshot, new.id)?;
             }
             let mut batch = Batch::new();
             if let Some(hash) = &password_hash {
@@ -231,22 +219,16 @@ impl Manager {
                 new.initial = Initial::No;
             }
             if password_hash.is_some() || new.disabled {
-                end_credentials(&mut batch, &snapshot, new.id, false)?;
+                end_credentials(&mut batch, snapshot, new.id, false)?;
             }
-            catalogue::replace(&mut batch, &old, &new)?;
-            let revision = core.commit(batch).await?;
+            let new = core.exchange(batch, old, new).await?;
             core.sessions.load(&core.snapshot());
-            if old.value.initial != Initial::No && new.initial == Initial::No {
+            if old.value.initial != Initial::No && new.value.initial == Initial::No {
                 core.initial_password.forget();
                 core.console_changed();
             }
-            caller.audit("user_change", &new.target());
-            core.events
-                .object(&caller.user, new.target(), Change::Changed);
-            Ok(user_view(&Versioned {
-                value: new,
-                revision,
-            }))
+            core.make_known(&caller, "user_change", new.value.target(), Change::Changed);
+            Ok(user_view(&new))
         })
         .await
     }
@@ -261,23 +243,19 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<UserRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
-            require_administrator(&snapshot, old.value.id)?;
+            let held = core.hold::<UserRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
+            require_administrator(snapshot, old.value.id)?;
             let mut batch = Batch::new();
-            catalogue::remove(&mut batch, &old)?;
-            end_credentials(&mut batch, &snapshot, old.value.id, true)?;
+            catalogue::remove(&mut batch, old)?;
+            end_credentials(&mut batch, snapshot, old.value.id, true)?;
             core.commit(batch).await?;
             core.sessions.load(&core.snapshot());
             if old.value.initial != Initial::No {
                 core.initial_password.forget();
                 core.console_changed();
             }
-            caller.audit("user_delete", &old.value.target());
-            core.events
-                .object(&caller.user, old.value.target(), Change::Deleted);
+            core.make_known(&caller, "user_delete", old.value.target(), Change::Deleted);
             Ok(())
         })
         .await

@@ -35,7 +35,7 @@ use self::claims::Claims;
 use self::state::{Observed, Outcome, check_action};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, internal};
-use crate::filter::{self, Field};
+use crate::filter::Field;
 use crate::{Caller, IfMatch, Manager};
 
 /// Commands that wait for a guest's task.
@@ -250,9 +250,9 @@ async fn command(
 impl Manager {
     /// By name. Filter fields: `id name state vcpus memory autostart kernel`.
     pub fn vm_list(&self, params: &ListParams) -> Result<Page<Vm>, Problem> {
-        let vms = catalogue::list::<VmRecord>(&self.core.snapshot());
-        let vms = vms.iter().map(|vm| self.core.vm_of(vm)).collect();
-        filter::page(vms, params, FIELDS, |vm: &Vm| vm.spec.name.to_string())
+        let view = |vm: &_| self.core.vm_of(vm);
+        let snapshot = self.core.snapshot();
+        catalogue::page(&snapshot, params, FIELDS, view, |vm| &vm.spec.name)
     }
 
     /// One guest, by name or id.
@@ -272,18 +272,11 @@ impl Manager {
             let mut spec = spec;
             core.check_spec(&mut spec, &snapshot, None)?;
             let record = VmRecord::new(spec);
-            let mut batch = Batch::new();
-            catalogue::insert(&mut batch, &record)?;
-            let revision = core.commit(batch).await?;
+            let made = core.add(&record).await?;
             let actor = core.actor(&record);
             core.tasks.spawn(actor.live());
-            caller.audit("vm_create", &record.target());
-            core.events
-                .object(&caller.user, record.target(), Change::Created);
-            Ok(core.vm_of(&Versioned {
-                value: record,
-                revision,
-            }))
+            core.make_known(&caller, "vm_create", record.target(), Change::Created);
+            Ok(core.vm_of(&made))
         })
         .await
     }
@@ -324,29 +317,20 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let snapshot = core.snapshot();
-            let old = catalogue::find::<VmRecord>(&snapshot, &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<VmRecord>(&key, if_match).await?;
+            let (snapshot, old) = (&held.snapshot, &held.old);
             let mut spec = change(&old.value.spec)?;
             if spec.name != old.value.spec.name {
-                catalogue::require_free::<VmRecord>(&snapshot, &spec.name)?;
+                catalogue::require_free::<VmRecord>(snapshot, &spec.name)?;
             }
-            core.check_spec(&mut spec, &snapshot, Some(&old))?;
+            core.check_spec(&mut spec, snapshot, Some(old))?;
             let new = VmRecord {
                 spec,
                 ..old.value.clone()
             };
-            let mut batch = Batch::new();
-            catalogue::replace(&mut batch, &old, &new)?;
-            let revision = core.commit(batch).await?;
-            caller.audit("vm_change", &new.target());
-            core.events
-                .object(&caller.user, new.target(), Change::Changed);
-            Ok(core.vm_of(&Versioned {
-                value: new,
-                revision,
-            }))
+            let new = core.exchange(Batch::new(), old, new).await?;
+            core.make_known(&caller, "vm_change", new.value.target(), Change::Changed);
+            Ok(core.vm_of(&new))
         })
         .await
     }
@@ -361,9 +345,8 @@ impl Manager {
         let (caller, key) = (caller.clone(), key.to_owned());
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
-            let _changing = core.catalogue.lock().await;
-            let old = catalogue::find::<VmRecord>(&core.snapshot(), &key)?;
-            catalogue::check_match(old.revision, if_match)?;
+            let held = core.hold::<VmRecord>(&key, if_match).await?;
+            let old = &held.old;
             // From here on nobody can start it: its commands find no task.
             let handle = core.vms.remove(old.value.id);
             if let Some(handle) = &handle
@@ -382,7 +365,7 @@ impl Manager {
                 .with_hint("stop or kill it first"));
             }
             let mut batch = Batch::new();
-            let deleted = catalogue::remove(&mut batch, &old).and_then(|()| {
+            let deleted = catalogue::remove(&mut batch, old).and_then(|()| {
                 batch
                     .delete::<Outcome>(old.value.id.to_string(), Precondition::Any)
                     .map(drop)
@@ -402,9 +385,7 @@ impl Manager {
                 // A task that is gone already is what is wanted.
                 let _ = handle.commands.send(Command::Retire).await;
             }
-            caller.audit("vm_delete", &old.value.target());
-            core.events
-                .object(&caller.user, old.value.target(), Change::Deleted);
+            core.make_known(&caller, "vm_delete", old.value.target(), Change::Deleted);
             Ok(())
         })
         .await
