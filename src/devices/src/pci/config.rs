@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CONFIG_BYTES;
+use crate::state::{DeviceState, RestoreError};
 
 /// Offsets in a type 0 header (PCI 3.0, 6.1).
 pub(crate) mod register {
@@ -187,5 +188,20 @@ impl ConfigSpace {
         }
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// The state of a device that has no other.
+    pub(super) fn save_device(&self, kind: &'static str) -> DeviceState {
+        DeviceState::new(kind, 1, &self.save())
+    }
+
+    /// Takes back what [`ConfigSpace::save_device`] gave; on an error nothing is changed.
+    pub(super) fn restore_device(
+        &mut self,
+        kind: &'static str,
+        state: &DeviceState,
+    ) -> Result<(), RestoreError> {
+        self.restore(&state.decode(kind, 1)?)
+            .map_err(|problem| RestoreError::Invalid { kind, problem })
     }
 }

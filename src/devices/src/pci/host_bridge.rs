@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::PciFunction;
-use super::config::{ConfigSpace, ConfigState, Header};
+use super::config::{ConfigSpace, Header};
+use super::placed::Placed;
 use super::root::{Address, PciRoot};
 use crate::bus::{Bus, BusDevice};
 use crate::lifecycle::Device;
@@ -56,9 +57,7 @@ impl EcamWindow {
 /// The host bridge.
 pub struct HostBridge {
     config: ConfigSpace,
-    memory_bus: Arc<Bus>,
-    ecam: Arc<Mutex<Ecam>>,
-    mapped: Option<EcamWindow>,
+    ecam: Placed<Ecam>,
 }
 
 impl HostBridge {
@@ -90,9 +89,7 @@ impl HostBridge {
         config.define(SMRAM, &[0x02], &[0x48]);
         let mut bridge = Self {
             config,
-            memory_bus,
-            ecam: Arc::new(Mutex::new(Ecam { root })),
-            mapped: None,
+            ecam: Placed::new(memory_bus, Arc::new(Mutex::new(Ecam { root }))),
         };
         bridge.sync();
         Some(bridge)
@@ -101,20 +98,9 @@ impl HostBridge {
     fn sync(&mut self) {
         let low = u64::from(self.config.u32(PCIEXBAR));
         let high = u64::from(self.config.u32(PCIEXBAR + 4));
-        let wanted = EcamWindow::decode(low | high << 32);
-        if wanted == self.mapped {
-            return;
-        }
-        if let Some(window) = self.mapped.take() {
-            self.memory_bus.remove(window.base);
-        }
-        if let Some(window) = wanted {
-            let ecam = Arc::clone(&self.ecam);
-            match self.memory_bus.insert(window.base, window.length, ecam) {
-                Ok(()) => self.mapped = Some(window),
-                Err(error) => tracing::debug!(%error, "ECAM stays unmapped"),
-            }
-        }
+        let window = EcamWindow::decode(low | high << 32);
+        let place = window.map(|window| (window.base, window.length));
+        self.ecam.move_to(place);
     }
 }
 
@@ -140,16 +126,11 @@ impl Device for HostBridge {
     }
 
     fn save(&self) -> DeviceState {
-        DeviceState::new(KIND, 1, &self.config.save())
+        self.config.save_device(KIND)
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let config: ConfigState = state.decode(KIND, 1)?;
-        let invalid = |problem| RestoreError::Invalid {
-            kind: KIND,
-            problem,
-        };
-        self.config.restore(&config).map_err(invalid)?;
+        self.config.restore_device(KIND, state)?;
         self.sync();
         Ok(())
     }

@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::PciFunction;
-use super::config::{ConfigSpace, ConfigState, Header};
+use super::config::{ConfigSpace, Header};
+use super::placed::Placed;
 use super::root::Address;
 use crate::acpi_pm::{AcpiPm, PM_BLOCK_LENGTH};
 use crate::bus::Bus;
@@ -30,9 +31,7 @@ const LPC_DECODE: usize = 0x80;
 /// The LPC bridge.
 pub struct Lpc {
     config: ConfigSpace,
-    port_bus: Arc<Bus>,
-    pm: Arc<Mutex<AcpiPm>>,
-    mapped: Option<u64>,
+    pm: Placed<AcpiPm>,
 }
 
 impl Lpc {
@@ -67,9 +66,7 @@ impl Lpc {
         config.define(LPC_DECODE, &[0; 4], &[0x77, 0x13, 0x0f, 0x3f]);
         let mut lpc = Self {
             config,
-            port_bus,
-            pm,
-            mapped: None,
+            pm: Placed::new(port_bus, pm),
         };
         lpc.sync();
         Some(lpc)
@@ -78,20 +75,8 @@ impl Lpc {
     fn sync(&mut self) {
         let base = u64::from(self.config.u32(PMBASE) & PMBASE_MASK);
         let enabled = self.config.u16(ACPI_CNTL) & u16::from(ACPI_ENABLE) != 0;
-        let wanted = (enabled && base != 0).then_some(base);
-        if wanted == self.mapped {
-            return;
-        }
-        if let Some(base) = self.mapped.take() {
-            self.port_bus.remove(base);
-        }
-        if let Some(base) = wanted {
-            let pm = Arc::clone(&self.pm);
-            match self.port_bus.insert(base, PM_BLOCK_LENGTH, pm) {
-                Ok(()) => self.mapped = Some(base),
-                Err(error) => tracing::debug!(%error, "power management block stays unmapped"),
-            }
-        }
+        self.pm
+            .move_to((enabled && base != 0).then_some((base, PM_BLOCK_LENGTH)));
     }
 }
 
@@ -117,16 +102,11 @@ impl Device for Lpc {
     }
 
     fn save(&self) -> DeviceState {
-        DeviceState::new(KIND, 1, &self.config.save())
+        self.config.save_device(KIND)
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let config: ConfigState = state.decode(KIND, 1)?;
-        let invalid = |problem| RestoreError::Invalid {
-            kind: KIND,
-            problem,
-        };
-        self.config.restore(&config).map_err(invalid)?;
+        self.config.restore_device(KIND, state)?;
         self.sync();
         Ok(())
     }

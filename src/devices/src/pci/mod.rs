@@ -12,6 +12,7 @@ mod config;
 mod host_bridge;
 mod lpc;
 mod msix;
+mod placed;
 mod ports;
 mod root;
 #[cfg(test)]
