@@ -1,12 +1,11 @@
 //! What every store does.
 
-mod table;
-
 use std::collections::BTreeMap;
 
 use lodge_store::{Batch, Precondition, Record, RecordError, SledStore, Store, StoreError};
 use proptest::prelude::*;
-use table::{Item, Other, item, items, open};
+
+use crate::table::{Item, Other, item, items, open};
 
 #[test]
 fn what_was_committed_is_there_after_reopening() {

@@ -2,15 +2,14 @@
 //!
 //! The filesystem is a small tmpfs in a mount namespace of a child process.
 
-mod table;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use lodge_store::{Batch, Opened, Precondition, SledStore, Store, StoreError, StoreOptions};
 use nix::mount::{MsFlags, mount};
-use table::{Item, items};
+
+use crate::table::{Item, items};
 
 const MODE: &str = "LODGE_STORE_FULL_MODE";
 
@@ -122,7 +121,7 @@ fn run(mode: &str) {
     let output = Command::new("unshare")
         .args(namespaces)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "full::child", "--nocapture", "--test-threads=1"])
         .env(MODE, mode)
         .output()
         .unwrap();

@@ -1,13 +1,12 @@
 //! The process is killed while it commits: what was acknowledged is there, and no batch in part.
 
-mod table;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lodge_store::{Batch, Precondition, Store};
-use table::{Item, Other, item, open};
+
+use crate::table::{Item, Other, item, open};
 
 const DIRECTORY: &str = "LODGE_STORE_CRASH_DIRECTORY";
 
@@ -50,7 +49,7 @@ fn nothing_acknowledged_is_lost_by_sigkill() {
     let mut acknowledged = Vec::new();
     for round in 1..=12_usize {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "crash::child", "--nocapture", "--test-threads=1"])
             .env(DIRECTORY, directory.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,12 +1,11 @@
 //! Damaged files: what can be repaired is, and what cannot is restored from the last export.
 
-mod table;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lodge_store::{Batch, Opened, Precondition, SledStore, Store};
-use table::{Item, item, items, open};
+
+use crate::table::{Item, item, items, open};
 
 fn fill(directory: &Path, keys: std::ops::Range<u64>) {
     let store = open(directory);

@@ -1,5 +1,4 @@
 //! A table for the tests.
-#![allow(dead_code)]
 
 use lodge_store::{Opened, Record, SledStore, Store};
 use serde::{Deserialize, Serialize};
