@@ -3,13 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use lodge_host::net::{
-    HostNetwork, NetError, NetworkSpec, Shutdown, Uplink, open_vhost_net, tap_name,
-};
+use lodge_host::net::{NetError, NetworkSpec, Shutdown, Uplink, open_vhost_net, tap_name};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
-use crate::lab::{in_namespace, ip, ipv4_of, mac, wait_for};
+use crate::lab::{in_namespace, ip, ipv4_of, mac, start, wait_for};
 
 /// A virtio network header that says nothing.
 const HEADER: [u8; 12] = [0; 12];
@@ -46,7 +44,7 @@ fn taps_of_a_network_hear_each_other() {
             addresses: vec!["10.77.0.1/24".parse().expect("an address")],
             ..NetworkSpec::isolated("inner")
         });
-        let network = HostNetwork::start(config).await.expect("started");
+        let network = start(config).await;
         assert_eq!(ipv4_of(&network.state(), "inner"), ["10.77.0.1/24"]);
         let first = network
             .attach_tap("inner", "a/0", None)
@@ -108,9 +106,7 @@ fn taps_of_a_network_hear_each_other() {
 fn a_tap_reaches_the_uplink_and_outlives_its_network_task() {
     in_namespace(async |lab| {
         let peer = lab.peer(1);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         wait_for(&network, "an uplink", |state| {
             state
                 .network("default")
@@ -165,7 +161,7 @@ fn received(text: &str) -> u64 {
 #[test]
 fn names_taken_are_refused_and_nothing_is_left_behind() {
     in_namespace(async |lab| {
-        let network = HostNetwork::start(lab.hosted()).await.expect("started");
+        let network = start(lab.hosted()).await;
         let info = network
             .add_network(NetworkSpec::isolated("inner"))
             .await
@@ -256,7 +252,7 @@ fn names_taken_are_refused_and_nothing_is_left_behind() {
 fn a_bridge_without_a_name_of_its_own_is_found_again() {
     in_namespace(async |lab| {
         ip(&["link", "add", "lodge0", "type", "bridge"]);
-        let network = HostNetwork::start(lab.hosted()).await.expect("started");
+        let network = start(lab.hosted()).await;
         let before = network
             .add_network(NetworkSpec::isolated("inner"))
             .await
@@ -268,7 +264,7 @@ fn a_bridge_without_a_name_of_its_own_is_found_again() {
             NetworkSpec::isolated("first"),
             NetworkSpec::isolated("inner"),
         ];
-        let network = HostNetwork::start(config).await.expect("started");
+        let network = start(config).await;
         let state = network.state();
         let bridge = |name: &str| {
             state
@@ -294,7 +290,7 @@ fn a_hosted_lodge_touches_nothing_it_was_not_told_to() {
             uplink: Uplink::Auto,
             ..NetworkSpec::isolated("wishful")
         });
-        let network = HostNetwork::start(config).await.expect("started");
+        let network = start(config).await;
         let inner = network
             .add_network(NetworkSpec::isolated("inner"))
             .await
@@ -332,9 +328,7 @@ fn a_hosted_lodge_touches_nothing_it_was_not_told_to() {
 fn a_bridge_that_was_removed_is_made_again() {
     in_namespace(async |lab| {
         let _peer = lab.peer(1);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let before = network.state().network("default").expect("one").index;
         ip(&["link", "del", "lodge0"]);
         let again = wait_for(&network, "the bridge", |state| {

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use lodge_host::net::{HostNetwork, NetworkSpec, NetworkState};
+use lodge_host::net::{NetworkSpec, NetworkState};
 
-use crate::lab::{in_namespace, ip, wait_for};
+use crate::lab::{in_namespace, ip, start, wait_for};
 
 fn has_prefix(state: &NetworkState, prefix: &str) -> bool {
     state.reachable_addresses().iter().any(
@@ -22,9 +22,7 @@ fn addresses_come_from_router_advertisements() {
             "--dhcp-range=2001:db8:1::,ra-only,64,10m",
             "--ra-param=far,4",
         ]);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let state = wait_for(&network, "an address", |state| {
             has_prefix(state, "2001:db8:1:")
         })
@@ -68,7 +66,7 @@ fn guests_of_an_isolated_network_cannot_configure_the_host() {
         ]);
         let mut config = lab.hosted();
         config.networks.push(NetworkSpec::isolated("inner"));
-        let network = HostNetwork::start(config).await.expect("started");
+        let network = start(config).await;
         // A machine of guests on the network, cabled by hand.
         std::fs::write("/proc/sys/net/ipv6/conf/eth1/disable_ipv6", "1").expect("written");
         ip(&["link", "set", "eth1", "master", "lodge0", "up"]);
@@ -126,9 +124,7 @@ fn advertisement(prefix: [u8; 8]) -> Vec<u8> {
 fn a_guest_beside_the_uplink_cannot_advertise_itself_as_router() {
     in_namespace(async |lab| {
         let _peer = lab.peer(1);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         wait_for(&network, "an uplink", |state| {
             state
                 .network("default")

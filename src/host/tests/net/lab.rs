@@ -290,6 +290,16 @@ pub fn ip(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Takes the network over.
+pub async fn start(config: HostNetworkConfig) -> HostNetwork {
+    HostNetwork::start(config).await.expect("started")
+}
+
+/// Waits for a lease on the default network.
+pub async fn has_lease(network: &HostNetwork) -> NetworkState {
+    wait_for(network, "a lease", |state| is_bound(state, "default")).await
+}
+
 /// Waits until the network is in a state.
 pub async fn wait_for(
     network: &HostNetwork,

@@ -4,9 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use lodge_host::net::state::Dhcp4Phase;
-use lodge_host::net::{HostNetwork, NetworkState, Shutdown};
+use lodge_host::net::{NetworkState, Shutdown};
 
-use crate::lab::{in_namespace, ip, ipv4_of, is_bound, mac, wait_for};
+use crate::lab::{has_lease, in_namespace, ip, ipv4_of, is_bound, mac, start, wait_for};
 
 const OPTIONS: [&str; 4] = [
     "--dhcp-option=option:dns-server,192.0.2.53",
@@ -37,10 +37,8 @@ fn a_lease_is_acquired_and_put_on_the_bridge() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let state = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let state = has_lease(&network).await;
         let info = state.network("default").expect("the network");
         assert_eq!(
             (info.bridge.as_str(), info.uplink, info.mac),
@@ -86,10 +84,8 @@ fn a_lease_is_renewed_without_a_flap() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,2m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let first = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let first = has_lease(&network).await;
         let count = |kind: &str| peer.log().matches(kind).count();
         let (discovers, requests) = (|| count("DHCPDISCOVER"), || count("DHCPREQUEST"));
         // A machine under load may have had to ask twice.
@@ -120,10 +116,8 @@ fn a_lost_signal_keeps_the_lease_and_confirms_it_when_back() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let before = has_lease(&network).await;
         let discovers = || peer.log().matches("DHCPDISCOVER").count();
         let searched = discovers();
         peer.ip(&["link", "set", "far", "down"]);
@@ -156,10 +150,8 @@ fn another_network_behind_the_cable_gives_another_address() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        has_lease(&network).await;
         peer.ip(&["link", "set", "far", "down"]);
         wait_for(&network, "no carrier", |state| {
             phase(state) == Some(Dhcp4Phase::NoCarrier)
@@ -194,17 +186,13 @@ fn a_refused_renewal_leads_to_a_new_lease() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        has_lease(&network).await;
         network.shutdown(Shutdown::LeaveInPlace).await;
         peer.stop();
         peer.serve("192.0.2.1/24", "192.0.2.200,192.0.2.210,10m", &OPTIONS);
         // A new manager renews at once.
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let moved = |state: &NetworkState| {
             is_bound(state, "default") && ipv4_of(state, "default")[0].starts_with("192.0.2.2")
         };
@@ -227,10 +215,8 @@ fn an_address_in_use_is_declined() {
             ],
         );
         peer.ip(&["address", "add", "192.0.2.105/32", "dev", "lo"]);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let state = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let state = has_lease(&network).await;
         assert_ne!(ipv4_of(&state, "default"), ["192.0.2.105/24"]);
         assert!(peer.log().contains("DHCPDECLINE"), "{}", peer.log());
     });
@@ -241,10 +227,8 @@ fn a_restarted_manager_takes_everything_over() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let before = has_lease(&network).await;
         let discovers = || peer.log().matches("DHCPDISCOVER").count();
         let searched = discovers();
         let tap = network
@@ -254,17 +238,11 @@ fn a_restarted_manager_takes_everything_over() {
         let recorder = lab.record();
         for how in ["asked to end", "dropped"] {
             if how == "dropped" {
-                drop(
-                    HostNetwork::start(lab.appliance(Vec::new()))
-                        .await
-                        .expect("started"),
-                );
+                drop(start(lab.appliance(Vec::new())).await);
             } else {
                 network.shutdown(Shutdown::LeaveInPlace).await;
             }
-            let next = HostNetwork::start(lab.appliance(Vec::new()))
-                .await
-                .expect("started");
+            let next = start(lab.appliance(Vec::new())).await;
             assert_eq!(
                 ipv4_of(&next.state(), "default"),
                 ipv4_of(&before, "default"),
@@ -294,9 +272,7 @@ fn a_restarted_manager_takes_everything_over() {
 fn nobody_answering_is_said_and_tried_on() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let warned = |state: &NetworkState| {
             state
                 .warnings
@@ -317,10 +293,8 @@ fn taking_down_gives_the_lease_back() {
     in_namespace(async |lab| {
         let mut peer = lab.peer(1);
         peer.serve("192.0.2.1/24", "192.0.2.100,192.0.2.110,10m", &OPTIONS);
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        has_lease(&network).await;
         network.shutdown(Shutdown::TearDown).await;
         assert!(!ip(&["link", "show"]).contains("lodge0"));
         assert_eq!(ip(&["-4", "address", "show"]), "");

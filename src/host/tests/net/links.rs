@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lodge_host::net::{
-    Addressing, HostNetwork, Ipv4Config, Ipv6Config, LinkConfig, NetworkSpec, NetworkState, Uplink,
+    Addressing, Ipv4Config, Ipv6Config, LinkConfig, NetworkSpec, NetworkState, Uplink,
 };
 
-use crate::lab::{in_namespace, ip, ipv4_of, is_bound, mac, wait_for};
+use crate::lab::{has_lease, in_namespace, ip, ipv4_of, is_bound, mac, start, wait_for};
 
 fn fixed(number: u8, address: &str, gateway: [u8; 4]) -> LinkConfig {
     let ipv4 = Ipv4Config::Static {
@@ -30,7 +30,7 @@ fn fixed_addresses_are_set_at_once() {
     in_namespace(async |lab| {
         let _peer = lab.peer(1);
         let config = lab.appliance(vec![fixed(1, "192.0.2.10/24", [192, 0, 2, 1])]);
-        let network = HostNetwork::start(config.clone()).await.expect("started");
+        let network = start(config.clone()).await;
         let state = network.state();
         assert_eq!(ipv4_of(&state, "default"), ["192.0.2.10/24"]);
         assert_eq!(state.reachable_addresses(), [IpAddr::from([192, 0, 2, 10])]);
@@ -69,9 +69,7 @@ fn every_link_comes_up_and_the_first_is_the_uplink() {
             &["--dhcp-authoritative"],
         );
         let network =
-            HostNetwork::start(lab.appliance(vec![fixed(3, "203.0.113.10/24", [203, 0, 113, 1])]))
-                .await
-                .expect("started");
+            start(lab.appliance(vec![fixed(3, "203.0.113.10/24", [203, 0, 113, 1])])).await;
         // The configured link is preferred as uplink; the other two are addressed themselves.
         let ready = |state: &NetworkState| {
             let leased = |number| {
@@ -132,10 +130,8 @@ fn a_bridge_per_link() {
             "198.51.100.100,198.51.100.110,10m",
             &["--dhcp-authoritative"],
         );
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        has_lease(&network).await;
         let spec = NetworkSpec {
             uplink: Uplink::Mac(mac(2)),
             ..NetworkSpec::isolated("storage")
@@ -177,9 +173,7 @@ fn a_bridge_per_link() {
 #[test]
 fn a_link_may_come_late_and_go_again() {
     in_namespace(async |lab| {
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let alone = network.state();
         assert!(
             alone.links.is_empty()
@@ -195,7 +189,7 @@ fn a_link_may_come_late_and_go_again() {
             "192.0.2.100,192.0.2.110,10m",
             &["--dhcp-authoritative"],
         );
-        let state = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let state = has_lease(&network).await;
         assert_eq!(state.network("default").expect("one").uplink, Some(mac(7)));
         drop(peer);
         let gone =
@@ -221,10 +215,7 @@ fn a_link_may_come_late_and_go_again() {
 fn a_renamed_link_is_the_same_link() {
     in_namespace(async |lab| {
         let _peer = lab.peer(1);
-        let network =
-            HostNetwork::start(lab.appliance(vec![fixed(1, "192.0.2.10/24", [192, 0, 2, 1])]))
-                .await
-                .expect("started");
+        let network = start(lab.appliance(vec![fixed(1, "192.0.2.10/24", [192, 0, 2, 1])])).await;
         ip(&["link", "set", "eth1", "down"]);
         ip(&["link", "set", "eth1", "name", "enp9s0"]);
         let renamed = |state: &NetworkState| {
@@ -247,10 +238,8 @@ fn a_flapping_link_does_not_keep_the_task_busy() {
             "192.0.2.100,192.0.2.110,10m",
             &["--dhcp-authoritative"],
         );
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
-        let before = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let network = start(lab.appliance(Vec::new())).await;
+        let before = has_lease(&network).await;
         let mut watch = network.watch();
         let mut states = 0;
         for _ in 0..40 {
@@ -264,7 +253,7 @@ fn a_flapping_link_does_not_keep_the_task_busy() {
             }
         }
         assert!(states < 40, "{states} states published");
-        let after = wait_for(&network, "a lease", |state| is_bound(state, "default")).await;
+        let after = has_lease(&network).await;
         assert_eq!(ipv4_of(&after, "default"), ipv4_of(&before, "default"));
         let messages =
             peer.log().matches("DHCPREQUEST").count() + peer.log().matches("DHCPDISCOVER").count();
@@ -281,9 +270,7 @@ fn mtu_comes_from_the_configuration_or_the_lease() {
             "192.0.2.100,192.0.2.110,10m",
             &["--dhcp-authoritative", "--dhcp-option=option:mtu,1400"],
         );
-        let network = HostNetwork::start(lab.appliance(Vec::new()))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(Vec::new())).await;
         let small = |state: &NetworkState| {
             state
                 .network("default")
@@ -315,9 +302,7 @@ fn mtu_comes_from_the_configuration_or_the_lease() {
 
         let mut link = fixed(1, "192.0.2.10/24", [192, 0, 2, 1]);
         link.addressing.mtu = Some(9000);
-        let network = HostNetwork::start(lab.appliance(vec![link]))
-            .await
-            .expect("started");
+        let network = start(lab.appliance(vec![link])).await;
         let state = network.state();
         assert_eq!(
             (
@@ -343,12 +328,11 @@ fn fixed_ipv6_addresses() {
             ipv6,
             ..Addressing::default()
         };
-        let network = HostNetwork::start(lab.appliance(vec![LinkConfig {
+        let network = start(lab.appliance(vec![LinkConfig {
             mac: mac(1),
             addressing,
         }]))
-        .await
-        .expect("started");
+        .await;
         let address: Ipv6Addr = "2001:db8::10".parse().expect("an address");
         let state = wait_for(&network, "the address", |state| {
             state.reachable_addresses() == [IpAddr::V6(address)]
