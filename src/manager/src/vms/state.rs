@@ -141,8 +141,9 @@ impl End {
                 VmState::Crashed,
                 Some(because("KVM could not run the guest on")),
             ),
+            // It never ran, so nothing of it crashed.
             ExitReason::LaunchFailed => (
-                VmState::Crashed,
+                VmState::Stopped,
                 Some(because("the guest could not be started")),
             ),
             ExitReason::MonitorError => (
@@ -231,11 +232,11 @@ mod tests {
             ..End::default()
         };
         assert!(verdict(&by_itself).1.contains("powered itself off"));
-        for reason in [
-            ExitReason::TripleFault,
-            ExitReason::KvmError,
-            ExitReason::MonitorError,
-            ExitReason::LaunchFailed,
+        for (reason, expected) in [
+            (ExitReason::TripleFault, VmState::Crashed),
+            (ExitReason::KvmError, VmState::Crashed),
+            (ExitReason::MonitorError, VmState::Crashed),
+            (ExitReason::LaunchFailed, VmState::Stopped),
         ] {
             // Even when somebody wanted it to end: it did not end so.
             let end = End {
@@ -244,7 +245,7 @@ mod tests {
                 ..End::default()
             };
             let (state, text) = verdict(&end);
-            assert_eq!(state, VmState::Crashed);
+            assert_eq!(state, expected);
             assert!(text.ends_with(": details"), "{text}");
         }
     }
