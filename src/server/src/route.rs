@@ -8,6 +8,7 @@ use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
+use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::page::Page;
 use lodge_api::privilege::Privilege;
 use utoipa::openapi::path::Parameter;
@@ -237,6 +238,34 @@ impl Route {
             answer.headers.push((name, description));
         }
         self
+    }
+
+    /// It answers with an object that has a revision.
+    pub fn answers_object<T: ToSchema>(self, status: u16, description: &'static str) -> Self {
+        self.answers::<T>(status, description)
+            .header("ETag", "Its revision.")
+    }
+
+    /// It makes an object, which `location` names.
+    pub fn creates<T: ToSchema>(self, location: &'static str) -> Self {
+        self.answers::<T>(201, "Created.")
+            .header("Location", location)
+            .header("ETag", "Its revision.")
+    }
+
+    /// It deletes an object.
+    pub fn deletes(self) -> Self {
+        self.answers_other(204, "Deleted.", None)
+    }
+
+    /// It starts an operation, for whose end the caller may wait.
+    pub fn starts_operation(self, under_way: &'static str) -> Self {
+        let operation = ("Location", "The operation.");
+        self.query::<WaitParams>()
+            .answers::<Operation>(202, under_way)
+            .header(operation.0, operation.1)
+            .answers::<Operation>(200, "Done, where the caller waited for it.")
+            .header(operation.0, operation.1)
     }
 
     fn schema_of<T: ToSchema>(&mut self) -> RefOr<Schema> {

@@ -2,7 +2,6 @@
 
 use axum::extract::{Path, State};
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
-use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 
@@ -29,25 +28,19 @@ pub fn routes() -> Vec<Route> {
         post(LIST, write, "disk_create", disk_create)
             .summary("Create a disk, empty or as a copy of an image")
             .takes::<DiskCreate>()
-            .query::<WaitParams>()
-            .answers::<Operation>(202, "Under way; the operation's `target` is the disk.")
-            .header("Location", "The operation.")
-            .answers::<Operation>(200, "Done, where the caller waited for it.")
-            .header("Location", "The operation."),
+            .starts_operation("Under way; the operation's `target` is the disk."),
         get(ONE, read, "disk_view", disk_view)
             .summary("Show a disk")
-            .answers::<Disk>(200, "The disk.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Disk>(200, "The disk."),
         patch(ONE, write, "disk_update", disk_update)
             .summary("Rename or grow a disk")
             .takes::<DiskPatch>()
             .if_match()
-            .answers::<Disk>(200, "Changed.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Disk>(200, "Changed."),
         delete(ONE, write, "disk_delete", disk_delete)
             .summary("Delete a disk no guest names")
             .if_match()
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 

@@ -46,17 +46,14 @@ pub fn routes() -> Vec<Route> {
             )
             .query::<ImageUpload>()
             .takes_other(&[CONTENT], binary())
-            .answers::<Image>(201, "Stored.")
-            .header("Location", "The image.")
-            .header("ETag", "Its revision."),
+            .creates::<Image>("The image."),
         get(ONE, read, "image_view", image_view)
             .summary("Show an image")
-            .answers::<Image>(200, "The image.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Image>(200, "The image."),
         delete(ONE, write, "image_delete", image_delete)
             .summary("Delete an image no guest names")
             .if_match()
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 

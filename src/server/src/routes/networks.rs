@@ -27,17 +27,14 @@ pub fn routes() -> Vec<Route> {
         post(LIST, write, "network_create", network_create)
             .summary("Create a network")
             .takes::<NetworkCreate>()
-            .answers::<Network>(201, "Created.")
-            .header("Location", "The network.")
-            .header("ETag", "Its revision."),
+            .creates::<Network>("The network."),
         get(ONE, read, "network_view", network_view)
             .summary("Show a network")
-            .answers::<Network>(200, "The network.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Network>(200, "The network."),
         delete(ONE, write, "network_delete", network_delete)
             .summary("Delete a network no guest is attached to")
             .if_match()
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 

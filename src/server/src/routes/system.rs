@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use lodge_api::log::{LogEntry, LogParams};
-use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::privilege::Privilege;
 use lodge_api::system::{System, SystemAction, SystemPatch};
 
@@ -37,14 +36,10 @@ pub fn routes() -> Vec<Route> {
             system_shutdown,
         )
         .summary("Power guests off, then the host")
-        .query::<WaitParams>()
-        .answers::<Operation>(202, "Under way.")
-        .header("Location", "The operation."),
+        .starts_operation("Under way."),
         post("/v1/system:reboot", power, "system_reboot", system_reboot)
             .summary("Power guests off, then restart the host")
-            .query::<WaitParams>()
-            .answers::<Operation>(202, "Under way.")
-            .header("Location", "The operation."),
+            .starts_operation("Under way."),
     ]
 }
 

@@ -29,7 +29,7 @@ pub fn routes() -> Vec<Route> {
             .header("Location", "The token."),
         delete("/v1/tokens/{token}", own, "token_delete", token_delete)
             .summary("Delete a token; others' only as an administrator")
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 

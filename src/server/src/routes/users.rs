@@ -27,25 +27,21 @@ pub fn routes() -> Vec<Route> {
         post(LIST, manage, "user_create", user_create)
             .summary("Create a user")
             .takes::<UserCreate>()
-            .answers::<User>(201, "Created.")
-            .header("Location", "The user.")
-            .header("ETag", "Its revision."),
+            .creates::<User>("The user."),
         get(ONE, manage, "user_view", user_view)
             .summary("Show a user")
-            .answers::<User>(200, "The user.")
-            .header("ETag", "Its revision."),
+            .answers_object::<User>(200, "The user."),
         patch(ONE, own, "user_update", user_update)
             .summary("Change a user")
             .description("Whoever is no administrator may change the own password only.")
             .takes::<UserPatch>()
             .if_match()
-            .answers::<User>(200, "Changed.")
-            .header("ETag", "Its revision."),
+            .answers_object::<User>(200, "Changed."),
         delete(ONE, manage, "user_delete", user_delete)
             .summary("Delete a user")
             .description("Its sessions and tokens end. The last enabled administrator stays.")
             .if_match()
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 

@@ -1,7 +1,6 @@
 //! Guests.
 
 use axum::extract::{Path, State};
-use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 use lodge_api::vm::{Vm, VmAction, VmSpec, VmStopOptions};
@@ -36,9 +35,7 @@ fn configuration() -> Vec<Route> {
         post(LIST, configure, "vm_create", vm_create)
             .summary("Create a guest, stopped")
             .takes::<VmSpec>()
-            .answers::<Vm>(201, "Created.")
-            .header("Location", "The guest.")
-            .header("ETag", "Its revision."),
+            .creates::<Vm>("The guest."),
         get(ONE, read, "vm_view", vm_view)
             .summary("Show a guest")
             .answers::<Vm>(200, "The guest.")
@@ -48,8 +45,7 @@ fn configuration() -> Vec<Route> {
             .description("Takes effect at the next start.")
             .takes::<VmSpec>()
             .if_match()
-            .answers::<Vm>(200, "Replaced.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Vm>(200, "Replaced."),
         patch(ONE, configure, "vm_update", vm_update)
             .summary("Change a guest's configuration by a JSON merge patch (RFC 7396)")
             .description(
@@ -57,13 +53,12 @@ fn configuration() -> Vec<Route> {
             )
             .takes_patch::<VmSpec>("VmPatch")
             .if_match()
-            .answers::<Vm>(200, "Changed.")
-            .header("ETag", "Its revision."),
+            .answers_object::<Vm>(200, "Changed."),
         delete(ONE, configure, "vm_delete", vm_delete)
             .summary("Delete a guest that does not run")
             .description("Its disks stay.")
             .if_match()
-            .answers_other(204, "Deleted.", None),
+            .deletes(),
     ]
 }
 
@@ -81,14 +76,7 @@ fn verbs() -> Vec<Route> {
     ];
     routes
         .into_iter()
-        .map(|route| {
-            route
-                .query::<WaitParams>()
-                .answers::<Operation>(202, "Under way.")
-                .header("Location", "The operation.")
-                .answers::<Operation>(200, "Done, where the caller waited for it.")
-                .header("Location", "The operation.")
-        })
+        .map(|route| route.starts_operation("Under way."))
         .collect()
 }
 
