@@ -6,6 +6,7 @@
 //! input and output, so that the other two are tested without a terminal.
 
 mod arguments;
+mod backend;
 mod banner;
 mod effects;
 mod fetch;

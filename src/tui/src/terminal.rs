@@ -1,22 +1,23 @@
 //! Taking over the terminal, and giving it back whatever happens.
 
-use std::io::{self, Stdout};
+use std::io;
 
 use crossterm::cursor::Show;
 use crossterm::execute;
 use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
-use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
 use ratatui::{Terminal, TerminalOptions, Viewport};
+
+use crate::backend::OneWay;
 
 /// What a serial line is taken for, which cannot tell its size.
 const SERIAL_SIZE: (u16, u16) = (80, 24);
 
 /// A terminal in full-screen mode until it is dropped.
 pub(crate) struct Screen {
-    pub(crate) terminal: Terminal<CrosstermBackend<Stdout>>,
+    pub(crate) terminal: Terminal<OneWay>,
 }
 
 impl Screen {
@@ -25,7 +26,7 @@ impl Screen {
         enable_raw_mode()?;
         let mut out = io::stdout();
         let terminal = execute!(out, EnterAlternateScreen)
-            .and_then(|()| Terminal::with_options(CrosstermBackend::new(out), options()));
+            .and_then(|()| Terminal::with_options(OneWay::new(out), options()));
         match terminal {
             Ok(mut terminal) => {
                 terminal.clear()?;
