@@ -11,7 +11,7 @@ machine_start() {
     export LODGE_CONFIG_DIR=$MACHINE_DIR/config
     machine_seed "$password"
     local options=(
-        -name lodge -machine q35 -accel "$accel" -cpu "$(qemu_cpu "$accel")" -smp 2 -m "$memory"
+        -name lodge -machine q35 -accel "$accel" -cpu "$(qemu_cpu "$accel")" -smp "$(qemu_processors "$accel")" -m "$memory"
         -nodefaults -display none -vga std -rtc base=utc
         -serial "file:$MACHINE_DIR/console.log"
         -qmp "unix:$MACHINE_DIR/qmp,server=on,wait=off" -pidfile "$MACHINE_DIR/pid"

@@ -1,7 +1,11 @@
 # shellcheck shell=bash
 # What every script that starts a virtual bare-metal machine has to know about QEMU.
 
-# qemu_accel : kvm where this machine's KVM can nest (a Lodge in it needs its own KVM), else tcg.
+# Emulation on one thread for all processors: with a thread for each, QEMU 7.2 now and then runs an instruction which the
+# other processor is just patching, and hosts with many guests crashed within minutes.
+QEMU_TCG=tcg,thread=single
+
+# qemu_accel : kvm where this machine's KVM can nest (a Lodge in it needs its own KVM), else QEMU_TCG.
 qemu_accel() {
     local vendor
     if [[ -w /dev/kvm ]]; then
@@ -10,7 +14,7 @@ qemu_accel() {
             [[ $(cat "/sys/module/kvm_$vendor/parameters/nested" 2>/dev/null) == [1Y] ]] && echo kvm && return 0
         done
     fi
-    echo tcg
+    echo "$QEMU_TCG"
 }
 
 # qemu_cpu ACCEL : the processor model, with the virtualization extensions that Lodge needs.
@@ -20,5 +24,13 @@ qemu_cpu() {
     case $1 in
         kvm) echo host ;;
         *) echo max,+svm,-cx16 ;;
+    esac
+}
+
+# qemu_processors ACCEL : how many the machine has. Emulated on one thread, two only wait for each other.
+qemu_processors() {
+    case $1 in
+        kvm) echo 2 ;;
+        *) echo 1 ;;
     esac
 }

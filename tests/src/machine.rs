@@ -91,7 +91,7 @@ impl Default for Builder {
             medium: Medium::Cd,
             nics: vec![Nic::Virtio],
             memory_mib: 3072,
-            cpus: 2,
+            cpus: 1,
             svm: true,
             data: None,
             data_size: None,
@@ -101,7 +101,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// BIOS, CD, one virtio network card, 3 GiB, two processors, no disk, no seed.
+    /// BIOS, CD, one virtio network card, 3 GiB, one processor, no disk, no seed.
     pub fn new() -> Self {
         Self::default()
     }
@@ -127,6 +127,12 @@ impl Builder {
     /// Its memory.
     pub fn memory_mib(mut self, memory: u32) -> Self {
         self.memory_mib = memory;
+        self
+    }
+
+    /// Its processors. More than one make nothing faster where they are emulated: they take turns.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
         self
     }
 
@@ -193,8 +199,9 @@ impl Builder {
     }
 
     fn hardware(&self, command: &mut Command, path: &Path) {
-        let accelerator = std::env::var("LODGE_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
-        // See scripts/lib/qemu.sh for why without cx16.
+        let accelerator =
+            std::env::var("LODGE_ACCEL").unwrap_or_else(|_| "tcg,thread=single".to_owned());
+        // See scripts/lib/qemu.sh for why on one thread, and without cx16.
         let cpu = match (accelerator.as_str(), self.svm) {
             ("kvm", true) => "host",
             ("kvm", false) => "host,-svm,-vmx",

@@ -56,6 +56,16 @@ impl Qmp {
         self.command("system_powerdown", &json!({})).map(drop)
     }
 
+    /// Presses Ctrl-Alt-Del on the keyboard.
+    ///
+    /// # Errors
+    /// See [`Qmp::command`].
+    pub fn ctrl_alt_delete(&mut self) -> Result<()> {
+        let key = |code: &str| json!({"type": "qcode", "data": code});
+        let keys = json!({"keys": [key("ctrl"), key("alt"), key("delete")]});
+        self.command("send-key", &keys).map(drop)
+    }
+
     /// Plugs or pulls the cable of a network card.
     ///
     /// # Errors

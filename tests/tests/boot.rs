@@ -10,11 +10,13 @@ fn boots_without_a_seed(firmware: Firmware, medium: Medium, nic: Nic, kind: &str
         .firmware(firmware)
         .medium(medium)
         .nics(&[nic])
+        .cpus(2)
         .memory_mib(1536);
     let mut host = Host::boot_with_password(builder, None)?;
     let system = host.cli.json(&["system", "show"])?;
     ensure!(system["hardware"]["firmware"] == kind, "{system}");
     ensure!(system["kvm"]["usable"] == true, "{system}");
+    ensure!(system["hardware"]["threads"] == 2, "{system}");
     ensure!(system["storage"]["kind"] == "ram", "{system}");
     let warnings = system["warnings"].to_string();
     ensure!(
@@ -62,7 +64,8 @@ fn uefi_from_a_usb_stick_with_an_intel_card() {
 #[test]
 fn a_bad_seed_is_named_on_the_screen_and_does_not_stop_the_boot() {
     let seed = SEED.replace("password =", "pasword =");
-    let host = Host::boot_with_password(Builder::new().seed(&seed).memory_mib(1536), None).unwrap();
+    let mut host =
+        Host::boot_with_password(Builder::new().seed(&seed).memory_mib(1536), None).unwrap();
     let console = host.machine.console.text();
     assert!(console.contains("seed.toml"), "{console}");
     assert!(
@@ -73,5 +76,20 @@ fn a_bad_seed_is_named_on_the_screen_and_does_not_stop_the_boot() {
     assert!(
         system["warnings"].to_string().contains("pasword"),
         "{system}"
+    );
+
+    // Ctrl-Alt-Del restarts the host in order.
+    let begin = host.machine.console.position();
+    host.machine.qmp.ctrl_alt_delete().unwrap();
+    let console = &host.machine.console;
+    console.wait_after(begin, "lodge-init: Lodge ").unwrap();
+    console
+        .wait_after(begin, "Press Enter for the console")
+        .unwrap();
+    let told = console.text()[begin..].to_owned();
+    let (last_words, _) = told.split_once("Booting `Lodge'").unwrap();
+    assert!(
+        last_words.contains("the machine will restart"),
+        "nothing was said:\n{last_words}"
     );
 }

@@ -43,7 +43,7 @@ fn a_pulled_cable_is_noticed_and_the_address_comes_back() {
 #[test]
 fn a_static_address_from_the_seed() {
     let seed = format!(
-        "{SEED}\n[[network.links]]\nmac = \"{}\"\nmethod = \"static\"\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\"]\n",
+        "{SEED}\n[[network]]\nmac = \"{}\"\nmethod = \"static\"\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\"]\n",
         mac(0)
     );
     let host = Host::boot_with_password(

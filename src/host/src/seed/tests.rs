@@ -174,3 +174,11 @@ fn errors_name_place_field_and_fix() {
         );
     }
 }
+
+#[test]
+fn the_readme_shows_a_seed_that_is_accepted() {
+    let readme = include_str!("../../../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    assert_eq!(Seed::parse(example).unwrap().network.len(), 1);
+}

@@ -122,6 +122,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
         uid_gid: uid_index.map(|index| (FIRST_UID + index, FIRST_UID + index)),
         jail: core.config.jail,
     };
+    let turn = core.vms.launches.acquire().await;
     let cgroup = make_cgroup(core, record);
     let command = spawn::command(&core.config.vmm_exe, log, cgroup.as_ref())
         .map_err(|error| internal(format!("the monitor's log or cgroup: {error}")))?;
@@ -133,6 +134,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
         .await
         .map_err(|error| internal(format!("starting the monitor failed: {error}")))?
         .map_err(|error| spawn_problem(&error, &run))?;
+    drop(turn);
     let found = match control::find(&run.socket()).await {
         Ok(found) => found,
         Err(error) if adopt::is_gone(&error) || run.exit_record().is_some() => {

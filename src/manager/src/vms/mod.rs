@@ -13,6 +13,7 @@ mod start;
 mod state;
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use lodge_host::system::Memory;
 use lodge_store::{Batch, Precondition, Record, Versioned};
 use lodge_vmm_proto::ConsolePort as VmmPort;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use self::actor::{Actor, Command, ConsoleRequest};
@@ -97,10 +98,24 @@ impl Object for VmRecord {
 }
 
 /// The tasks of all guests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     handles: RwLock<HashMap<Uuid, Handle>>,
     pub(crate) claims: Claims,
+    /// Held while a monitor is started. All guests at once would only make each the slower, until
+    /// none is ready within the time for it.
+    pub(crate) launches: Semaphore,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            handles: RwLock::default(),
+            claims: Claims::default(),
+            launches: Semaphore::new(2 * processors),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
