@@ -6,9 +6,10 @@ def hex: explode | reduce .[] as $digit (0; . * 16 + (if $digit > 57 then $digit
 def rounded: . * 1000 | round | . / 1000;
 
 def summary($figure; $monitor; $condition; $unit):
-    map(rounded) | sort
+    sort
     | { figure: $figure, monitor: $monitor, condition: $condition, unit: $unit,
-        median: .[(length - 1) / 2 | floor], min: .[0], max: .[-1], runs: length };
+        median: ((.[(length - 1) / 2 | floor] + .[length / 2 | floor]) / 2 | rounded),
+        min: (.[0] | rounded), max: (.[-1] | rounded), runs: length };
 
 def one($figure; $monitor; $condition; $unit): [.] | summary($figure; $monitor; $condition; $unit);
 

@@ -97,7 +97,7 @@ bench_vm() {
     shift
     : >"$BENCH/$name.results"
     qemu-system-x86_64 -machine q35 "${BENCH_CLOCK[@]}" -cpu "$(qemu_cpu tcg)" -m 3072 -nodefaults -display none \
-        -serial "file:$BENCH/$name.console" -serial "file:$BENCH/$name.results" "$@" &
+        -serial "file:$BENCH/$name.console" -serial "file:$BENCH/$name.results" "$@" 2>"$BENCH/$name.errors" &
     BENCH_PID=$!
     # It ends when the machine does.
     exec {lines}< <(exec tail -n +1 -f --pid="$BENCH_PID" "$BENCH/$name.results")
@@ -119,6 +119,7 @@ bench_vm() {
 
 # bench_failed NAME WHY : ends with the virtual machine's last words.
 bench_failed() {
+    cat "$BENCH/$1.errors" >&2
     tail -n 20 "$BENCH/$1.console" >&2
     die "$2 (console: $BENCH/$1.console)"
 }
