@@ -6,6 +6,9 @@
 # Needs log.sh, install.sh and ROOT.
 
 CARGO_TARGET=x86_64-unknown-linux-gnu
+# The date that compiled C code may see: any fixed one. With that of the last commit, which the image takes, every commit
+# would have the C libraries compiled anew, because their build scripts look at it.
+CARGO_EPOCH=1767225600
 # A folder of its own: with these flags in the common one, every change between a plain `cargo build` and this would
 # compile everything anew.
 CARGO_IMAGE_FOLDER=${CARGO_TARGET_DIR:-$ROOT/target}/image
@@ -20,6 +23,6 @@ cargo_image() {
     local cargo_home=${CARGO_HOME:-$HOME/.cargo} rust c
     rust="-C target-feature=+crt-static --remap-path-prefix=$ROOT=/lodge --remap-path-prefix=$cargo_home=/cargo"
     c="-ffile-prefix-map=$ROOT=/lodge -ffile-prefix-map=$cargo_home=/cargo"
-    (cd "$ROOT" && RUSTFLAGS=$rust CFLAGS=$c \
+    (cd "$ROOT" && SOURCE_DATE_EPOCH=$CARGO_EPOCH RUSTFLAGS=$rust CFLAGS=$c \
         cargo build --release --locked --target "$CARGO_TARGET" --target-dir "$CARGO_IMAGE_FOLDER" "$@") >&2
 }
