@@ -111,15 +111,18 @@ machine_stop() {
     rm -rf "$MACHINE_DIR"
 }
 
-# machine_say_how : for --keep.
+# machine_say_how : how to reach the machine from another terminal.
 machine_say_how() {
     cat <<TEXT
-
-The machine runs on. In another terminal:
+In another terminal:
   export LODGE_CONFIG_DIR=$LODGE_CONFIG_DIR
-  $ROOT/build/lodge vm list
-  $ROOT/build/lodge tui
+  $ROOT/build/lodge vm list              # and vm --help, event monitor, system show
+  $ROOT/build/lodge tui                  # the full-screen console
   curl -k https://127.0.0.1:$MACHINE_PORT/v1       # user admin, password $MACHINE_PASSWORD
-To end it: kill $(<"$MACHINE_DIR/pid")
 TEXT
+}
+
+# machine_say_end : for --keep.
+machine_say_end() {
+    echo "The machine runs on. To end it: $ROOT/build/lodge system shutdown --yes, or kill $(<"$MACHINE_DIR/pid")"
 }

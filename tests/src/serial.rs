@@ -168,7 +168,8 @@ fn find_line(text: &str, pattern: &str) -> Option<String> {
     let begin = text.find(pattern)? + pattern.len();
     let rest = &text[begin..];
     // A prompt has no end of line: what is there then is the answer.
-    let end = rest.find(['\r', '\n']);
+    // A full-screen program moves the cursor instead.
+    let end = rest.find(['\r', '\n', '\x1b']);
     match end {
         Some(end) => Some(rest[..end].to_owned()),
         None if pattern.ends_with(": ") || pattern.ends_with("# ") => Some(rest.to_owned()),

@@ -73,9 +73,13 @@ pub struct VmBoot {
     /// Image of kind `initrd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<Name>,
-    /// Kernel command line, at most 2047 bytes.
-    #[serde(default)]
+    /// Kernel command line, at most 2047 bytes; `console=ttyS0`, the console of the API, unless given.
+    #[serde(default = "default_cmdline")]
     pub cmdline: String,
+}
+
+fn default_cmdline() -> String {
+    "console=ttyS0".to_owned()
 }
 
 /// A disk of a guest.

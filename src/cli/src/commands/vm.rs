@@ -152,7 +152,7 @@ pub(crate) struct Settings {
     /// Image with the initial RAM disk
     #[arg(long)]
     initrd: Option<Name>,
-    /// Kernel command line
+    /// Kernel command line [a new VM's: console=ttyS0]
     #[arg(long, allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// A disk, NAME or NAME:ro; repeat for more
