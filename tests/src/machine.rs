@@ -477,6 +477,10 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- console of the machine ---\n{}", self.console.text());
+            if self.shell.is_some() {
+                let log = self.sh("dmesg | tail -n 80");
+                eprintln!("--- log of the machine ---\n{}", log.unwrap_or_default());
+            }
         }
         // It may have ended already.
         let _ = self.qemu.kill();

@@ -84,6 +84,8 @@ pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Fate, Pr
 async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem> {
     let kvm = open_kvm(core)?;
     claim(core, record)?;
+    // Before the run directory is made: a manager that ends meanwhile leaves nothing to be found.
+    let turn = core.vms.launches.acquire().await;
     let mut fds = Descriptors::default();
     let kvm = fds.add(kvm);
     let boot = open_boot(core, record, &mut fds)?;
@@ -122,7 +124,6 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
         uid_gid: uid_index.map(|index| (FIRST_UID + index, FIRST_UID + index)),
         jail: core.config.jail,
     };
-    let turn = core.vms.launches.acquire().await;
     let cgroup = make_cgroup(core, record);
     let command = spawn::command(&core.config.vmm_exe, log, cgroup.as_ref())
         .map_err(|error| internal(format!("the monitor's log or cgroup: {error}")))?;
