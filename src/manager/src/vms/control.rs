@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::internal;
 
-/// How long a monitor may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a monitor may take to answer. While its guest is reset it serves nobody, and loads the
+/// kernel anew: ten seconds on a machine that emulates KVM and has other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Requests and notices under way.
 const QUEUE: usize = 64;
