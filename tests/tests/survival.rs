@@ -216,7 +216,7 @@ fn change_things(curl: &Curl, stop: &AtomicBool) -> Ledger {
 #[test]
 fn killing_the_manager_over_and_over_loses_nothing() {
     // LODGE_TEST_KILLS=100 takes some minutes more.
-    let kills = std::env::var("LODGE_TEST_KILLS").map_or(12, |count| count.parse().unwrap());
+    let kills = std::env::var("LODGE_TEST_KILLS").map_or(8, |count| count.parse().unwrap());
     let host = Host::boot(
         Builder::new()
             .medium(Medium::Shell)
