@@ -106,6 +106,18 @@ impl RawDisk {
     /// # Errors
     /// [`RawError`].
     pub fn open(fd: OwnedFd) -> Result<Self, RawError> {
+        Self::open_as(fd, false)
+    }
+
+    /// Takes over an open file or block device that will only be read, whatever its descriptor allows.
+    ///
+    /// # Errors
+    /// As [`RawDisk::open`].
+    pub fn open_for_reading(fd: OwnedFd) -> Result<Self, RawError> {
+        Self::open_as(fd, true)
+    }
+
+    fn open_as(fd: OwnedFd, read_only: bool) -> Result<Self, RawError> {
         let file = File::from(fd);
         let metadata = file
             .metadata()
@@ -128,7 +140,7 @@ impl RawDisk {
             size: AtomicU64::new(size_of(&file, kind)?),
             file,
             kind,
-            read_only: mode == OFlag::O_RDONLY,
+            read_only: read_only || mode == OFlag::O_RDONLY,
             discard: false,
             logical_block: SECTOR as u32,
             physical_block: 4096,

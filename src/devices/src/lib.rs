@@ -106,7 +106,7 @@
 //!
 //! What the machine description (ACPI) has to say is documented where it is decided: the
 //! power management block in [`acpi_pm`], the clock in [`cmos`], the keyboard controller in
-//! [`i8042`]. PCI functions have no wired interrupts, so no `_PRT` is needed.
+//! [`i8042`]. The only PCI function with a wired interrupt is the SATA controller ([`ahci`]), pin A of device 31.
 //!
 //! # Locks
 //!
@@ -115,15 +115,20 @@
 //! transport holds it while it waits for them.
 
 pub mod acpi_pm;
+pub mod ahci;
 pub mod bus;
 pub mod cmos;
 pub mod console;
 pub mod event_loop;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod interrupt;
 pub mod lifecycle;
 pub mod pci;
+pub mod pflash;
+pub mod port92;
 pub mod power;
+pub mod ramfb;
 pub mod serial;
 pub mod state;
 #[cfg(test)]

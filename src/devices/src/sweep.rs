@@ -8,16 +8,19 @@ use vm_memory::GuestAddress;
 
 use crate::GuestMemory;
 use crate::acpi_pm::{AcpiPm, PM_BLOCK_LENGTH};
+use crate::ahci::{Ahci, AhciOptions, Cdrom, Drive};
 use crate::bus::Bus;
 use crate::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
 use crate::console::Console;
 use crate::event_loop::{EventLoop, LoopHandle};
+use crate::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
 use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use crate::lifecycle::{DeviceSet, LifecycleError};
 use crate::pci::{
     Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
     Windows,
 };
+use crate::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
 use crate::test_machine::{TestLine, TestPlatform, TestPower};
 use crate::virtio::VirtioDevice;
@@ -36,6 +39,7 @@ struct Machine {
     devices: DeviceSet,
     events: LoopHandle,
     bars: Vec<u64>,
+    sata: u64,
 }
 
 fn windows() -> Windows {
@@ -43,6 +47,27 @@ fn windows() -> Windows {
         low: 0xc000_0000..ECAM,
         high: 1 << 36..1 << 37,
     }
+}
+
+fn ram() -> GuestMemory {
+    GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap()
+}
+
+/// A controller with an empty CD-ROM drive.
+fn sata(memory_bus: &Arc<Bus>) -> Arc<Mutex<Ahci>> {
+    let mut drives = [const { None }; 6];
+    drives[1] = Some(Drive::Cdrom(Cdrom::new(None, "sweep")));
+    Ahci::new(AhciOptions {
+        name: "sata".to_owned(),
+        drives,
+        memory: ram(),
+        platform: TestPlatform::new(),
+        line: TestLine::new(),
+        memory_bus: memory_bus.clone(),
+        prologue: Arc::new(|| {}),
+        complain: Arc::new(|_, _| {}),
+    })
+    .unwrap()
 }
 
 fn machine() -> Machine {
@@ -99,7 +124,7 @@ fn machine() -> Machine {
         let function = VirtioPci::new(VirtioPciOptions {
             name: name.to_owned(),
             device,
-            memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap(),
+            memory: ram(),
             platform: TestPlatform::new(),
             memory_bus: memory.clone(),
             complain: Arc::new(|_, _| {}),
@@ -109,6 +134,21 @@ fn machine() -> Machine {
             .unwrap();
         devices.add(function);
     }
+    let sata = sata(&memory);
+    root.add(Ahci::ADDRESS, sata.clone()).unwrap();
+    devices.add(sata);
+    let port92 = Arc::new(Mutex::new(Port92::new(power)));
+    ports
+        .insert(PORT_92, PORT_92_LENGTH, port92.clone())
+        .unwrap();
+    devices.add(port92);
+    let mut items = Items::new();
+    items.add_file("etc/file", vec![7; 100]);
+    let fw_cfg = Arc::new(Mutex::new(FwCfg::new(ram(), items)));
+    ports
+        .insert(FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, fw_cfg.clone())
+        .unwrap();
+    devices.add(fw_cfg);
     root.assign_bars(&windows()).unwrap();
     let mut machine = Machine {
         ports,
@@ -117,6 +157,7 @@ fn machine() -> Machine {
         devices,
         events: handle,
         bars: Vec::new(),
+        sata: 0,
     };
     machine.enable();
     machine
@@ -139,6 +180,12 @@ impl Machine {
             self.memory.read(base + 0x10, &mut bar);
             self.bars.push(u64::from_le_bytes(bar) & !0xf);
         }
+        // Function 2 of device 31, whose registers are behind the last BAR.
+        let base = ECAM + (0xfa << 12);
+        self.memory.write(base + 4, &[6, 0]);
+        let mut bar = [0; 4];
+        self.memory.read(base + 0x24, &mut bar);
+        self.sata = u64::from(u32::from_le_bytes(bar) & !0xf);
     }
 
     /// Bus (`true` for ports), first address and length of everything there is.
@@ -150,6 +197,10 @@ impl Machine {
             (true, I8042_PORTS, I8042_PORTS_LENGTH),
             (true, CONFIG_PORTS, CONFIG_PORTS_LENGTH),
             (true, PM, PM_BLOCK_LENGTH),
+            (true, PORT_92, PORT_92_LENGTH),
+            (true, FW_CFG_PORTS, FW_CFG_PORTS_LENGTH),
+            (false, ECAM + (0xfa << 12), 0x1000),
+            (false, self.sata, 0x1000),
         ];
         for slot in [0_u64, 1, 2, 3, 31] {
             ranges.push((false, ECAM + (slot << 15), 0x1000));
@@ -197,7 +248,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 10);
+    assert_eq!(saved.devices.len(), 13);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),

@@ -10,7 +10,8 @@
 //! | [`PM_TIMER`] | 4 | `PM_TMR_BLK`: 3.579545 MHz, 32 bits wide (`TMR_VAL_EXT`) |
 //! | [`GPE0`] | [`GPE0_LENGTH`] | `GPE0_BLK`: status, then enable |
 //!
-//! There is no SMI: `SMI_CMD` is 0 and `SCI_EN` reads 1 always. The system control
+//! There is no SMI: `SMI_CMD` is 0 and `SCI_EN` reads 1 always. `SMI_EN` (offset 0x30) says that writes to the
+//! APM port raise SMIs already, by which stock firmware knows that it need not set up system management mode. The system control
 //! interrupt is level-triggered and active high; on a PC it is input 9.
 
 #[cfg(test)]
@@ -57,6 +58,8 @@ const SCI_ENABLE: u16 = 1 << 0;
 /// PM1 control bits that are kept: bus master reload and the sleep type.
 const PM1_CONTROL_MASK: u16 = 1 << 1 | 7 << 10;
 const SLEEP_ENABLE: u16 = 1 << 13;
+/// `SMI_EN` with `APMC_EN`.
+const SMI_ENABLE: u64 = 1 << 5;
 
 /// The power management block.
 pub struct AcpiPm {
@@ -147,6 +150,7 @@ impl AcpiPm {
             0x08..0x0c => pick(ticks, 0x08),
             0x20..0x28 => pick(registers.gpe0_status, 0x20),
             0x28..0x30 => pick(registers.gpe0_enable, 0x28),
+            0x30..0x34 => pick(SMI_ENABLE, 0x30),
             _ => 0,
         }
     }

@@ -1,5 +1,6 @@
 //! Memory BARs: sizing, and following the guest when it moves them.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::config::{ConfigSpace, register};
@@ -159,11 +160,26 @@ impl Bars {
         Some(self.bars.get(index)?.as_ref()?.kind)
     }
 
+    /// The addresses configuration space holds, decoded or not.
+    pub fn ranges(&self, config: &ConfigSpace) -> Vec<Range<u64>> {
+        let sizes = self.requests().into_iter();
+        sizes
+            .filter_map(|(index, size, _)| {
+                let base = self.address(config, index)?;
+                Some(base..base.checked_add(size)?)
+            })
+            .collect()
+    }
+
     fn wanted(&self, config: &ConfigSpace, index: usize) -> Option<u64> {
-        let bar = self.bars[index].as_ref()?;
         if !config.memory_enabled() {
             return None;
         }
+        self.address(config, index)
+    }
+
+    fn address(&self, config: &ConfigSpace, index: usize) -> Option<u64> {
+        let bar = self.bars[index].as_ref()?;
         let offset = register::BAR0 + index * 4;
         let mut base = u64::from(config.u32(offset) & !0xf);
         if bar.kind == BarKind::Memory64 {

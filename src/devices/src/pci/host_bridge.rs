@@ -95,11 +95,15 @@ impl HostBridge {
         Some(bridge)
     }
 
-    fn sync(&mut self) {
+    /// Where configuration space appears at the moment.
+    pub fn ecam(&self) -> Option<EcamWindow> {
         let low = u64::from(self.config.u32(PCIEXBAR));
         let high = u64::from(self.config.u32(PCIEXBAR + 4));
-        let window = EcamWindow::decode(low | high << 32);
-        let place = window.map(|window| (window.base, window.length));
+        EcamWindow::decode(low | high << 32)
+    }
+
+    fn sync(&mut self) {
+        let place = self.ecam().map(|window| (window.base, window.length));
         self.ecam.move_to(place);
     }
 }

@@ -1,10 +1,11 @@
 //! The ICH9 LPC bridge at 00:1f.0 (8086:2918): it decides where the power
 //! management block is, and how the chipset's interrupt inputs are routed.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::PciFunction;
-use super::config::{ConfigSpace, Header};
+use super::config::{ConfigSpace, Header, register};
 use super::placed::Placed;
 use super::root::Address;
 use crate::acpi_pm::{AcpiPm, PM_BLOCK_LENGTH};
@@ -13,14 +14,15 @@ use crate::lifecycle::Device;
 use crate::state::{DeviceState, RestoreError};
 
 const KIND: &str = "pci-lpc-ich9";
+/// I/O space, memory space and bus master.
+const COMMAND: u16 = 0x07;
 /// PMBASE (ICH9 datasheet, 13.1.13): bits 15:7, and a constant 1 for "I/O space".
 const PMBASE: usize = 0x40;
 const PMBASE_MASK: u32 = 0xff80;
 /// ACPI_CNTL (13.1.14): bit 7 turns the block on.
 const ACPI_CNTL: usize = 0x44;
 const ACPI_ENABLE: u8 = 1 << 7;
-/// PIRQA-D and PIRQE-H routing (13.1.16, 13.1.18). Nothing raises these inputs,
-/// but systems program them.
+/// PIRQA-D and PIRQE-H routing (13.1.16, 13.1.18). PIRQA is the one that functions here are wired to.
 const PIRQ_A: usize = 0x60;
 const PIRQ_E: usize = 0x68;
 const PIRQ_OFF: u8 = 0x80;
@@ -32,6 +34,7 @@ const LPC_DECODE: usize = 0x80;
 pub struct Lpc {
     config: ConfigSpace,
     pm: Placed<AcpiPm>,
+    routing: Arc<AtomicU8>,
 }
 
 impl Lpc {
@@ -55,6 +58,8 @@ impl Lpc {
             return None;
         }
         let enable = if pm_base.is_some() { ACPI_ENABLE } else { 0 };
+        // It always decodes (13.1.3), and edk2 looks for devices behind it only when it says so.
+        config.define(register::COMMAND, &COMMAND.to_le_bytes(), &[0; 2]);
         config.define(
             PMBASE,
             &(base | 1).to_le_bytes(),
@@ -67,16 +72,29 @@ impl Lpc {
         let mut lpc = Self {
             config,
             pm: Placed::new(port_bus, pm),
+            routing: Arc::new(AtomicU8::new(PIRQ_OFF)),
         };
         lpc.sync();
         Some(lpc)
     }
 
-    fn sync(&mut self) {
-        let base = u64::from(self.config.u32(PMBASE) & PMBASE_MASK);
+    /// The first port of the power management block, if it is switched on.
+    pub fn pm_base(&self) -> Option<u16> {
+        let base = (self.config.u32(PMBASE) & PMBASE_MASK) as u16;
         let enabled = self.config.u16(ACPI_CNTL) & u16::from(ACPI_ENABLE) != 0;
-        self.pm
-            .move_to((enabled && base != 0).then_some((base, PM_BLOCK_LENGTH)));
+        (enabled && base != 0).then_some(base)
+    }
+
+    /// Where PIRQA goes at the PICs, as register PIRQA_ROUT has it: the input, with bit 7 set while it goes nowhere.
+    pub fn routing(&self) -> Arc<AtomicU8> {
+        Arc::clone(&self.routing)
+    }
+
+    fn sync(&mut self) {
+        let [routing, _] = self.config.u16(PIRQ_A).to_le_bytes();
+        self.routing.store(routing, Ordering::Relaxed);
+        let base = self.pm_base().map(u64::from);
+        self.pm.move_to(base.map(|base| (base, PM_BLOCK_LENGTH)));
     }
 }
 

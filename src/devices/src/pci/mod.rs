@@ -1,8 +1,8 @@
 //! A conventional PCI bus as a Q35 chipset shows it: one bus, no bridges.
 //!
 //! Configuration space is reached by ports (mechanism #1, [`ConfigPorts`]) and by
-//! memory (ECAM, mapped by the [`HostBridge`]). There is no wired interrupt: every
-//! function interrupts by MSI-X and says so with an interrupt pin of 0.
+//! memory (ECAM, mapped by the [`HostBridge`]). Functions interrupt by MSI-X, and say so with an interrupt pin of 0,
+//! or by MSI or a wire.
 //!
 //! With firmware absent, [`PciRoot::assign_bars`] gives every memory BAR an address;
 //! a guest may move them at will, and [`Bars`] follows.
@@ -11,6 +11,7 @@ mod bar;
 mod config;
 mod host_bridge;
 mod lpc;
+mod msi;
 mod msix;
 mod placed;
 mod ports;
@@ -20,11 +21,15 @@ mod tests;
 
 pub use bar::{BarError, BarKind, Bars};
 pub use config::{ConfigSpace, ConfigState, Header};
+pub(crate) use config::{command, register};
 pub use host_bridge::{EcamWindow, HostBridge};
 pub use lpc::Lpc;
+pub use msi::Msi;
 pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
 pub use ports::{CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts};
 pub use root::{Address, AssignError, PciRoot, Windows};
+
+use std::ops::Range;
 
 use crate::lifecycle::Device;
 
@@ -46,4 +51,9 @@ pub trait PciFunction: Device {
 
     /// Sets a BAR to `base`, as firmware would.
     fn set_bar(&mut self, _index: usize, _base: u64) {}
+
+    /// The addresses its BARs hold, whether or not it decodes them.
+    fn bar_ranges(&self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
 }

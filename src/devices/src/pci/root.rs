@@ -135,6 +135,18 @@ impl PciRoot {
         Ok(())
     }
 
+    /// The addresses that BARs hold above 4 GiB, from the lowest to the highest; empty without any.
+    pub fn high_bars(&self) -> Range<u64> {
+        let functions = self.functions.read().unwrap();
+        let ranges = functions
+            .values()
+            .flat_map(|function| function.lock().unwrap().bar_ranges())
+            .filter(|range| range.start >= 1 << 32);
+        ranges
+            .reduce(|all, range| all.start.min(range.start)..all.end.max(range.end))
+            .unwrap_or(0..0)
+    }
+
     /// Reads configuration space of any bus; where nothing is, all ones.
     /// `offset` is up to 4095 (extended configuration space); the width is any.
     pub(super) fn config_read(&self, bus: u8, address: Address, offset: usize, data: &mut [u8]) {

@@ -46,7 +46,7 @@ impl Buffers {
         self.bytes = 0;
     }
 
-    pub(super) fn push(&mut self, segment: Segment) {
+    pub(crate) fn push(&mut self, segment: Segment) {
         self.bytes += u64::from(segment.length);
         self.segments.push(segment);
     }

@@ -7,12 +7,12 @@ pub mod console;
 mod device;
 pub mod net;
 pub mod pci;
-mod queue_thread;
+pub(crate) mod queue_thread;
 pub mod rng;
 mod served;
 #[cfg(test)]
 mod test_driver;
-mod wait;
+pub(crate) mod wait;
 
 pub use buffers::{Buffers, Segment};
 pub use device::{

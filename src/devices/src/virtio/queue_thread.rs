@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub type Prologue = Arc<dyn Fn() + Send + Sync>;
 
 /// What a queue thread does.
-pub(super) trait Serve: Send + 'static {
+pub(crate) trait Serve: Send + 'static {
     /// Queues and whatever else an activation brings.
     type Start: Send;
     /// What the device wants back.
@@ -27,7 +27,7 @@ pub(super) trait Serve: Send + 'static {
 }
 
 /// The thread as its device sees it.
-pub(super) struct QueueThread<S: Serve> {
+pub(crate) struct QueueThread<S: Serve> {
     inbox: Option<Sender<S::Start>>,
     outbox: Receiver<S::End>,
     stop: Arc<EventFd>,

@@ -7,13 +7,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Sleeps until `event` is readable, and leaves it so.
-pub(super) fn wait_for(event: &EventFd) {
+pub(crate) fn wait_for(event: &EventFd) {
     wait_for_fds([borrow(event)], true);
 }
 
 /// Tells which descriptors are readable, sleeping until one is if `sleep`.
 /// Errors and hang-ups count as readable.
-pub(super) fn wait_for_fds<const N: usize>(fds: [BorrowedFd<'_>; N], sleep: bool) -> [bool; N] {
+pub(crate) fn wait_for_fds<const N: usize>(fds: [BorrowedFd<'_>; N], sleep: bool) -> [bool; N] {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let timeout = if sleep {
         PollTimeout::NONE
@@ -36,10 +36,10 @@ mod fd {
     use super::{AsRawFd, BorrowedFd, EventFd};
 
     /// The descriptor of an event.
-    pub(in super::super) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
+    pub(crate) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open for as long as the event is borrowed.
         unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
     }
 }
 
-pub(super) use fd::borrow;
+pub(crate) use fd::borrow;

@@ -5,7 +5,7 @@ mod handle;
 mod request;
 mod session;
 mod state;
-mod statistics;
+pub(crate) mod statistics;
 mod worker;
 
 use std::io;

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Counters, written by the queue threads and read by whoever holds them.
 #[derive(Debug, Default)]
 pub struct Statistics {
-    pub(super) reads: AtomicU64,
-    pub(super) read_bytes: AtomicU64,
-    pub(super) writes: AtomicU64,
-    pub(super) write_bytes: AtomicU64,
-    pub(super) flushes: AtomicU64,
-    pub(super) discards: AtomicU64,
-    pub(super) discard_bytes: AtomicU64,
-    pub(super) errors: AtomicU64,
-    pub(super) no_space: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) write_bytes: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) discards: AtomicU64,
+    pub(crate) discard_bytes: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) no_space: AtomicU64,
 }
 
 /// The counters at one moment. All count from the device's creation.
@@ -57,6 +57,6 @@ impl Statistics {
     }
 }
 
-pub(super) fn add(counter: &AtomicU64, amount: u64) {
+pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }

@@ -1,5 +1,7 @@
 //! The PCI side of the transport: configuration space.
 
+use std::ops::Range;
+
 use super::BAR;
 use super::transport::VirtioPci;
 use crate::pci::{BarKind, PciFunction};
@@ -33,6 +35,10 @@ impl PciFunction for VirtioPci {
 
     fn bar_requests(&self) -> Vec<(usize, u64, BarKind)> {
         self.bars.requests()
+    }
+
+    fn bar_ranges(&self) -> Vec<Range<u64>> {
+        self.bars.ranges(&self.config)
     }
 
     fn set_bar(&mut self, index: usize, base: u64) {
