@@ -49,7 +49,12 @@ pub fn guest_initrd() -> PathBuf {
     built("guests/initrd.cpio.zst")
 }
 
-/// A Debian root filesystem.
+/// A disc of that name: `grub-rescue`, `ipxe`, `memtest`.
+pub fn disc(name: &str) -> PathBuf {
+    built(&format!("guests/{name}.iso"))
+}
+
+/// A Debian disk that starts by itself.
 pub fn guest_debian() -> PathBuf {
     built("guests/debian.raw")
 }

@@ -60,6 +60,7 @@ pub struct Builder {
     memory_mib: u32,
     cpus: u32,
     svm: bool,
+    instruction_clock: bool,
     data: Option<PathBuf>,
     data_size: Option<u64>,
     seed: Option<String>,
@@ -93,6 +94,7 @@ impl Default for Builder {
             memory_mib: 3072,
             cpus: 1,
             svm: true,
+            instruction_clock: false,
             data: None,
             data_size: None,
             seed: None,
@@ -133,6 +135,12 @@ impl Builder {
     /// Its processors. More than one make nothing faster where they are emulated: they take turns.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// Where it is emulated, time goes by with the instructions executed, and as usual while there are none.
+    pub fn instruction_clock(mut self) -> Self {
+        self.instruction_clock = true;
         self
     }
 
@@ -237,6 +245,9 @@ impl Builder {
                 &format!("unix:{},server=on,wait=off", path.join("qmp").display()),
             ])
             .args(["-device", "qemu-xhci,id=usb", "-device", "i6300esb"]);
+        if self.instruction_clock && accelerator != "kvm" {
+            command.args(["-icount", "shift=1,sleep=on"]);
+        }
         if self.medium == Medium::Shell {
             command
                 .args([

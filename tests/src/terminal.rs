@@ -69,8 +69,8 @@ impl GuestConsole {
         loop {
             if let Some((at, _)) = state.0.match_indices(pattern).nth(count - 1) {
                 let rest = &state.0[at + pattern.len()..];
-                let line_ends =
-                    rest.contains('\n') || pattern.ends_with(": ") || pattern.ends_with("# ");
+                // A prompt is not followed by anything.
+                let line_ends = rest.contains('\n') || pattern.ends_with(' ');
                 if line_ends || state.1 {
                     return Ok(rest.lines().next().unwrap_or_default().trim().to_owned());
                 }
@@ -90,6 +90,29 @@ impl GuestConsole {
         }
     }
 
+    /// Waits for text on a screen that is drawn piece by piece, with cursor movements in between.
+    ///
+    /// # Errors
+    /// See [`GuestConsole::wait`].
+    pub fn wait_drawn(&self, pattern: &str) -> Result<()> {
+        let mut state = self.heard.0.lock().unwrap();
+        loop {
+            let drawn = without_escapes(&state.0);
+            if drawn.contains(pattern) {
+                return Ok(());
+            }
+            if state.1 {
+                bail!("the console ended before {pattern:?}:\n{drawn}");
+            }
+            let before = state.0.len();
+            let (next, timeout) = self.heard.1.wait_timeout(state, SILENCE).unwrap();
+            state = next;
+            if timeout.timed_out() && state.0.len() == before {
+                bail!("the console was silent while waiting for {pattern:?}:\n{drawn}");
+            }
+        }
+    }
+
     /// Everything seen so far.
     pub fn text(&self) -> String {
         self.heard.0.lock().unwrap().0.clone()
@@ -105,6 +128,18 @@ impl GuestConsole {
             .and_then(|()| self.input.flush())
             .context("typing")
     }
+}
+
+/// Leaves out what moves the cursor and changes colours (ECMA-48, 5.4).
+fn without_escapes(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut pieces = text.split("\x1b[");
+    plain.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let end = piece.find(|c: char| ('@'..='~').contains(&c));
+        plain.push_str(end.map_or("", |end| &piece[end + 1..]));
+    }
+    plain
 }
 
 impl Drop for GuestConsole {

@@ -39,6 +39,8 @@ pub enum ImageKind {
     Initrd,
     /// A raw disk image, from which disks are made.
     Disk,
+    /// The image of a CD or DVD (ISO 9660 or UDF), for CD-ROM drives.
+    Iso,
 }
 
 /// Query parameters of `POST /v1/images`, whose body is the content

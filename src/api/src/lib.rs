@@ -20,6 +20,7 @@ pub mod problem;
 pub mod system;
 pub mod vm;
 
+mod boot_device;
 mod name;
 mod size;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use crate::boot_device::BootDevice;
 use crate::{Name, Size};
 
 /// A guest: what is wanted (`spec`) and what is (`status`).
@@ -40,11 +41,15 @@ pub struct VmSpec {
     /// Memory: a multiple of 1 MiB, at least 16 MiB.
     #[serde(default = "default_memory")]
     pub memory: Size,
-    /// How it starts.
+    /// How it starts: by UEFI firmware, unless said otherwise.
+    #[serde(default)]
     pub boot: VmBoot,
     /// Disks, in the order in which the guest sees them; at most 16.
     #[serde(default)]
     pub disks: Vec<VmDisk>,
+    /// CD-ROM drives; at most 4, and with disks on `sata` at most 6.
+    #[serde(default)]
+    pub cdroms: Vec<VmCdrom>,
     /// Network interfaces, in the order in which the guest sees them; at most 8.
     #[serde(default)]
     pub nics: Vec<VmNic>,
@@ -64,22 +69,52 @@ fn default_memory() -> Size {
     Size::mib(512)
 }
 
-/// How a guest starts: directly from a kernel, without firmware.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// How a guest starts: by firmware, or directly from a kernel without any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmBoot {
-    /// Image of kind `kernel`: bzImage or ELF `vmlinux`.
-    pub kernel: Name,
-    /// Image of kind `initrd`.
+    /// Firmware, which starts what is on a disk or the network; `uefi` when there is no kernel either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// What firmware tries, the first first, e.g. `["cdrom0", "disk1"]`: positions in `disks`, `cdroms` and `nics` from 0. Absent:
+    /// all disks, then all CD-ROM drives, then all network interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, example = json!(["disk0", "nic0"]))]
+    pub order: Vec<BootDevice>,
+    /// Image of kind `kernel`: bzImage or ELF `vmlinux`. Not together with `firmware`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Name>,
+    /// Image of kind `initrd`, for the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<Name>,
-    /// Kernel command line, at most 2047 bytes; `console=ttyS0`, the console of the API, unless given.
-    #[serde(default = "default_cmdline")]
-    pub cmdline: String,
+    /// Command line of the kernel, at most 2047 bytes; `console=ttyS0`, the console of the API, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
 }
 
-fn default_cmdline() -> String {
-    "console=ttyS0".to_owned()
+impl VmBoot {
+    /// The command line of a kernel that was given none.
+    pub const DEFAULT_CMDLINE: &str = "console=ttyS0";
+}
+
+/// Firmware of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    /// UEFI with variables that stay (OVMF).
+    Uefi,
+    /// A PC BIOS (SeaBIOS).
+    Bios,
+}
+
+impl Firmware {
+    /// The word used in JSON and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Uefi => "uefi",
+            Self::Bios => "bios",
+        }
+    }
 }
 
 /// A disk of a guest.
@@ -91,6 +126,44 @@ pub struct VmDisk {
     /// Whether the guest may only read it. Several guests may share a disk so.
     #[serde(default)]
     pub read_only: bool,
+    /// What the guest reaches it by.
+    #[serde(default)]
+    pub bus: DiskBus,
+}
+
+/// What a guest reaches a disk by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskBus {
+    /// A virtio device: the fast way.
+    #[default]
+    Virtio,
+    /// A SATA controller, for systems without virtio drivers.
+    Sata,
+}
+
+/// A CD-ROM drive of a guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmCdrom {
+    /// Image of kind `iso`, the disc in it; absent: the drive is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Name>,
+}
+
+/// Body of `POST /v1/vms/{vm}:change-disc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmDiscChange {
+    /// Which drive: its position in `cdroms`, from 0.
+    #[serde(default)]
+    pub drive: u8,
+    /// Image of kind `iso` to put in; absent: take out what is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Name>,
+    /// Take a disc out even if the guest has locked it in.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A network interface of a guest.
@@ -274,6 +347,12 @@ pub enum ConsolePort {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_name_is_enough() {
+        let spec = spec(r#"{"name": "web"}"#).unwrap();
+        assert_eq!(spec.boot, VmBoot::default());
+    }
+
     fn spec(json: &str) -> Result<VmSpec, serde_json::Error> {
         serde_json::from_str(json)
     }
@@ -282,6 +361,7 @@ mod tests {
     fn little_is_needed() {
         let spec = spec(r#"{"name": "web", "boot": {"kernel": "debian"}}"#).unwrap();
         assert_eq!(spec.vcpus, 1);
+        assert_eq!(spec.boot.firmware, None);
         assert_eq!(spec.memory, Size::mib(512));
         assert_eq!(spec.on_crash, OnCrash::Stop);
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use lodge_api::image::ImageKind;
 use lodge_api::{ErrorCode, Problem};
-use lodge_block::format::{self, HEAD_BYTES, PartitionTable};
+use lodge_block::format::{self, Format, HEAD_BYTES, PartitionTable};
 
 /// Bytes from the start of a file that tell what it is.
 pub(crate) const HEAD: usize = HEAD_BYTES;
@@ -59,6 +59,7 @@ pub(crate) fn check(kind: ImageKind, file: &File) -> Result<String, Problem> {
         ImageKind::Kernel => kernel(&head, size, file),
         ImageKind::Initrd => initrd(&head),
         ImageKind::Disk => disk(file, size),
+        ImageKind::Iso => iso(file, size),
     }
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
         ImageKind::Kernel => "a kernel",
         ImageKind::Initrd => "an initial RAM disk",
         ImageKind::Disk => "a raw disk image",
+        ImageKind::Iso => "the image of a CD or DVD",
     };
     if let Some(name) = foreign(head) {
         return Err(invalid(format!("the upload is {name}, not {wanted}"))
@@ -78,7 +80,7 @@ pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
             Err(not_a_kernel(head))
         }
         ImageKind::Initrd => initrd(head).map(drop),
-        ImageKind::Disk => format::detect(head, &[])
+        ImageKind::Disk | ImageKind::Iso => format::detect(head, &[])
             .require_raw()
             .map_err(|error| invalid(error.to_string()).with_hint(DISK_HINT)),
         ImageKind::Kernel => Ok(()),
@@ -307,6 +309,15 @@ fn disk(file: &File, size: u64) -> Result<String, Problem> {
     Ok(parts.join(", "))
 }
 
+fn iso(file: &File, size: u64) -> Result<String, Problem> {
+    let name = disk(file, size)?;
+    match format::detect_file(file) {
+        Ok(detected) if detected.format == Format::Iso => Ok(name),
+        _ => Err(invalid("the upload is not the image of a CD or DVD")
+            .with_hint("upload an ISO 9660 or UDF image, or choose another kind of image")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,6 +394,15 @@ mod tests {
     }
 
     #[test]
+    fn a_disc_has_a_volume_where_discs_have_one() {
+        let mut disc = vec![0; 20 * 2048];
+        disc[16 * 2048 + 1..][..5].copy_from_slice(b"CD001");
+        check(ImageKind::Iso, &file(&disc)).unwrap();
+        assert!(problem(ImageKind::Iso, &[0; 40960]).detail.contains("CD"));
+        assert!(problem(ImageKind::Iso, &disc[..1024]).detail.contains("CD"));
+    }
+
+    #[test]
     fn kernel_and_initrd_are_not_mixed_up() {
         let cpio = b"070701000000010000";
         assert_eq!(check(ImageKind::Initrd, &file(cpio)).unwrap(), "cpio");
@@ -425,12 +445,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_uploaded_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), magic in 0..4_usize, kind in 0..3_usize) {
+        fn nothing_uploaded_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), magic in 0..4_usize, kind in 0..4_usize) {
             let (at, magic): (usize, &[u8]) = [(0, &b"\x7fELF\x02\x01"[..]), (0x202, b"HdrS"), (0, b"070701"), (0, b"")][magic];
             if let Some(place) = bytes.get_mut(at..at + magic.len()) {
                 place.copy_from_slice(magic);
             }
-            let kind = [ImageKind::Kernel, ImageKind::Initrd, ImageKind::Disk][kind];
+            let kind = [ImageKind::Kernel, ImageKind::Initrd, ImageKind::Disk, ImageKind::Iso][kind];
             let _ = check(kind, &file(&bytes));
         }
     }

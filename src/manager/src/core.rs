@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) catalogue: Mutex<()>,
     pub(crate) images: Arc<Datastore>,
     pub(crate) disks: Arc<Datastore>,
+    /// UEFI variables of each guest that has run by that firmware, under its id.
+    pub(crate) variables: Arc<Datastore>,
     pub(crate) events: EventStream,
     pub(crate) operations: Operations,
     pub(crate) sessions: Sessions,

@@ -314,7 +314,10 @@ impl Manager {
             let (snapshot, old) = (&held.snapshot, &held.old);
             let name = &old.value.name;
             let uses = |vm: &VmRecord| {
-                vm.spec.boot.kernel == *name || vm.spec.boot.initrd.as_ref() == Some(name)
+                let boot = &vm.spec.boot;
+                let named = |image: &Option<Name>| image.as_ref() == Some(name);
+                let discs = || vm.spec.cdroms.iter().any(|drive| named(&drive.image));
+                named(&boot.kernel) || named(&boot.initrd) || discs()
             };
             let used_by: Vec<Name> = catalogue::list::<VmRecord>(snapshot)
                 .into_iter()

@@ -32,7 +32,7 @@ use crate::networks;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
-use crate::vms::Registry;
+use crate::vms::{Registry, VmRecord};
 
 /// Name of the cgroup that holds the guests' leaves.
 const CGROUP: &str = "lodge";
@@ -166,6 +166,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         &config.data_dir,
         &config.data_dir.join("images"),
         &config.data_dir.join("disks"),
+        &config.data_dir.join("variables"),
         &config.run_dir,
         &config.run_dir.join("vms"),
     ] {
@@ -179,12 +180,14 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let boot = read_boot_report(&config, &mut start_warnings);
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
+    let variables = open_datastore(&config.data_dir.join("variables"))?;
     if let Some(batch) = networks::missing_default(&store.snapshot(), &config)? {
         store.commit(batch).await?;
     }
     let snapshot = store.snapshot();
     remove_unrecorded::<ImageRecord>(&images, &snapshot);
     remove_unrecorded::<DiskRecord>(&disks, &snapshot);
+    remove_unrecorded::<VmRecord>(&variables, &snapshot);
     let hostname = HostName::read(&config, boot.as_ref());
     let network = networks::start(&config, boot.as_ref(), hostname.get(), &snapshot)
         .await
@@ -200,6 +203,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         catalogue: Mutex::new(()),
         images: Arc::new(images),
         disks: Arc::new(disks),
+        variables: Arc::new(variables),
         events: EventStream::open(config.run_dir.join("events"), epoch()),
         operations: Operations::load(&snapshot),
         sessions: Sessions::new(&snapshot)?,

@@ -68,7 +68,7 @@ mod tests {
         let merged = merged(&spec(), patch).unwrap();
         assert_eq!((merged.vcpus, merged.description.as_str()), (4, ""));
         assert_eq!(merged.boot.initrd, None);
-        assert_eq!(merged.boot.cmdline, "quiet");
+        assert_eq!(merged.boot.cmdline.as_deref(), Some("quiet"));
     }
 
     #[test]

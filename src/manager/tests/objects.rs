@@ -13,7 +13,7 @@ use lodge_api::image::{ImageKind, ImageUpload};
 use lodge_api::network::NetworkCreate;
 use lodge_api::operation::OperationStatus;
 use lodge_api::page::ListParams;
-use lodge_api::vm::{VmAction, VmStopOptions};
+use lodge_api::vm::{BootDevice, Firmware, VmAction, VmStopOptions};
 use lodge_api::{ErrorCode, Size};
 use lodge_manager::IfMatch;
 use serde_json::json;
@@ -410,6 +410,93 @@ async fn guests_are_changed_only_as_expected() {
         .map(|vm| vm.spec.name)
         .collect();
     assert_eq!(names, [name("web")]);
+    host.manager.close().await;
+}
+
+#[tokio::test]
+async fn a_guest_starts_by_firmware_or_from_a_kernel() {
+    let host = Host::new().await;
+    host.upload("kernel", ImageKind::Kernel, &bzimage()).await;
+    let create = async |spec: serde_json::Value| {
+        let spec = serde_json::from_value(spec).unwrap();
+        host.manager.vm_create(&admin(), spec).await
+    };
+    let made = create(json!({"name": "plain"})).await.unwrap();
+    assert_eq!(made.spec.boot.firmware, Some(Firmware::Uefi), "the default");
+    let bios = json!({"name": "old", "nics": [{}],
+        "boot": {"firmware": "bios", "order": ["nic0"]}});
+    let made = create(bios).await.unwrap();
+    assert_eq!(made.spec.boot.order, [BootDevice::Nic(0)]);
+    let made = create(json!({"name": "direct", "boot": {"kernel": "kernel"}}));
+    let made = made.await.unwrap();
+    assert_eq!(made.spec.boot.firmware, None);
+    assert_eq!(made.spec.boot.cmdline.as_deref(), Some("console=ttyS0"));
+    for (boot, pointer) in [
+        (
+            json!({"kernel": "kernel", "firmware": "uefi"}),
+            "/boot/firmware",
+        ),
+        (
+            json!({"kernel": "kernel", "order": ["nic0"]}),
+            "/boot/order",
+        ),
+        (json!({"initrd": "kernel"}), "/boot/initrd"),
+        (
+            json!({"firmware": "bios", "cmdline": "quiet"}),
+            "/boot/cmdline",
+        ),
+        (json!({"order": ["disk0"]}), "/boot/order/0"),
+        (json!({"order": ["cdrom0"]}), "/boot/order/0"),
+        (json!({"order": ["nic0", "nic1"]}), "/boot/order/1"),
+        (json!({"order": ["nic0", "nic0"]}), "/boot/order/1"),
+    ] {
+        let spec = json!({"name": "bad", "boot": boot, "nics": [{}]});
+        let problem = create(spec).await.unwrap_err();
+        assert_eq!(problem.pointer.as_deref(), Some(pointer), "{problem}");
+        assert!(problem.hint.is_some(), "{problem}");
+    }
+    host.manager.close().await;
+}
+
+#[tokio::test]
+async fn discs_are_put_in_and_taken_out() {
+    let host = Host::new().await;
+    let mut disc = vec![0; 20 * 2048];
+    disc[16 * 2048 + 1..][..5].copy_from_slice(b"CD001");
+    host.upload("disc", ImageKind::Iso, &disc).await;
+    host.upload("raw", ImageKind::Disk, &[0; 4096]).await;
+    let create = async |spec: serde_json::Value| {
+        let spec = serde_json::from_value(spec).unwrap();
+        host.manager.vm_create(&admin(), spec).await
+    };
+    create(json!({"name": "web", "cdroms": [{"image": "disc"}, {}]}))
+        .await
+        .unwrap();
+    let deleted = host
+        .manager
+        .image_delete(&admin(), "disc", IfMatch::Any)
+        .await;
+    assert_eq!(deleted.unwrap_err().code, ErrorCode::InUse);
+    let change = async |change: serde_json::Value| {
+        let change = serde_json::from_value(change).unwrap();
+        host.manager.vm_change_disc(&admin(), "web", change).await
+    };
+    let vm = change(json!({"drive": 1, "image": "disc"})).await.unwrap();
+    assert_eq!(vm.spec.cdroms[1].image, Some(name("disc")));
+    let vm = change(json!({})).await.unwrap();
+    assert_eq!(vm.spec.cdroms[0].image, None, "taken out");
+    for (bad, pointer) in [
+        (json!({"drive": 2, "image": "disc"}), "/drive"),
+        (json!({"image": "raw"}), "/image"),
+        (json!({"image": "none"}), "/image"),
+    ] {
+        let problem = change(bad).await.unwrap_err();
+        assert_eq!(problem.pointer.as_deref(), Some(pointer), "{problem}");
+        assert_eq!(host.vm("web"), vm, "nothing changed");
+    }
+    let many = json!({"name": "bad", "cdroms": [{}, {}, {}, {}, {}]});
+    let problem = create(many).await.unwrap_err();
+    assert_eq!(problem.pointer.as_deref(), Some("/cdroms"));
     host.manager.close().await;
 }
 

@@ -52,9 +52,12 @@ pub struct GuestConfig {
     pub memory: u64,
     /// How the guest starts.
     pub boot: Boot,
-    /// Disks in PCI slot order.
+    /// Disks: those on virtio in PCI slot order, those on SATA in the order of its ports.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
+    /// CD-ROM drives, on the SATA controller after its disks.
+    #[serde(default)]
+    pub cdroms: Vec<CdromConfig>,
     /// Network interfaces in PCI slot order.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
@@ -89,19 +92,64 @@ pub enum Boot {
         #[serde(default)]
         cmdline: String,
     },
+    /// Firmware runs and finds the rest.
+    Firmware {
+        /// The ROM, which ends at 4 GiB: 64 KiB to 8 MiB.
+        code: FdIndex,
+        /// UEFI variables, right below the ROM: 4 KiB to 1 MiB, opened for reading and writing.
+        #[serde(default)]
+        variables: Option<FdIndex>,
+        /// What to boot from, the first first. What is not named comes after, as firmware likes.
+        #[serde(default)]
+        order: Vec<BootDevice>,
+    },
 }
 
-/// One virtio-blk device.
+/// Something to boot from, by its position in [`GuestConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootDevice {
+    /// One of the disks.
+    Disk(u8),
+    /// One of the network interfaces, by PXE.
+    Nic(u8),
+    /// One of the CD-ROM drives.
+    Cdrom(u8),
+}
+
+/// One disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiskConfig {
     /// The raw file or block device, opened with the access mode of `read_only`.
     pub file: FdIndex,
+    /// What the guest reaches it by.
+    #[serde(default)]
+    pub bus: DiskBus,
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
-    /// Virtio-blk device ID string: at most 20 ASCII bytes (virtio 1.2, 5.2.6).
+    /// Serial number: at most 20 ASCII bytes (virtio 1.2, 5.2.6; ACS-3, 7.12.7).
     #[serde(default)]
     pub serial: String,
+}
+
+/// What a guest reaches a disk by.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskBus {
+    /// A virtio-blk device of its own.
+    #[default]
+    Virtio,
+    /// A port of the AHCI controller, for guests without virtio drivers.
+    Sata,
+}
+
+/// One CD-ROM drive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CdromConfig {
+    /// The raw image of the disc in it, opened for reading.
+    #[serde(default)]
+    pub disc: Option<FdIndex>,
 }
 
 /// One virtio-net device.
@@ -140,6 +188,8 @@ pub enum LaunchReply {
 pub enum LaunchError {
     /// The kernel file is none, damaged, or too large for the guest's memory.
     Kernel,
+    /// A firmware file is not what it should be.
+    Firmware,
     /// The initial RAM disk does not fit.
     Initrd,
     /// The command line is too long or not printable.
@@ -200,11 +250,23 @@ impl Launch {
             ("control".to_owned(), self.control),
             ("exit_record".to_owned(), self.exit_record),
         ];
-        let Boot::Direct { kernel, initrd, .. } = &self.guest.boot;
-        all.push(("boot.kernel".to_owned(), *kernel));
-        all.extend(initrd.map(|fd| ("boot.initrd".to_owned(), fd)));
+        match &self.guest.boot {
+            Boot::Direct { kernel, initrd, .. } => {
+                all.push(("boot.kernel".to_owned(), *kernel));
+                all.extend(initrd.map(|fd| ("boot.initrd".to_owned(), fd)));
+            }
+            Boot::Firmware {
+                code, variables, ..
+            } => {
+                all.push(("boot.code".to_owned(), *code));
+                all.extend(variables.map(|fd| ("boot.variables".to_owned(), fd)));
+            }
+        }
         for (slot, disk) in self.guest.disks.iter().enumerate() {
             all.push((format!("disks.{slot}.file"), disk.file));
+        }
+        for (slot, cdrom) in self.guest.cdroms.iter().enumerate() {
+            all.extend(cdrom.disc.map(|fd| (format!("cdroms.{slot}.disc"), fd)));
         }
         for (slot, nic) in self.guest.nics.iter().enumerate() {
             all.push((format!("nics.{slot}.tap"), nic.tap));
@@ -217,6 +279,9 @@ impl Launch {
 impl GuestConfig {
     /// Most disks plus network interfaces: what fits on PCI bus 0 beside the fixed devices.
     pub const MAX_DEVICES: usize = 24;
+
+    /// Most disks on SATA plus CD-ROM drives: the ports of the controller.
+    pub const MAX_SATA: usize = 6;
 
     /// Longest kernel command line in bytes: `COMMAND_LINE_SIZE` of x86 Linux less the NUL.
     pub const MAX_CMDLINE: usize = 2047;
@@ -240,13 +305,17 @@ impl GuestConfig {
                 format!("at most {} disks and nics together", Self::MAX_DEVICES),
             ));
         }
-        let Boot::Direct { cmdline, .. } = &self.boot;
-        if cmdline.len() > Self::MAX_CMDLINE || cmdline.bytes().any(|b| b == 0) {
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata);
+        if sata.count() + self.cdroms.len() > Self::MAX_SATA {
             return Err(ConfigError::new(
-                "boot.cmdline",
-                format!("at most {} bytes, none of them NUL", Self::MAX_CMDLINE),
+                "cdroms",
+                format!(
+                    "at most {} disks on SATA and CD-ROM drives together",
+                    Self::MAX_SATA
+                ),
             ));
         }
+        self.validate_boot()?;
         for (slot, disk) in self.disks.iter().enumerate() {
             if disk.serial.len() > 20 || !disk.serial.is_ascii() {
                 return Err(ConfigError::new(
@@ -270,6 +339,26 @@ impl GuestConfig {
             }
         }
         Ok(())
+    }
+
+    fn validate_boot(&self) -> Result<(), ConfigError> {
+        match &self.boot {
+            Boot::Direct { cmdline, .. }
+                if cmdline.len() > Self::MAX_CMDLINE || cmdline.bytes().any(|b| b == 0) =>
+            {
+                Err(ConfigError::new(
+                    "boot.cmdline",
+                    format!("at most {} bytes, none of them NUL", Self::MAX_CMDLINE),
+                ))
+            }
+            Boot::Firmware { order, .. } if order.len() > Self::MAX_DEVICES => {
+                Err(ConfigError::new(
+                    "boot.order",
+                    format!("at most {} devices", Self::MAX_DEVICES),
+                ))
+            }
+            Boot::Direct { .. } | Boot::Firmware { .. } => Ok(()),
+        }
     }
 }
 

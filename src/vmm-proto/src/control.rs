@@ -30,6 +30,15 @@ pub enum RequestBody {
     PowerButton,
     /// Flush the disks, end the guest at once and exit.
     Kill,
+    /// Put the disc whose image is the one descriptor that travels with this message into
+    /// a CD-ROM drive, or take the disc out when none does. A disc that is in is replaced.
+    ChangeDisc {
+        /// Which drive, from 0.
+        drive: u8,
+        /// Take the disc out even if the guest has locked it in.
+        #[serde(default)]
+        force: bool,
+    },
     /// Connect the one descriptor that travels with this message (a
     /// `SOCK_STREAM` socket) to a console: scroll-back first, then live output;
     /// what is written to it becomes guest input.

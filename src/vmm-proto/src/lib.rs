@@ -22,8 +22,8 @@ mod spawn;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
 pub use config::{
-    Boot, ConfigError, DiskConfig, FdIndex, GuestConfig, Launch, LaunchError, LaunchReply,
-    MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset,
+    Boot, BootDevice, CdromConfig, ConfigError, DiskBus, DiskConfig, FdIndex, GuestConfig, Launch,
+    LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset,
 };
 pub use control::{
     Answer, ConsolePort, ErrorCode, GuestEvent, GuestStatus, Notice, Reply, Request, RequestBody,
@@ -33,7 +33,7 @@ pub use exit::{ExitReason, ExitRecord};
 pub use spawn::{SpawnError, spawn};
 
 /// Version of this protocol. A peer accepts its own version and the one before.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The file descriptor on which a new monitor finds its birth socket.
 pub const BIRTH_FD: i32 = 3;

@@ -177,6 +177,7 @@ mod tests {
                     cmdline: String::new(),
                 },
                 disks: Vec::new(),
+                cdroms: Vec::new(),
                 nics: Vec::new(),
                 on_reset: crate::OnReset::Boot,
             },

@@ -2,8 +2,9 @@
 //! the exit status. For tests and measurements.
 //!
 //! ```text
-//! boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] [--cpus N]
-//!            [--disk FILE]... [--no-jail] [--user UID] [--on-reset boot|stop] [--monitor FILE]
+//! boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [OPTION]...
+//! boot-guest --firmware FILE [--variables FILE] [OPTION]...
+//!     [--memory SIZE] [--cpus N] [--disk FILE]... [--sata] [--cdrom FILE]... [--no-jail] [--user UID] [--on-reset boot|stop] [--monitor FILE]
 //! ```
 //!
 //! `--monitor` names the program that becomes the monitor when its first argument is `vmm`: `lodge` itself. Without it this
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lodge_vmm_proto::{
-    Boot, Channel, ConsolePort, DiskConfig, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
-    OnReset, PROTOCOL_VERSION, Request, RequestBody, ServerMessage, spawn,
+    Boot, BootDevice, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason,
+    ExitRecord, FdIndex, GuestConfig, Launch, OnReset, PROTOCOL_VERSION, Request, RequestBody,
+    ServerMessage, spawn,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen,
@@ -54,12 +56,16 @@ fn main() -> ExitCode {
 }
 
 struct Options {
-    kernel: String,
+    kernel: Option<String>,
+    firmware: Option<String>,
+    variables: Option<String>,
     initrd: Option<String>,
     cmdline: String,
     memory: u64,
     cpus: u8,
     disks: Vec<String>,
+    disk_bus: DiskBus,
+    cdroms: Vec<String>,
     jail: bool,
     user: Option<u32>,
     on_reset: OnReset,
@@ -68,12 +74,16 @@ struct Options {
 
 fn parse() -> Result<Options> {
     let mut options = Options {
-        kernel: String::new(),
+        kernel: None,
+        firmware: None,
+        variables: None,
         initrd: None,
         cmdline: "console=ttyS0 panic=-1".to_owned(),
         memory: 256 << 20,
         cpus: 1,
         disks: Vec::new(),
+        disk_bus: DiskBus::Virtio,
+        cdroms: Vec::new(),
         jail: true,
         user: None,
         on_reset: OnReset::Boot,
@@ -87,12 +97,16 @@ fn parse() -> Result<Options> {
                 .with_context(|| format!("{argument} takes a value"))
         };
         match argument.as_str() {
-            "--kernel" => options.kernel = value()?,
+            "--kernel" => options.kernel = Some(value()?),
+            "--firmware" => options.firmware = Some(value()?),
+            "--variables" => options.variables = Some(value()?),
             "--initrd" => options.initrd = Some(value()?),
             "--cmdline" => options.cmdline = value()?,
             "--memory" => options.memory = size(&value()?)?,
             "--cpus" => options.cpus = value()?.parse()?,
             "--disk" => options.disks.push(value()?),
+            "--sata" => options.disk_bus = DiskBus::Sata,
+            "--cdrom" => options.cdroms.push(value()?),
             "--user" => options.user = Some(value()?.parse()?),
             "--on-reset" => options.on_reset = on_reset(&value()?)?,
             "--monitor" => options.monitor = value()?,
@@ -100,7 +114,10 @@ fn parse() -> Result<Options> {
             other => bail!("unknown option {other}"),
         }
     }
-    ensure!(!options.kernel.is_empty(), "--kernel is required");
+    ensure!(
+        options.kernel.is_some() != options.firmware.is_some(),
+        "either --kernel or --firmware is required"
+    );
     Ok(options)
 }
 
@@ -168,21 +185,24 @@ fn launch(
     listener: OwnedFd,
     record: File,
 ) -> Result<Launch> {
-    let open = |path: &str| File::open(path).with_context(|| path.to_owned());
     let mut disks = Vec::new();
     for path in &options.disks {
         let file = OpenOptions::new().read(true).write(true).open(path);
         disks.push(DiskConfig {
             file: fds.add(file.with_context(|| path.clone())?),
+            bus: options.disk_bus,
             read_only: false,
             serial: format!("boot{}", disks.len()),
         });
     }
+    let mut cdroms = Vec::new();
+    for path in &options.cdroms {
+        let disc = File::open(path).with_context(|| path.clone())?;
+        cdroms.push(CdromConfig {
+            disc: Some(fds.add(disc)),
+        });
+    }
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let initrd = match &options.initrd {
-        Some(path) => Some(fds.add(open(path)?)),
-        None => None,
-    };
     Ok(Launch {
         version: PROTOCOL_VERSION,
         guest: GuestConfig {
@@ -190,12 +210,9 @@ fn launch(
             name: "boot".to_owned(),
             vcpus: options.cpus,
             memory: options.memory,
-            boot: Boot::Direct {
-                kernel: fds.add(open(&options.kernel)?),
-                initrd,
-                cmdline: options.cmdline.clone(),
-            },
+            boot: boot(options, fds)?,
             disks,
+            cdroms,
             nics: Vec::new(),
             on_reset: options.on_reset,
         },
@@ -204,6 +221,32 @@ fn launch(
         exit_record: fds.add(record),
         uid_gid: options.user.map(|user| (user, user)),
         jail: options.jail,
+    })
+}
+
+fn boot(options: &Options, fds: &mut Descriptors) -> Result<Boot> {
+    let mut open = |path: &Option<String>, write| match path {
+        None => Ok::<_, anyhow::Error>(None),
+        Some(path) => {
+            let file = OpenOptions::new().read(true).write(write).open(path);
+            Ok(Some(fds.add(file.with_context(|| path.clone())?)))
+        }
+    };
+    if let Some(code) = open(&options.firmware, false)? {
+        let disks = 0..u8::try_from(options.disks.len())?;
+        return Ok(Boot::Firmware {
+            code,
+            variables: open(&options.variables, true)?,
+            order: disks
+                .map(BootDevice::Disk)
+                .chain((0..8).map(BootDevice::Cdrom))
+                .collect(),
+        });
+    }
+    Ok(Boot::Direct {
+        kernel: open(&options.kernel, false)?.context("--kernel")?,
+        initrd: open(&options.initrd, false)?,
+        cmdline: options.cmdline.clone(),
     })
 }
 

@@ -15,8 +15,9 @@ use nix::unistd::{Uid, getuid};
 
 use crate::boot::DirectBoot;
 use crate::control::Server;
+use crate::firmware::FirmwareBoot;
 use crate::jail;
-use crate::machine::{Disk, Failure, Machine, Nic, Parts};
+use crate::machine::{self, Disk, Failure, Machine, Nic, Parts};
 use crate::run_control::RunControl;
 use crate::{exit, kvm, log, vcpu};
 
@@ -127,19 +128,7 @@ fn parts(
 ) -> Result<Parts, Failure> {
     let guest = &launch.guest;
     let kvm_file: File = descriptors.take(launch.kvm)?.into();
-    let Boot::Direct {
-        kernel,
-        initrd,
-        cmdline,
-    } = &guest.boot;
-    let boot = DirectBoot {
-        kernel: descriptors.take(*kernel)?.into(),
-        initrd: match initrd {
-            Some(initrd) => Some(descriptors.take(*initrd)?.into()),
-            None => None,
-        },
-        cmdline: cmdline.clone(),
-    };
+    let boot = boot(&guest.boot, &mut descriptors)?;
     Ok(Parts {
         kvm: kvm::open(kvm_file, guest.vcpus)?,
         id: guest.id,
@@ -147,9 +136,39 @@ fn parts(
         memory: guest.memory,
         boot,
         disks: disks(guest, &mut descriptors)?,
+        cdroms: cdroms(guest, &mut descriptors)?,
         nics: nics(guest, &mut descriptors)?,
         on_reset: guest.on_reset,
         prologues: filters.prologues(),
+    })
+}
+
+fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, Failure> {
+    Ok(match config {
+        Boot::Direct {
+            kernel,
+            initrd,
+            cmdline,
+        } => machine::Boot::Direct(DirectBoot {
+            kernel: descriptors.take(*kernel)?.into(),
+            initrd: match initrd {
+                Some(initrd) => Some(descriptors.take(*initrd)?.into()),
+                None => None,
+            },
+            cmdline: cmdline.clone(),
+        }),
+        Boot::Firmware {
+            code,
+            variables,
+            order,
+        } => machine::Boot::Firmware(FirmwareBoot {
+            code: descriptors.take(*code)?.into(),
+            variables: match variables {
+                Some(variables) => Some(descriptors.take(*variables)?.into()),
+                None => None,
+            },
+            order: order.clone(),
+        }),
     })
 }
 
@@ -162,11 +181,27 @@ fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>
             .map_err(Failure::doing(LaunchError::Disk, format!("disks.{slot}")))?;
         disks.push(Disk {
             disk,
+            bus: config.bus,
             read_only: config.read_only,
             serial: config.serial.clone(),
         });
     }
     Ok(disks)
+}
+
+fn cdroms(
+    guest: &GuestConfig,
+    descriptors: &mut Descriptors,
+) -> Result<Vec<Option<RawDisk>>, Failure> {
+    let mut cdroms = Vec::with_capacity(guest.cdroms.len());
+    for (number, config) in guest.cdroms.iter().enumerate() {
+        let doing = Failure::doing(LaunchError::Disk, format!("cdroms.{number}"));
+        cdroms.push(match config.disc {
+            Some(disc) => Some(RawDisk::open_for_reading(descriptors.take(disc)?).map_err(doing)?),
+            None => None,
+        });
+    }
+    Ok(cdroms)
 }
 
 fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, Failure> {
@@ -190,7 +225,7 @@ fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, 
 fn refuse(error: &ConfigError) -> Failure {
     let kind = match error.field.split('.').next() {
         Some("memory") => LaunchError::Memory,
-        Some("disks") => LaunchError::Disk,
+        Some("disks" | "cdroms") => LaunchError::Disk,
         Some("nics") => LaunchError::Nic,
         _ if error.field == "boot.cmdline" => LaunchError::Cmdline,
         _ => LaunchError::Internal,

@@ -12,6 +12,7 @@
 //! | [`PCI_WINDOW_BASE`] – [`PCI_WINDOW_END`] | 32-bit PCI memory window |
 //! | [`IO_APIC_BASE`], [`LOCAL_APIC_BASE`] | interrupt controllers |
 //! | [`KVM_PRIVATE_BASE`] | four pages that KVM on Intel needs for itself |
+//! | – [`FIRMWARE_END`] | firmware: variables, then code up to the end |
 //! | [`HIGH_MEMORY_BASE`] – | the rest of memory |
 
 /// End of memory below 4 GiB, at most.
@@ -45,6 +46,18 @@ pub const LOCAL_APIC_BASE: u32 = 0xfee0_0000;
 /// Identity-map page (1) and task state segment (3) of `KVM_SET_IDENTITY_MAP_ADDR`
 /// and `KVM_SET_TSS_ADDR`.
 pub const KVM_PRIVATE_BASE: u64 = 0xfeff_c000;
+
+/// First address after the firmware.
+pub const FIRMWARE_END: u64 = 1 << 32;
+
+/// Where a processor starts after power-on.
+pub const RESET_VECTOR: u64 = FIRMWARE_END - 16;
+
+/// The end of firmware appears below 1 MiB as well, at most this much of it.
+pub const SHADOW_LENGTH: u64 = 128 << 10;
+
+/// Firmware puts PCI windows below 4 GiB no lower than this.
+pub const FIRMWARE_PCI_BASE: u64 = 0x8000_0000;
 
 /// Memory that does not fit below [`LOW_MEMORY_END`] continues here.
 pub const HIGH_MEMORY_BASE: u64 = 1 << 32;
@@ -88,6 +101,9 @@ pub const SMBIOS_END: u64 = 0x10_0000;
 
 /// System control interrupt (ACPI) of a Q35 machine.
 pub const SCI: u8 = 9;
+
+/// Where PIRQA, the wired interrupt of PCI functions, arrives at the I/O APIC.
+pub const PIRQ_A_GSI: u8 = 16;
 
 /// First port of the ICH9 power management block.
 pub const PM_BASE: u16 = 0x600;

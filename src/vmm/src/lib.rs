@@ -10,6 +10,7 @@ mod boot;
 mod complaints;
 mod control;
 mod exit;
+mod firmware;
 mod interrupt;
 mod jail;
 mod kvm;

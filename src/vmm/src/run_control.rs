@@ -1,8 +1,10 @@
 //! Running, paused, stopping: what a guest may be told to do when.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use lodge_block::raw::RawDisk;
 use lodge_devices::console::{AttachError, Console};
 use lodge_vmm_proto::{
     Answer, ConsolePort, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
@@ -89,6 +91,9 @@ impl RunControl {
             RequestBody::AttachConsole { port, scrollback } => {
                 return Handled::answer(self.attach(port, scrollback, fds));
             }
+            RequestBody::ChangeDisc { drive, force } => {
+                return Handled::answer(self.change_disc(drive, force, fds));
+            }
             RequestBody::Kill => {
                 let record = self.end(ExitReason::Killed, String::new());
                 return Handled {
@@ -174,6 +179,29 @@ impl RunControl {
         }
     }
 
+    fn change_disc(&self, drive: u8, force: bool, fds: Vec<OwnedFd>) -> Answer {
+        let bad = |message: String| error(ErrorCode::BadRequest, message);
+        let Some(cdrom) = self.machine.cdrom(drive) else {
+            return bad(format!("there is no CD-ROM drive {drive}"));
+        };
+        let mut fds = fds.into_iter();
+        let disc = match (fds.next(), fds.next()) {
+            (_, Some(_)) => return bad("change_disc takes at most one descriptor".to_owned()),
+            (None, None) => None,
+            (Some(fd), None) => match open_disc(fd) {
+                Ok(disc) => Some(disc),
+                Err(problem) => return bad(format!("the disc: {problem}")),
+            },
+        };
+        if let Err(locked) = cdrom.eject(force) {
+            return error(ErrorCode::WrongState, locked.to_string());
+        }
+        match disc.map(|disc| cdrom.insert(disc)) {
+            None | Some(Ok(())) => Answer::Done,
+            Some(Err(occupied)) => error(ErrorCode::WrongState, occupied.to_string()),
+        }
+    }
+
     fn console(&self, port: ConsolePort) -> &Console {
         match port {
             ConsolePort::Com1 => self.machine.com1(),
@@ -231,6 +259,17 @@ impl Handled {
             end: None,
         }
     }
+}
+
+/// Opens an image in the jail, where asking a block device about itself is forbidden.
+fn open_disc(fd: OwnedFd) -> Result<RawDisk, String> {
+    let file = File::from(fd);
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err("it is not a regular file".to_owned()),
+        Err(problem) => return Err(problem.to_string()),
+    }
+    RawDisk::open_for_reading(file.into()).map_err(|problem| problem.to_string())
 }
 
 fn error(code: ErrorCode, message: String) -> Answer {

@@ -1,4 +1,5 @@
-//! SMBIOS 3.0: who made the machine, and which one it is.
+//! SMBIOS: who made the machine, and which one it is. With a 64-bit entry point (3.0) where we put it ourselves, with a 32-bit
+//! one (2.8) for firmware, which every firmware knows how to move.
 
 use uuid::Uuid;
 
@@ -14,18 +15,44 @@ const PRODUCT: &str = "Lodge Virtual Machine";
 /// The entry point and its structures as they belong at [`SMBIOS_BASE`].
 /// `None` when they do not fit, which no name is long enough for.
 pub fn build(id: Uuid) -> Option<Vec<u8>> {
-    let serial = id.to_string();
-    let mut tables = Vec::new();
-    tables.extend(firmware());
-    tables.extend(system(id, &serial));
-    tables.extend(chassis(&serial));
-    tables.extend(structure(127, 4, &[], &[]));
-
+    let tables = structures(id).concat();
     let address = SMBIOS_BASE + TABLES_OFFSET as u64;
     let mut blob = entry_point(address, u32::try_from(tables.len()).ok()?);
     blob.resize(TABLES_OFFSET, 0);
     blob.extend(tables);
     (SMBIOS_BASE + blob.len() as u64 <= SMBIOS_END).then_some(blob)
+}
+
+/// Entry point and structures as firmware fetches them. It puts them where it likes, sets the address in the entry
+/// point and sums it again.
+pub fn for_firmware(id: Uuid) -> (Vec<u8>, Vec<u8>) {
+    let structures = structures(id);
+    let largest = structures.iter().map(Vec::len).max().unwrap_or(0);
+    let tables = structures.concat();
+    let mut entry = b"_SM_".to_vec();
+    entry.extend([0, 31, 2, 8]);
+    entry.extend((largest as u16).to_le_bytes());
+    entry.extend([0; 6]);
+    entry.extend(b"_DMI_");
+    entry.push(0);
+    entry.extend((tables.len() as u16).to_le_bytes());
+    entry.extend([0; 4]);
+    entry.extend((structures.len() as u16).to_le_bytes());
+    entry.push(0x28);
+    let sum = |bytes: &[u8]| bytes.iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte));
+    entry[0x15] = sum(&entry[0x10..]).wrapping_neg();
+    entry[4] = sum(&entry).wrapping_neg();
+    (entry, tables)
+}
+
+fn structures(id: Uuid) -> Vec<Vec<u8>> {
+    let serial = id.to_string();
+    vec![
+        firmware(),
+        system(id, &serial),
+        chassis(&serial),
+        structure(127, 4, &[], &[]),
+    ]
 }
 
 fn entry_point(tables: u64, length: u32) -> Vec<u8> {
@@ -101,6 +128,17 @@ mod tests {
         assert_eq!(sum, 0);
         let little = id.to_bytes_le();
         assert!(blob.windows(16).any(|window| window == little));
+    }
+
+    #[test]
+    fn the_entry_point_for_firmware_sums_to_zero_twice() {
+        let (entry, tables) = for_firmware(Uuid::nil());
+        let sum = |bytes: &[u8]| bytes.iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte));
+        assert_eq!((entry.len(), sum(&entry), sum(&entry[0x10..])), (31, 0, 0));
+        assert_eq!(
+            usize::from(entry[0x16]) | usize::from(entry[0x17]) << 8,
+            tables.len()
+        );
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) enum Kind {
     Initrd,
     /// Raw disk image
     Disk,
+    /// Image of a CD or DVD
+    Iso,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             Self::Kernel => "kernel",
             Self::Initrd => "initrd",
             Self::Disk => "disk",
+            Self::Iso => "iso",
         }
     }
 }

@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use http::Method;
 use lodge_api::operation::Operation;
-use lodge_api::vm::{OnCrash, Vm, VmAction, VmStopOptions};
+use lodge_api::vm::{
+    BootDevice, DiskBus, OnCrash, Vm, VmAction, VmBoot, VmDiscChange, VmStopOptions,
+};
 use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
@@ -19,9 +21,6 @@ pub(crate) enum Verb {
     Create {
         /// [REMOTE:]NAME
         name: Target,
-        /// Image with the kernel
-        #[arg(long)]
-        kernel: Name,
         #[command(flatten)]
         settings: Settings,
         /// Start it at once
@@ -52,9 +51,6 @@ pub(crate) enum Verb {
         /// A new name
         #[arg(long)]
         rename: Option<Name>,
-        /// Image with the kernel
-        #[arg(long)]
-        kernel: Option<Name>,
         #[command(flatten)]
         settings: Settings,
     },
@@ -116,6 +112,22 @@ pub(crate) enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Put a disc into a CD-ROM drive; one that is in is replaced
+    Insert {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Image of the disc
+        image: Name,
+        #[command(flatten)]
+        drive: Drive,
+    },
+    /// Take a disc out of a CD-ROM drive
+    Eject {
+        /// [REMOTE:]NAME
+        name: Target,
+        #[command(flatten)]
+        drive: Drive,
+    },
     /// Open the serial console; Ctrl-] leaves it
     Console {
         /// [REMOTE:]NAME
@@ -127,6 +139,17 @@ pub(crate) enum Verb {
         #[arg(long)]
         virtio: bool,
     },
+}
+
+/// Which CD-ROM drive.
+#[derive(Debug, Args)]
+pub(crate) struct Drive {
+    /// Its number, from 0
+    #[arg(long, default_value_t = 0)]
+    drive: u8,
+    /// Even if the guest has locked the disc in
+    #[arg(long)]
+    force: bool,
 }
 
 /// Do not wait for the end of the operation.
@@ -149,15 +172,27 @@ pub(crate) struct Settings {
     /// Memory, like 512MiB
     #[arg(long)]
     memory: Option<Size>,
+    /// Firmware: uefi (a new VM's, unless it has a kernel) or bios
+    #[arg(long, value_parser = ["uefi", "bios"], conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    firmware: Option<String>,
+    /// What the firmware tries, the first first, like cdrom0,disk1 [all disks, CD-ROM drives, NICs]
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    boot_order: Vec<BootDevice>,
+    /// Image with a kernel, which starts without firmware
+    #[arg(long)]
+    kernel: Option<Name>,
     /// Image with the initial RAM disk
     #[arg(long)]
     initrd: Option<Name>,
     /// Kernel command line [a new VM's: console=ttyS0]
     #[arg(long, allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// A disk, NAME or NAME:ro; repeat for more
-    #[arg(long = "disk", value_name = "NAME[:ro]")]
+    /// A disk, like data, data:ro (read-only) or data:sata (not on virtio); repeat for more
+    #[arg(long = "disk", value_name = "NAME[:ro][:sata]")]
     disks: Vec<String>,
+    /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
+    #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
+    cdroms: Vec<String>,
     /// A network interface, NETWORK or NETWORK,MAC; repeat for more
     #[arg(long = "nic", value_name = "NETWORK[,MAC]")]
     nics: Vec<String>,
@@ -171,7 +206,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The fields given, as the API's JSON.
-    fn json(&self, kernel: Option<&Name>) -> Map<String, Value> {
+    fn json(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -187,19 +222,47 @@ impl Settings {
         set("autostart", self.autostart.map(|on| json!(on)));
         set("on_crash", self.on_crash.as_ref().map(|word| json!(word)));
         set("disks", non_empty(&self.disks, disk));
+        set("cdroms", non_empty(&self.cdroms, cdrom));
         set("nics", non_empty(&self.nics, nic));
-        let mut boot = Map::new();
-        if let Some(kernel) = kernel {
-            boot.insert("kernel".to_owned(), json!(kernel));
-        }
-        if let Some(initrd) = &self.initrd {
-            boot.insert("initrd".to_owned(), json!(initrd));
-        }
-        if let Some(cmdline) = &self.cmdline {
-            boot.insert("cmdline".to_owned(), json!(cmdline));
-        }
+        let boot = self.boot_json();
         set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
         fields
+    }
+
+    /// For a change of a VM: as `boot`, with nothing of a kernel left where firmware is wanted, nor the other way round.
+    fn forgotten(&self, boot: Option<Value>) -> Option<(String, Value)> {
+        let others: &[&str] = match (&self.firmware, &self.kernel) {
+            (Some(_), _) => &["kernel", "initrd", "cmdline"],
+            (None, Some(_)) => &["firmware", "order"],
+            (None, None) => &[],
+        };
+        let mut boot = boot?;
+        for field in others {
+            boot[field] = Value::Null;
+        }
+        Some(("boot".to_owned(), boot))
+    }
+
+    /// How it starts.
+    fn boot_json(&self) -> Map<String, Value> {
+        let mut boot = Map::new();
+        let mut set = |name: &str, value: Value| boot.insert(name.to_owned(), value);
+        if let Some(firmware) = &self.firmware {
+            set("firmware", json!(firmware));
+        }
+        if !self.boot_order.is_empty() {
+            set("order", json!(self.boot_order));
+        }
+        if let Some(kernel) = &self.kernel {
+            set("kernel", json!(kernel));
+        }
+        if let Some(initrd) = &self.initrd {
+            set("initrd", json!(initrd));
+        }
+        if let Some(cmdline) = &self.cmdline {
+            set("cmdline", json!(cmdline));
+        }
+        boot
     }
 }
 
@@ -208,9 +271,25 @@ fn non_empty(items: &[String], convert: fn(&str) -> Value) -> Option<Value> {
 }
 
 fn disk(text: &str) -> Value {
-    match text.strip_suffix(":ro") {
-        Some(name) => json!({"disk": name, "read_only": true}),
-        None => json!({"disk": text}),
+    let mut disk = Map::new();
+    let mut name = text;
+    // No name has a colon: a word that is none of these is left for the host to refuse.
+    while let Some((rest, word)) = name.rsplit_once(':') {
+        match word {
+            "ro" => disk.insert("read_only".to_owned(), json!(true)),
+            "sata" | "virtio" => disk.insert("bus".to_owned(), json!(word)),
+            _ => break,
+        };
+        name = rest;
+    }
+    disk.insert("disk".to_owned(), json!(name));
+    Value::Object(disk)
+}
+
+fn cdrom(text: &str) -> Value {
+    match text {
+        "-" => json!({}),
+        image => json!({"image": image}),
     }
 }
 
@@ -225,18 +304,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
     match verb {
         Verb::Create {
             name,
-            kernel,
             settings,
             start,
             console,
         } => {
-            create(
-                context,
-                &name,
-                &settings.json(Some(&kernel)),
-                start || console,
-            )
-            .await?;
+            create(context, &name, &settings.json(), start || console).await?;
             if console {
                 console::open(context, &name, 0, false).await
             } else {
@@ -248,15 +320,19 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Set {
             name,
             rename,
-            kernel,
             settings,
         } => {
-            let mut fields = settings.json(kernel.as_ref());
+            let mut fields = settings.json();
+            fields.extend(settings.forgotten(fields.get("boot").cloned()));
             if let Some(rename) = rename {
                 fields.insert("name".to_owned(), json!(rename));
             }
             set(context, &name, &fields).await
         }
+        Verb::Insert { name, image, drive } => {
+            change_disc(context, &name, Some(image), &drive).await
+        }
+        Verb::Eject { name, drive } => change_disc(context, &name, None, &drive).await,
         Verb::Start { names, background } => {
             act(
                 context,
@@ -325,6 +401,28 @@ async fn create(
     } else if context.format != output::Format::Table {
         output::structured(context.format, &vm)?;
     }
+    Ok(())
+}
+
+async fn change_disc(
+    context: &Context,
+    target: &Target,
+    image: Option<Name>,
+    Drive { drive, force }: &Drive,
+) -> Result<(), ClientError> {
+    let what = match &image {
+        Some(image) => format!("{image} is in CD-ROM drive {drive}"),
+        None => format!("CD-ROM drive {drive} is empty"),
+    };
+    let change = VmDiscChange {
+        drive: *drive,
+        image,
+        force: *force,
+    };
+    let client = context.client(target.remote.as_deref())?;
+    let path = format!("{}:change-disc", path("vms", &target.name));
+    let vm: Vm = client.send(Method::POST, &path, &change, None).await?;
+    output::done(context.format, &format!("VM {}: {what}", vm.spec.name));
     Ok(())
 }
 
@@ -465,11 +563,19 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         }
     };
     let disks = spec.disks.iter().map(|disk| {
-        format!(
-            "{}{}",
-            disk.disk,
-            if disk.read_only { " (read-only)" } else { "" }
-        )
+        let sata = if disk.bus == DiskBus::Sata {
+            " (SATA)"
+        } else {
+            ""
+        };
+        let read_only = if disk.read_only { " (read-only)" } else { "" };
+        format!("{}{sata}{read_only}", disk.disk)
+    });
+    let cdroms = spec.cdroms.iter().map(|drive| {
+        drive
+            .image
+            .as_ref()
+            .map_or_else(|| "empty".to_owned(), Name::to_string)
     });
     let nics = spec
         .nics
@@ -501,16 +607,11 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             "Memory",
             format!("{}, {} held", spec.memory, vm.status.memory_used),
         ),
-        ("Kernel", spec.boot.kernel.to_string()),
-        (
-            "Initrd",
-            spec.boot
-                .initrd
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), Name::to_string),
-        ),
-        ("Command line", spec.boot.cmdline.clone()),
+    ]);
+    rows.extend(boot_rows(&spec.boot));
+    rows.extend([
         ("Disks", join(disks.collect())),
+        ("CD-ROM drives", join(cdroms.collect())),
         ("NICs", join(nics.collect())),
         (
             "Autostart",
@@ -528,4 +629,22 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("Created", vm.created_at.to_string()),
     ]);
     rows
+}
+
+fn boot_rows(boot: &VmBoot) -> Vec<(&'static str, String)> {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    if let Some(kernel) = &boot.kernel {
+        return vec![
+            ("Kernel", kernel.to_string()),
+            ("Initrd", text(boot.initrd.as_ref().map(Name::to_string))),
+            ("Command line", text(boot.cmdline.clone())),
+        ];
+    }
+    let firmware = boot.firmware.map(|firmware| firmware.as_str().to_owned());
+    let order: Vec<String> = boot.order.iter().map(BootDevice::to_string).collect();
+    let order = match order.is_empty() {
+        true => "disks, then NICs".to_owned(),
+        false => order.join(", "),
+    };
+    vec![("Firmware", text(firmware)), ("Boot order", order)]
 }

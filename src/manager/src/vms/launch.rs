@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use lodge_api::image::ImageKind;
+use lodge_api::vm::DiskBus;
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::datastore::Access;
 use lodge_host::cgroup::{Cgroup, CgroupLimits};
@@ -16,8 +16,8 @@ use lodge_host::process::AsyncPidFd;
 use lodge_host::system::Memory;
 use lodge_store::Snapshot;
 use lodge_vmm_proto::{
-    Boot, DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError,
-    NicConfig, OnReset, PROTOCOL_VERSION, SpawnError,
+    DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError, NicConfig,
+    OnReset, PROTOCOL_VERSION, SpawnError,
 };
 use nix::fcntl::FcntlArg;
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, spawn, spec_check};
+use super::{VmRecord, boot, disc, spawn, spec_check};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -88,8 +88,9 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
     let turn = core.vms.launches.acquire().await;
     let mut fds = Descriptors::default();
     let kvm = fds.add(kvm);
-    let boot = open_boot(core, record, &mut fds)?;
+    let boot = boot::open(core, record, &mut fds)?;
     let (disks, disk_ids) = open_disks(core, record, &mut fds).await?;
+    let cdroms = disc::open_all(core, record, &mut fds)?;
     let nics = attach_nics(core, record, &mut fds).await?;
     let run = RunDir::new(&core.config.run_dir, record.id);
     let failed = |error: io::Error| internal(format!("the run directory: {error}"));
@@ -115,6 +116,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
             memory: record.spec.memory.bytes(),
             boot,
             disks,
+            cdroms,
             nics,
             on_reset: OnReset::Boot,
         },
@@ -191,12 +193,12 @@ pub(crate) async fn clean_up(core: &Core, run: &RunDir, id: uuid::Uuid) {
 
 /// Descriptors on their way to the monitor.
 #[derive(Default)]
-struct Descriptors {
+pub(super) struct Descriptors {
     fds: Vec<OwnedFd>,
 }
 
 impl Descriptors {
-    fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
+    pub(super) fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
         self.fds.push(fd.into());
         // The configuration has at most some dozens.
         FdIndex(u16::try_from(self.fds.len() - 1).unwrap_or(u16::MAX))
@@ -259,25 +261,6 @@ fn name_of(snapshot: &Snapshot, id: uuid::Uuid) -> String {
     )
 }
 
-fn open_boot(core: &Core, record: &VmRecord, fds: &mut Descriptors) -> Result<Boot, Problem> {
-    let boot = &record.spec.boot;
-    let snapshot = core.snapshot();
-    let kernel = spec_check::image(&snapshot, &boot.kernel, ImageKind::Kernel, "/boot/kernel")?;
-    let kernel = fds.add(core.open_image(kernel.id)?);
-    let initrd = match &boot.initrd {
-        None => None,
-        Some(name) => {
-            let image = spec_check::image(&snapshot, name, ImageKind::Initrd, "/boot/initrd")?;
-            Some(fds.add(core.open_image(image.id)?))
-        }
-    };
-    Ok(Boot::Direct {
-        kernel,
-        initrd,
-        cmdline: boot.cmdline.clone(),
-    })
-}
-
 async fn open_disks(
     core: &Core,
     record: &VmRecord,
@@ -308,6 +291,10 @@ async fn open_disks(
         })?;
         configs.push(DiskConfig {
             file: fds.add(file),
+            bus: match entry.bus {
+                DiskBus::Virtio => lodge_vmm_proto::DiskBus::Virtio,
+                DiskBus::Sata => lodge_vmm_proto::DiskBus::Sata,
+            },
             read_only: entry.read_only,
             // Twenty digits are what virtio has room for (virtio 1.2, 5.2.6).
             serial: disk.id.simple().to_string()[..20].to_owned(),
@@ -417,6 +404,7 @@ fn spawn_problem(error: &SpawnError, run: &RunDir) -> Problem {
     let at = |pointer: &str| Problem::invalid(pointer, message.clone());
     match error {
         LaunchError::Kernel => at("/boot/kernel").with_hint("choose another kernel image"),
+        LaunchError::Firmware => at("/boot/firmware"),
         LaunchError::Initrd => {
             at("/boot/initrd").with_hint("choose another image, or give the guest more memory")
         }

@@ -2,8 +2,10 @@
 
 mod actor;
 mod adopt;
+mod boot;
 mod claims;
 mod control;
+mod disc;
 mod launch;
 mod restart;
 mod run_dir;
@@ -400,6 +402,7 @@ impl Manager {
                 // A task that is gone already is what is wanted.
                 let _ = handle.commands.send(Command::Retire).await;
             }
+            boot::remove_variables(core, old.value.id);
             core.make_known(&caller, "vm_delete", old.value.target(), Change::Deleted);
             Ok(())
         })

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use lodge_api::image::ImageKind;
-use lodge_api::vm::{VmBoot, VmDisk, VmNic, VmSpec};
+use lodge_api::vm::{VmDisk, VmNic, VmSpec};
 use lodge_api::{Name, Problem, Size};
 use lodge_store::{Snapshot, Versioned};
 use uuid::Uuid;
 
-use super::VmRecord;
+use super::{VmRecord, boot, disc};
 use crate::catalogue;
 use crate::disks::DiskRecord;
 use crate::images::ImageRecord;
@@ -17,7 +17,6 @@ use crate::networks::NetworkRecord;
 const MAX_DESCRIPTION: usize = 1024;
 const MAX_VCPUS: u8 = lodge_vmm_proto::MAX_VCPUS;
 const MIN_MEMORY: Size = Size(lodge_vmm_proto::MIN_MEMORY);
-const MAX_CMDLINE: usize = lodge_vmm_proto::GuestConfig::MAX_CMDLINE;
 const MAX_DISKS: usize = 16;
 const MAX_NICS: usize = 8;
 
@@ -33,11 +32,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) own: Option<&'a Versioned<VmRecord>>,
 }
 
-/// Checks a configuration and fills in what is left to us: MAC addresses.
+/// Checks a configuration and fills in what is left to us: firmware, MAC addresses.
 pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), Problem> {
     check_values(spec, around.host_memory)?;
-    check_boot(&spec.boot, around.snapshot)?;
+    boot::check(spec, around.snapshot)?;
     check_disks(&spec.disks, around.snapshot)?;
+    disc::check(spec, around.snapshot)?;
     check_nics(&mut spec.nics, around)
 }
 
@@ -85,27 +85,6 @@ fn check_values(spec: &VmSpec, host_memory: u64) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_boot(boot: &VmBoot, snapshot: &Snapshot) -> Result<(), Problem> {
-    image(snapshot, &boot.kernel, ImageKind::Kernel, "/boot/kernel")?;
-    if let Some(initrd) = &boot.initrd {
-        image(snapshot, initrd, ImageKind::Initrd, "/boot/initrd")?;
-    }
-    if boot.cmdline.len() > MAX_CMDLINE {
-        return Err(
-            Problem::invalid("/boot/cmdline", "the command line is too long")
-                .with_hint(format!("use at most {MAX_CMDLINE} bytes")),
-        );
-    }
-    if !boot.cmdline.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Err(Problem::invalid(
-            "/boot/cmdline",
-            "the command line has characters that are not printable ASCII",
-        )
-        .with_hint("use one line of plain ASCII"));
-    }
-    Ok(())
-}
-
 /// The image of that name, if it is of the right kind.
 pub(crate) fn image(
     snapshot: &Snapshot,
@@ -117,6 +96,7 @@ pub(crate) fn image(
         ImageKind::Kernel => "kernel",
         ImageKind::Initrd => "initrd",
         ImageKind::Disk => "disk",
+        ImageKind::Iso => "iso",
     };
     match catalogue::find_optional::<ImageRecord>(snapshot, name.as_str())? {
         None => Err(
@@ -326,6 +306,7 @@ mod tests {
         let disks = [VmDisk {
             disk: "d".parse().unwrap(),
             read_only: false,
+            bus: lodge_api::vm::DiskBus::Virtio,
         }];
         let problem = check_disks(&disks, &snapshot).unwrap_err();
         assert_eq!(problem.pointer.as_deref(), Some("/disks/0/disk"));

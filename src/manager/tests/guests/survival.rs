@@ -165,7 +165,7 @@ pub async fn a_shutdown_powers_guests_off() {
     host.upload("idle", ImageKind::Kernel, &code::kernel(programs::idle()))
         .await;
     let mut stubborn = spec("stubborn");
-    stubborn.boot.kernel = support::name("idle");
+    stubborn.boot.kernel = Some(support::name("idle"));
     host.manager.vm_create(&admin(), stubborn).await.unwrap();
     host.done("obedient", VmAction::Start).await;
     host.done("stubborn", VmAction::Start).await;

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
-use lodge_api::vm::{Vm, VmAction, VmSpec, VmStopOptions};
+use lodge_api::vm::{Vm, VmAction, VmDiscChange, VmSpec, VmStopOptions};
 use serde_json::{Map, Value};
 
 use crate::app::App;
@@ -54,6 +54,16 @@ fn configuration() -> Vec<Route> {
             .takes_patch::<VmSpec>("VmPatch")
             .if_match()
             .answers_object::<Vm>(200, "Changed."),
+        post(
+            "/v1/vms/{vm}:change-disc",
+            configure,
+            "vm_change_disc",
+            vm_change_disc,
+        )
+        .summary("Put a disc into a guest's CD-ROM drive, or take it out")
+        .description("Takes effect at once, whether or not the guest runs.")
+        .takes::<VmDiscChange>()
+        .answers_object::<Vm>(200, "Changed."),
         delete(ONE, configure, "vm_delete", vm_delete)
             .summary("Delete a guest that does not run")
             .description("Its disks stay.")
@@ -78,6 +88,19 @@ fn verbs() -> Vec<Route> {
         .into_iter()
         .map(|route| route.starts_operation("Under way."))
         .collect()
+}
+
+async fn vm_change_disc(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Json(change): Json<VmDiscChange>,
+) -> Answer {
+    let vm = app
+        .manager()
+        .vm_change_disc(&who.caller, &key, change)
+        .await?;
+    reply::object(&vm, vm.revision)
 }
 
 async fn vm_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {

@@ -9,12 +9,12 @@ use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
 use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
-use crate::layout::{
-    ECAM_BASE, ECAM_LENGTH, LAST_BUS, PCI_IO_BASE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE,
-};
+use crate::layout::{LAST_BUS, PCI_IO_BASE, PIRQ_A_GSI};
 
 const HEADER: u32 = 36;
 const REVISION: u8 = 2;
+/// Device 31 as `_PRT` writes it (ACPI 6.5, 6.2.13).
+const WIRED_DEVICE: u32 = 0x001f_ffff;
 
 /// The table.
 pub fn build(machine: &Machine) -> Vec<u8> {
@@ -40,7 +40,7 @@ fn soft_off() -> Vec<u8> {
 
 fn system_bus(machine: &Machine) -> Vec<u8> {
     let host_bridge = Raw(host_bridge(machine));
-    let board = Raw(board_resources());
+    let board = Raw(board_resources(machine));
     let serial = Raw(serial_port());
     let clock = Raw(clock());
     serialize(&Scope::new(
@@ -50,18 +50,18 @@ fn system_bus(machine: &Machine) -> Vec<u8> {
 }
 
 fn host_bridge(machine: &Machine) -> Vec<u8> {
-    let not_cacheable = AddressSpaceCacheable::NotCacheable;
     let buses = AddressSpace::new_bus_number(0, u16::from(LAST_BUS));
     let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
     let low_ports = AddressSpace::new_io(0_u16, 0xcf7, None);
     let high_ports = AddressSpace::new_io(PCI_IO_BASE, 0xffff, None);
-    let low_memory = AddressSpace::new_memory(
-        not_cacheable,
-        true,
-        PCI_WINDOW_BASE as u32,
-        (PCI_WINDOW_END - 1) as u32,
-        None,
-    );
+    let low_memory: Vec<_> = machine
+        .low_windows
+        .iter()
+        .map(|window| {
+            let (first, last) = (window.start as u32, (window.end - 1) as u32);
+            AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None)
+        })
+        .collect();
     let high = &machine.high_window;
     let high_memory = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
@@ -70,11 +70,13 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
         high.end.saturating_sub(1),
         None,
     );
-    let mut windows: Vec<&dyn Aml> =
-        vec![&buses, &config_ports, &low_ports, &high_ports, &low_memory];
+    let mut windows: Vec<&dyn Aml> = vec![&buses, &config_ports, &low_ports, &high_ports];
+    windows.extend(low_memory.iter().map(|window| window as &dyn Aml));
     if !high.is_empty() {
         windows.push(&high_memory);
     }
+    // Pin A of device 31, any function: the only one that is wired.
+    let wire = Package::new(vec![&WIRED_DEVICE, &0_u8, &0_u8, &PIRQ_A_GSI]);
     serialize(&Device::new(
         "PCI0".into(),
         vec![
@@ -84,20 +86,29 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
             &Name::new("_SEG".into(), &0_u8),
             &Name::new("_BBN".into(), &0_u8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(windows)),
+            &Name::new("_PRT".into(), &Package::new(vec![&wire])),
         ],
     ))
 }
 
 /// Addresses of the board itself, which nothing else may be given.
-fn board_resources() -> Vec<u8> {
-    let ecam = Memory32Fixed::new(true, ECAM_BASE as u32, ECAM_LENGTH as u32);
-    let pm = IO::new(PM_BASE, PM_BASE, 1, PM_BLOCK_LENGTH as u8);
+fn board_resources(machine: &Machine) -> Vec<u8> {
+    let pm = IO::new(machine.pm_base, machine.pm_base, 1, PM_BLOCK_LENGTH as u8);
+    let ecam = machine.ecam.as_ref().map(|ecam| {
+        // The host bridge decodes it below 4 GiB only, see `Machine::ecam`.
+        Memory32Fixed::new(true, ecam.start as u32, (ecam.end - ecam.start) as u32)
+    });
+    let mut resources: Vec<&dyn Aml> = Vec::new();
+    if let Some(ecam) = &ecam {
+        resources.push(ecam);
+    }
+    resources.push(&pm);
     serialize(&Device::new(
         Path::new("MBRD"),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
             &Name::new("_UID".into(), &0_u8),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ecam, &pm])),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
         ],
     ))
 }

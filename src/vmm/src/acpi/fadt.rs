@@ -5,8 +5,8 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use lodge_devices::acpi_pm::{GPE0, GPE0_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT};
 use lodge_devices::cmos::CENTURY;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
-use crate::layout::{PM_BASE, SCI};
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Pointer, serialize};
+use crate::layout::SCI;
 
 const RESET_PORT: u16 = 0xcf9;
 /// Hard reset of system and processor.
@@ -20,9 +20,25 @@ const VGA_NOT_PRESENT: u16 = 1 << 2;
 const NO_C2: u16 = 0xffff;
 const NO_C3: u16 = 0xffff;
 
-/// The table; the arguments are guest-physical addresses.
-pub fn build(dsdt: u32, facs: u32) -> Vec<u8> {
-    let port = |offset: u64| u64::from(PM_BASE) + offset;
+/// `FIRMWARE_CTRL`, `DSDT` and `X_DSDT`.
+pub const POINTERS: &[Pointer] = &[
+    Pointer {
+        offset: 36,
+        width: 4,
+    },
+    Pointer {
+        offset: 40,
+        width: 4,
+    },
+    Pointer {
+        offset: 140,
+        width: 8,
+    },
+];
+
+/// The table: the first port of the power management block, and two guest-physical addresses.
+pub fn build(pm_base: u16, dsdt: u32, facs: u32) -> Vec<u8> {
+    let port = |offset: u64| u64::from(pm_base) + offset;
     let port32 = |offset: u64| (port(offset) as u32).into();
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer)

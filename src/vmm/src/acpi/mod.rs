@@ -1,65 +1,139 @@
-//! The machine's description for the guest: ACPI 6.5 tables in a blob at [`ACPI_BASE`].
+//! The machine's description for the guest: ACPI 6.5 tables.
+//!
+//! A directly booted guest finds them at [`ACPI_BASE`]; firmware fetches them and puts them where it
+//! likes ([`crate::firmware`]), so [`assemble`] also tells which of their bytes depend on the place.
 
 mod dsdt;
 mod fadt;
 mod madt;
+mod root;
 
 use std::ops::Range;
 
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
 use acpi_tables::mcfg::MCFG;
-use acpi_tables::rsdp::Rsdp;
-use acpi_tables::xsdt::XSDT;
 
-use crate::layout::{ACPI_BASE, ACPI_END, ECAM_BASE, LAST_BUS};
+use crate::layout::{ACPI_BASE, ACPI_END, LAST_BUS};
 
 const OEM_ID: [u8; 6] = *b"LODGE ";
 const OEM_TABLE_ID: [u8; 8] = *b"LODGEVMM";
 const OEM_REVISION: u32 = 1;
 
 /// The FACS must be aligned so (ACPI 6.5, 5.2.10); everything else gets 8.
-const FACS_ALIGNMENT: usize = 64;
+pub const ALIGNMENT: usize = 64;
+
+/// Where a table's checksum is, and how long a header is (ACPI 6.5, 5.2.6).
+const CHECKSUM: usize = 9;
+const HEADER: usize = 36;
 
 /// What the tables depend on.
+#[derive(Debug, Clone)]
 pub struct Machine {
     /// Number of vCPUs; their APIC IDs count from 0.
     pub vcpus: u8,
-    /// Window for 64-bit PCI memory BARs.
+    /// First port of the power management block.
+    pub pm_base: u16,
+    /// PCI Express configuration space, if it is switched on.
+    pub ecam: Option<Range<u64>>,
+    /// Windows for PCI memory BARs below 4 GiB.
+    pub low_windows: Vec<Range<u64>>,
+    /// Window for 64-bit PCI memory BARs; may be empty.
     pub high_window: Range<u64>,
 }
+
+/// A pointer to one of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pointer {
+    /// Where it is, from the start of the blob that holds it.
+    pub offset: u32,
+    /// 4 or 8 bytes.
+    pub width: u8,
+}
+
+/// A checksum of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    /// Where it is, from the start of the blob.
+    pub offset: u32,
+    /// First byte it covers.
+    pub start: u32,
+    /// How many bytes it covers.
+    pub length: u32,
+}
+
+/// The tables for one place in memory.
+pub struct Tables {
+    /// The root pointer.
+    pub rsdp: Vec<u8>,
+    /// All other tables.
+    pub tables: Vec<u8>,
+    /// Pointers within `tables`; the root pointer's are [`root::RSDP_POINTERS`].
+    pub pointers: Vec<Pointer>,
+    /// Checksums of tables that hold pointers; the root pointer's are [`root::RSDP_CHECKSUMS`].
+    pub checksums: Vec<Checksum>,
+}
+
+pub use root::{RSDP_CHECKSUMS, RSDP_POINTERS};
 
 /// All tables as they belong at [`ACPI_BASE`]. The RSDP comes first.
 ///
 /// `None` when they do not fit below [`ACPI_END`], which 64 vCPUs are far from.
 pub fn build(machine: &Machine) -> Option<Vec<u8>> {
-    let mut blob = Blob {
-        bytes: vec![0; Rsdp::len()],
-    };
-    let dsdt = blob.append(&dsdt::build(machine), 8);
-    let facs = blob.append(&serialize(&FACS::new()), FACS_ALIGNMENT);
-    let tables = [
-        blob.append(
-            &fadt::build(u32::try_from(dsdt).ok()?, u32::try_from(facs).ok()?),
-            8,
-        ),
-        blob.append(&madt::build(machine.vcpus), 8),
-        blob.append(&mcfg(), 8),
-    ];
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in tables {
-        xsdt.add_entry(table);
-    }
-    let xsdt = blob.append(&serialize(&xsdt), 8);
-    let rsdp = serialize(&Rsdp::new(OEM_ID, xsdt));
-    blob.bytes[..rsdp.len()].copy_from_slice(&rsdp);
-    let fits = ACPI_BASE + blob.bytes.len() as u64 <= ACPI_END;
-    fits.then_some(blob.bytes)
+    let Tables {
+        rsdp: mut bytes,
+        tables,
+        ..
+    } = assemble(machine, u32::try_from(ACPI_BASE).ok()? + ALIGNMENT as u32);
+    bytes.resize(ALIGNMENT, 0);
+    bytes.extend(tables);
+    (ACPI_BASE + bytes.len() as u64 <= ACPI_END).then_some(bytes)
 }
 
-fn mcfg() -> Vec<u8> {
+/// The tables for the address `base`, a multiple of [`ALIGNMENT`].
+pub fn assemble(machine: &Machine, base: u32) -> Tables {
+    let mut blob = Blob {
+        base,
+        bytes: Vec::new(),
+        pointers: Vec::new(),
+        checksums: Vec::new(),
+    };
+    let dsdt = blob.append(&dsdt::build(machine), 8, &[]);
+    let facs = blob.append(&serialize(&FACS::new()), ALIGNMENT, &[]);
+    let fadt = fadt::build(machine.pm_base, dsdt, facs);
+    let mut tables = vec![
+        blob.append(&fadt, 8, fadt::POINTERS),
+        blob.append(&madt::build(machine.vcpus), 8, &[]),
+    ];
+    if let Some(ecam) = &machine.ecam {
+        tables.push(blob.append(&mcfg(ecam.start), 8, &[]));
+    }
+    let rsdt = blob.append(&root::rsdt(&tables), 8, &root::entries(tables.len(), 4));
+    let xsdt = blob.append(&root::xsdt(&tables), 8, &root::entries(tables.len(), 8));
+    Tables {
+        rsdp: root::rsdp(rsdt, xsdt),
+        tables: blob.bytes,
+        pointers: blob.pointers,
+        checksums: blob.checksums,
+    }
+}
+
+/// The tables for firmware to move: assembled for address 0, with zeroes where checksums change. Firmware sums over the
+/// old checksum as well, and some takes it for zero.
+pub fn movable(machine: &Machine) -> Tables {
+    let mut tables = assemble(machine, 0);
+    for sum in &tables.checksums {
+        tables.tables[sum.offset as usize] = 0;
+    }
+    for sum in RSDP_CHECKSUMS {
+        tables.rsdp[sum.offset as usize] = 0;
+    }
+    tables
+}
+
+fn mcfg(ecam: u64) -> Vec<u8> {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM_BASE, 0, 0, LAST_BUS);
+    mcfg.add_ecam(ecam, 0, 0, LAST_BUS);
     serialize(&mcfg)
 }
 
@@ -69,23 +143,57 @@ fn serialize(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
+/// A byte that makes all of them sum to zero together with it.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes
+        .iter()
+        .fold(0_u8, |sum, &byte| sum.wrapping_add(byte))
+        .wrapping_neg()
+}
+
 struct Blob {
+    base: u32,
     bytes: Vec<u8>,
+    pointers: Vec<Pointer>,
+    checksums: Vec<Checksum>,
 }
 
 impl Blob {
-    /// Returns the guest-physical address of the table.
-    fn append(&mut self, table: &[u8], alignment: usize) -> u64 {
+    /// Returns the address of the table. `pointers` count from its start.
+    fn append(&mut self, table: &[u8], alignment: usize, pointers: &[Pointer]) -> u32 {
         let at = self.bytes.len().next_multiple_of(alignment);
         self.bytes.resize(at, 0);
         self.bytes.extend_from_slice(table);
-        ACPI_BASE + at as u64
+        let at = at as u32;
+        self.pointers.extend(pointers.iter().map(|pointer| Pointer {
+            offset: at + pointer.offset,
+            ..*pointer
+        }));
+        if !pointers.is_empty() {
+            self.checksums.push(Checksum {
+                offset: at + CHECKSUM as u32,
+                start: at,
+                length: table.len() as u32,
+            });
+        }
+        self.base + at
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn machine(vcpus: u8) -> Machine {
+        let window = 0xc000_0000..0xfec0_0000;
+        Machine {
+            vcpus,
+            pm_base: 0x600,
+            ecam: Some(0xb000_0000..0xc000_0000),
+            low_windows: vec![window],
+            high_window: 1 << 35..1 << 36,
+        }
+    }
 
     fn table(blob: &[u8], address: u64) -> &[u8] {
         let at = (address - ACPI_BASE) as usize;
@@ -104,11 +212,7 @@ mod tests {
     #[test]
     fn every_table_is_reached_and_sums_to_zero() {
         for vcpus in [1, 64] {
-            let blob = build(&Machine {
-                vcpus,
-                high_window: 1 << 35..1 << 36,
-            })
-            .unwrap();
+            let blob = build(&machine(vcpus)).unwrap();
             assert_eq!(&blob[..8], b"RSD PTR ");
             assert_eq!(sum(&blob[..20]), 0);
             assert_eq!(sum(&blob[..36]), 0);
@@ -126,6 +230,32 @@ mod tests {
                 }
             }
             assert_eq!(names, [b"FACP", b"APIC", b"MCFG"]);
+            let rsdt = table_at(u64::from(u32::from_le_bytes(
+                blob[16..20].try_into().unwrap(),
+            )));
+            assert_eq!((&rsdt[..4], rsdt.len()), (&b"RSDT"[..], 36 + 3 * 4));
+            assert_eq!(sum(rsdt), 0);
         }
+    }
+
+    /// What firmware does: adds the address of the tables to every pointer, and sums again.
+    #[test]
+    fn tables_can_be_moved() {
+        let mut moved = movable(&machine(2));
+        let place = 0x7fe0_0000;
+        for pointer in &moved.pointers {
+            let at = pointer.offset as usize;
+            let width = usize::from(pointer.width);
+            let mut bytes = [0; 8];
+            bytes[..width].copy_from_slice(&moved.tables[at..at + width]);
+            let address = u64::from_le_bytes(bytes) + u64::from(place);
+            moved.tables[at..at + width].copy_from_slice(&address.to_le_bytes()[..width]);
+        }
+        for sum in &moved.checksums {
+            let range = sum.start as usize..(sum.start + sum.length) as usize;
+            moved.tables[sum.offset as usize] = checksum(&moved.tables[range]);
+        }
+        assert_eq!(moved.tables, assemble(&machine(2), place).tables);
+        assert_eq!((moved.rsdp[8], moved.rsdp[32]), (0, 0));
     }
 }

@@ -6,7 +6,7 @@ mod elf;
 mod foreign;
 mod image;
 mod lz4_legacy;
-mod memory_map;
+pub mod memory_map;
 mod pvh;
 mod zero_page;
 
@@ -17,7 +17,7 @@ use lodge_devices::GuestMemory;
 use lodge_vmm_proto::LaunchError;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::layout::{COMMAND_LINE, CONVENTIONAL_END};
+use crate::layout::{COMMAND_LINE, CONVENTIONAL_END, RESET_VECTOR};
 use crate::memory::PAGE;
 use bzimage::BzImage;
 use decompress::{Compression, MAX_UNPACKED};
@@ -30,6 +30,8 @@ pub enum Entry {
     Pvh(u64),
     /// 64-bit mode at this address, by Linux's 64-bit boot protocol.
     Linux64(u64),
+    /// Where a processor begins after power-on: firmware.
+    ResetVector,
 }
 
 impl Entry {
@@ -37,6 +39,7 @@ impl Entry {
     pub fn address(self) -> u64 {
         match self {
             Self::Pvh(address) | Self::Linux64(address) => address,
+            Self::ResetVector => RESET_VECTOR,
         }
     }
 }
@@ -160,6 +163,8 @@ pub fn load(memory: &GuestMemory, boot: &DirectBoot, rsdp: u64) -> Result<Entry,
         Entry::Linux64(_) => {
             zero_page::write(memory, rsdp, kernel.setup_header.as_deref(), ramdisk)
         }
+        // No kernel file has this entry.
+        Entry::ResetVector => None,
     }
     .ok_or(BootError::Tables)?;
     Ok(kernel.entry)

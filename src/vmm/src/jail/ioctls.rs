@@ -2,8 +2,8 @@
 
 use kvm_bindings::{
     kvm_debugregs, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing, kvm_irqchip, kvm_irqfd,
-    kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events,
-    kvm_xcrs, kvm_xsave,
+    kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_pit_state2, kvm_regs, kvm_sregs,
+    kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
 const KVM: u32 = 0xae;
@@ -34,6 +34,9 @@ pub const KVM_INTERRUPTS: &[u32] = &[
     write::<kvm_irqfd>(KVM, 0x76),
     write::<kvm_ioeventfd>(KVM, 0x79),
 ];
+
+/// Showing and hiding the cells of the flash chip.
+pub const KVM_MEMORY: &[u32] = &[write::<kvm_userspace_memory_region>(KVM, 0x46)];
 
 /// Where a vCPU stands, for the message when it cannot go on.
 pub const KVM_INSPECT: &[u32] = &[read::<kvm_regs>(KVM, 0x81), read::<kvm_sregs>(KVM, 0x83)];

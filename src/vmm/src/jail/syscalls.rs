@@ -79,12 +79,17 @@ const MAIN: &[Call] = &[
     Any(SYS_statx),
     Any(SYS_pread64),
     Ioctl(ioctls::KVM_RESET),
+    Ioctl(ioctls::KVM_MEMORY),
+    Any(SYS_fdatasync),
     Ioctl(ioctls::NETWORK),
 ];
 
 const VCPU: &[Call] = &[
     Ioctl(&[ioctls::KVM_RUN]),
     Ioctl(ioctls::KVM_INSPECT),
+    // Firmware's variables.
+    Ioctl(ioctls::KVM_MEMORY),
+    Any(SYS_fdatasync),
     Ioctl(ioctls::NETWORK),
 ];
 

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use lodge_block::raw::RawDisk;
 use lodge_devices::GuestMemory;
 use lodge_devices::acpi_pm::AcpiPm;
+use lodge_devices::ahci::DiskOptions;
 use lodge_devices::bus::{Bus, SharedDevice};
 use lodge_devices::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::LoopHandle;
+use lodge_devices::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg};
 use lodge_devices::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use lodge_devices::interrupt::Platform;
 use lodge_devices::lifecycle::{DeviceSet, Shared};
@@ -18,17 +20,22 @@ use lodge_devices::pci::{
     Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
     Windows,
 };
+use lodge_devices::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
-use lodge_devices::virtio::blk::{self, Block};
+use lodge_devices::virtio::blk::{self, Block, Statistics};
 use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
 use lodge_devices::virtio::{Complain, VirtioDevice};
-use lodge_vmm_proto::LaunchError;
+use lodge_vmm_proto::{DiskBus, LaunchError};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::Failure;
+use super::chipset::Chipset;
+use super::sata::Sata;
 use super::slots::{self, Slots};
+use super::{Disk, Failure};
+use crate::firmware::{DiskPlace, Flash, Place};
 use crate::interrupt::Interrupts;
 use crate::layout::{ECAM_BASE, ECAM_LENGTH, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SCI};
 use crate::power::Power;
@@ -53,6 +60,17 @@ pub struct Surroundings {
     pub queue_prologue: Prologue,
     /// Window for 64-bit memory BARs.
     pub high_window: Range<u64>,
+    /// Who puts the chipset in order.
+    pub set_up_by: SetUpBy,
+}
+
+/// Who gives the chipset and PCI devices their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetUpBy {
+    /// We do, as firmware would have: the guest's kernel finds everything in place.
+    Monitor,
+    /// Firmware does; at power-on nothing has an address.
+    Firmware,
 }
 
 /// A machine's devices.
@@ -67,12 +85,19 @@ pub struct Hardware {
     pub pm: Arc<Mutex<AcpiPm>>,
     /// The virtio console's other end.
     pub console: Arc<Console>,
-    /// The disks, in order.
-    pub disks: Vec<blk::Handle>,
-    nics: usize,
+    /// What the disks have read and written.
+    pub disk_statistics: Vec<Arc<Statistics>>,
+    /// What is plugged into the SATA controller.
+    pub sata: Sata,
+    /// Where one can boot from.
+    pub place: Place,
+    /// Battery-backed memory.
+    pub cmos: Arc<Mutex<Cmos>>,
     pci: Arc<PciRoot>,
+    host_bridge: Arc<Mutex<HostBridge>>,
+    pub(super) lpc: Arc<Mutex<Lpc>>,
     windows: Windows,
-    surroundings: Surroundings,
+    pub(super) surroundings: Surroundings,
     slots: Slots,
 }
 
@@ -89,18 +114,34 @@ impl Hardware {
         )));
         let com1 = Console::new(&surroundings.events)?;
         let console = Console::new(&surroundings.events)?;
+        let buses = Arc::new(Buses {
+            ports: Arc::new(Bus::new()),
+            memory: Arc::new(Bus::new()),
+        });
+        let pci = Arc::new(PciRoot::new());
+        let impossible = || Failure::new(LaunchError::Internal, "chipset: bad address");
+        let ours = surroundings.set_up_by == SetUpBy::Monitor;
+        let ecam = ours.then_some(EcamWindow {
+            base: ECAM_BASE,
+            length: ECAM_LENGTH,
+        });
+        let host_bridge = HostBridge::new(Arc::clone(&pci), Arc::clone(&buses.memory), ecam);
+        let pm_base = ours.then_some(PM_BASE);
+        let lpc = Lpc::new(Arc::clone(&buses.ports), Arc::clone(&pm), pm_base);
+        let clock = Cmos::new().with_alarm(interrupts.line(8), &surroundings.events)?;
         let mut hardware = Self {
-            buses: Arc::new(Buses {
-                ports: Arc::new(Bus::new()),
-                memory: Arc::new(Bus::new()),
-            }),
+            buses,
             devices: DeviceSet::new(),
             com1,
             pm,
             console,
-            disks: Vec::new(),
-            nics: 0,
-            pci: Arc::new(PciRoot::new()),
+            disk_statistics: Vec::new(),
+            sata: Sata::default(),
+            place: Place::default(),
+            cmos: clock,
+            pci,
+            host_bridge: Arc::new(Mutex::new(host_bridge.ok_or_else(impossible)?)),
+            lpc: Arc::new(Mutex::new(lpc.ok_or_else(impossible)?)),
             windows: Windows {
                 low: PCI_WINDOW_BASE..PCI_WINDOW_END,
                 high: surroundings.high_window.clone(),
@@ -115,30 +156,12 @@ impl Hardware {
     }
 
     fn add_chipset(&mut self) -> Result<(), Failure> {
-        let impossible = || Failure::new(LaunchError::Internal, "chipset: bad address");
         let power = Arc::clone(&self.surroundings.power);
         let config = ConfigPorts::new(Arc::clone(&self.pci), power);
         self.add_port_device(CONFIG_PORTS, CONFIG_PORTS_LENGTH, config)?;
         self.devices.add(Arc::clone(&self.pm) as Shared);
-        let ecam = EcamWindow {
-            base: ECAM_BASE,
-            length: ECAM_LENGTH,
-        };
-        let memory_bus = Arc::clone(&self.buses.memory);
-        let bridge = HostBridge::new(Arc::clone(&self.pci), memory_bus, Some(ecam));
-        self.add_function(
-            HostBridge::ADDRESS,
-            Arc::new(Mutex::new(bridge.ok_or_else(impossible)?)),
-        )?;
-        let lpc = Lpc::new(
-            Arc::clone(&self.buses.ports),
-            Arc::clone(&self.pm),
-            Some(PM_BASE),
-        );
-        self.add_function(
-            Lpc::ADDRESS,
-            Arc::new(Mutex::new(lpc.ok_or_else(impossible)?)),
-        )
+        self.add_function(HostBridge::ADDRESS, Arc::clone(&self.host_bridge))?;
+        self.add_function(Lpc::ADDRESS, Arc::clone(&self.lpc))
     }
 
     fn add_legacy_devices(&mut self) -> Result<(), Failure> {
@@ -154,15 +177,52 @@ impl Hardware {
         let power = Arc::clone(&self.surroundings.power);
         let keyboard = I8042::new(power, self.surroundings.interrupts.line(1));
         self.add_port_device(I8042_PORTS, I8042_PORTS_LENGTH, keyboard)?;
-        let irq = self.surroundings.interrupts.line(8);
-        let clock = Cmos::new().with_alarm(irq, &self.surroundings.events)?;
+        let power = Arc::clone(&self.surroundings.power);
+        self.add_port_device(PORT_92, PORT_92_LENGTH, Port92::new(power))?;
         self.place(
             CMOS_PORTS,
             CMOS_PORTS_LENGTH,
-            Arc::clone(&clock) as SharedDevice,
+            Arc::clone(&self.cmos) as SharedDevice,
         )?;
-        self.devices.add(clock);
+        self.devices.add(Arc::clone(&self.cmos) as Shared);
         Ok(())
+    }
+
+    /// The device that tells firmware about the machine. To be added last: what it serves depends on all others.
+    ///
+    /// # Errors
+    /// When its ports are taken.
+    pub fn add_fw_cfg(&mut self, device: FwCfg) -> Result<(), Failure> {
+        self.add_port_device(FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, device)
+    }
+
+    /// The flash chip with firmware's variables.
+    ///
+    /// # Errors
+    /// When something else is there.
+    pub fn add_flash(&mut self, flash: &Flash) -> Result<(), Failure> {
+        let Range { start, end } = flash.range;
+        self.buses
+            .memory
+            .insert(start, end - start, Arc::clone(&flash.chip) as SharedDevice)
+            .map_err(Failure::doing(LaunchError::Internal, "flash"))?;
+        self.devices.add(Arc::clone(&flash.chip) as Shared);
+        Ok(())
+    }
+
+    /// The chipset as ACPI tables describe it.
+    pub fn chipset(&self, vcpus: u8) -> Chipset {
+        let memory = &self.surroundings.memory;
+        Chipset {
+            root: Arc::clone(&self.pci),
+            host_bridge: Arc::clone(&self.host_bridge),
+            lpc: Arc::clone(&self.lpc),
+            vcpus,
+            low_memory_end: memory
+                .find_region(GuestAddress(0))
+                .map_or(0, GuestMemoryRegion::len),
+            high_window: self.windows.high.clone(),
+        }
     }
 
     fn add_slow_virtio_devices(&mut self) -> Result<(), Failure> {
@@ -170,19 +230,49 @@ impl Hardware {
         let rng = Box::new(Rng::new(&self.surroundings.events));
         self.add_virtio("rng", rng, slots::RNG, kind)?;
         let console = VirtioConsole::new(&self.surroundings.events, &self.console);
-        self.add_virtio("console", Box::new(console), slots::CONSOLE, kind)
+        self.add_virtio("console", Box::new(console), slots::CONSOLE, kind)?;
+        Ok(())
     }
 
     /// Adds a disk.
     ///
     /// # Errors
-    /// When the host cannot serve it.
-    pub fn add_disk(&mut self, disk: RawDisk, options: blk::Options) -> Result<(), Failure> {
-        let name = format!("disk{}", self.disks.len());
+    /// When the host cannot serve it, or its bus is full.
+    pub fn add_disk(&mut self, disk: Disk, queues: u16) -> Result<(), Failure> {
+        let Disk {
+            disk,
+            bus,
+            read_only,
+            serial,
+        } = disk;
+        let place = match bus {
+            DiskBus::Sata => {
+                let options = DiskOptions { read_only, serial };
+                DiskPlace::Sata(self.add_sata_disk(disk, options)?)
+            }
+            DiskBus::Virtio => {
+                let options = blk::Options {
+                    read_only,
+                    serial,
+                    queues,
+                };
+                DiskPlace::Virtio(self.add_virtio_disk(disk, options)?)
+            }
+        };
+        self.place.disks.push(place);
+        Ok(())
+    }
+
+    fn add_virtio_disk(
+        &mut self,
+        disk: RawDisk,
+        options: blk::Options,
+    ) -> Result<Address, Failure> {
+        let name = format!("disk{}", self.place.disks.len());
         let prologue = Arc::clone(&self.surroundings.queue_prologue);
         let block = Block::new(disk, options, prologue)
             .map_err(Failure::doing(LaunchError::Disk, &name))?;
-        self.disks.push(block.handle());
+        self.disk_statistics.push(block.handle().statistics());
         self.add_virtio(&name, Box::new(block), slots::DISKS, LaunchError::Disk)
     }
 
@@ -196,12 +286,13 @@ impl Hardware {
         vhost: Option<OwnedFd>,
         options: net::Options,
     ) -> Result<(), Failure> {
-        let name = format!("nic{}", self.nics);
-        self.nics += 1;
+        let name = format!("nic{}", self.place.nics.len());
         let prologue = Arc::clone(&self.surroundings.queue_prologue);
         let device = Net::new(tap, vhost, options, prologue)
             .map_err(Failure::doing(LaunchError::Nic, &name))?;
-        self.add_virtio(&name, Box::new(device), slots::NICS, LaunchError::Nic)
+        let at = self.add_virtio(&name, Box::new(device), slots::NICS, LaunchError::Nic)?;
+        self.place.nics.push(at);
+        Ok(())
     }
 
     fn add_virtio(
@@ -210,7 +301,7 @@ impl Hardware {
         device: Box<dyn VirtioDevice>,
         range: RangeInclusive<u8>,
         kind: LaunchError,
-    ) -> Result<(), Failure> {
+    ) -> Result<Address, Failure> {
         let function = VirtioPci::new(VirtioPciOptions {
             name: name.to_owned(),
             device,
@@ -224,20 +315,28 @@ impl Hardware {
             .slots
             .take(range)
             .ok_or_else(|| Failure::new(kind, format!("{name}: all PCI slots are taken")))?;
-        self.add_function(address, function)
+        self.add_function(address, function)?;
+        Ok(address)
     }
 
-    /// Gives PCI devices their addresses, as firmware would.
+    /// Gives PCI devices their addresses, as firmware would, unless firmware does.
     ///
     /// # Errors
     /// When the windows are full.
     pub fn assign_addresses(&self) -> Result<(), Failure> {
+        if self.surroundings.set_up_by == SetUpBy::Firmware {
+            return Ok(());
+        }
         self.pci
             .assign_bars(&self.windows)
             .map_err(Failure::doing(LaunchError::Internal, "PCI"))
     }
 
-    fn add_function<F>(&mut self, address: Address, function: Arc<Mutex<F>>) -> Result<(), Failure>
+    pub(super) fn add_function<F>(
+        &mut self,
+        address: Address,
+        function: Arc<Mutex<F>>,
+    ) -> Result<(), Failure>
     where
         F: lodge_devices::pci::PciFunction + 'static,
     {

@@ -1,8 +1,12 @@
 //! One guest's machine: built, started, held, reset, taken apart.
 
 mod barrier;
+mod boot_source;
+mod chipset;
 mod failure;
 mod hardware;
+mod pirq;
+mod sata;
 mod slots;
 
 use std::ops::Range;
@@ -14,24 +18,26 @@ use std::time::Duration;
 use kvm_ioctls::{Kvm, VmFd};
 use lodge_block::raw::RawDisk;
 use lodge_devices::GuestMemory;
+use lodge_devices::ahci::CdromHandle;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
-use lodge_devices::virtio::{Complain, blk, net};
-use lodge_vmm_proto::{LaunchError, OnReset};
+use lodge_devices::virtio::{Complain, net};
+use lodge_vmm_proto::{DiskBus, LaunchError, OnReset};
 use uuid::Uuid;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::GuestMemoryBackend;
 
-use crate::boot::{self, DirectBoot, Entry};
+use crate::boot::{DirectBoot, Entry};
 use crate::complaints::Complaints;
+use crate::firmware::FirmwareBoot;
 use crate::interrupt::Interrupts;
 use crate::kvm::{self, ChipsetState};
-use crate::layout::{ACPI_BASE, SMBIOS_BASE};
+use crate::memory;
 use crate::power::Power;
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
-use crate::{acpi, memory, smbios};
+use boot_source::{BootSource, Identity, Prepared};
 pub use failure::Failure;
 pub use hardware::Prologue;
-use hardware::{Hardware, Surroundings};
+use hardware::{Hardware, SetUpBy, Surroundings};
 
 /// How long vCPUs may take to come to the gate. A device that finishes a request to
 /// slow storage can hold one up.
@@ -47,6 +53,8 @@ const HIGH_WINDOW: u64 = 32 << 30;
 pub struct Disk {
     /// The opened and claimed image.
     pub disk: RawDisk,
+    /// What the guest reaches it by.
+    pub bus: DiskBus,
     /// Refuse writes.
     pub read_only: bool,
     /// Serial number the guest reads.
@@ -63,6 +71,14 @@ pub struct Nic {
     pub options: net::Options,
 }
 
+/// What a guest starts with.
+pub enum Boot {
+    /// A kernel and its companions.
+    Direct(DirectBoot),
+    /// Firmware, which finds the rest by itself.
+    Firmware(FirmwareBoot),
+}
+
 /// What a machine is built from.
 pub struct Parts {
     /// Checked by [`kvm::open`].
@@ -73,10 +89,12 @@ pub struct Parts {
     pub vcpus: u8,
     /// Guest memory in bytes.
     pub memory: u64,
-    /// Kernel and its companions.
-    pub boot: DirectBoot,
+    /// What it starts with.
+    pub boot: Boot,
     /// Disks in slot order.
     pub disks: Vec<Disk>,
+    /// CD-ROM drives, with the discs in them.
+    pub cdroms: Vec<Option<RawDisk>>,
     /// Network interfaces in slot order.
     pub nics: Vec<Nic>,
     /// What comes of the guest's wish for a reset.
@@ -109,9 +127,7 @@ pub struct Machine {
     hardware: Hardware,
     events: LoopHandle,
     event_thread: Option<JoinHandle<std::io::Result<()>>>,
-    boot: DirectBoot,
-    acpi: Vec<u8>,
-    smbios: Vec<u8>,
+    boot: BootSource,
 }
 
 impl Machine {
@@ -123,15 +139,16 @@ impl Machine {
         let memory = memory::reserve(parts.memory)?;
         let template = CpuidTemplate::new(&parts.kvm, parts.vcpus)?;
         let high_window = high_window(&memory, template.physical_address_bits());
-        let acpi = acpi::build(&acpi::Machine {
+        let identity = Identity {
+            id: parts.id,
             vcpus: parts.vcpus,
             high_window: high_window.clone(),
-        });
-        let (Some(acpi), Some(smbios)) = (acpi, smbios::build(parts.id)) else {
-            return Err(Failure::new(LaunchError::Internal, "tables do not fit"));
         };
-        // The kernel first: it is what most likely is wrong.
-        let entry = load(&memory, &parts.boot, &acpi, &smbios)?;
+        let set_up_by = match parts.boot {
+            Boot::Direct(_) => SetUpBy::Monitor,
+            Boot::Firmware(_) => SetUpBy::Firmware,
+        };
+        let prepared = Prepared::new(parts.boot, &identity, &memory)?;
 
         let vm = Arc::new(create_vm(&parts.kvm, &memory)?);
         let interrupts = Interrupts::new(Arc::clone(&vm))?;
@@ -150,19 +167,20 @@ impl Machine {
             complain: complain_to(&complaints),
             queue_prologue: Arc::clone(&parts.prologues.queue),
             high_window,
+            set_up_by,
         })?;
         for disk in parts.disks {
-            let options = blk::Options {
-                read_only: disk.read_only,
-                serial: disk.serial,
-                queues: u16::from(parts.vcpus),
-            };
-            hardware.add_disk(disk.disk, options)?;
+            hardware.add_disk(disk, u16::from(parts.vcpus))?;
         }
+        for disc in parts.cdroms {
+            hardware.add_cdrom(disc)?;
+        }
+        hardware.finish_sata()?;
         for nic in parts.nics {
             hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
         }
         hardware.assign_addresses()?;
+        let (boot, entry) = prepared.finish(&identity, &vm, &memory, &mut hardware)?;
         let prologue = parts.prologues.event_loop;
         let event_thread = event_loop.spawn("devices", move || prologue())?;
         let mut machine = Self {
@@ -180,9 +198,7 @@ impl Machine {
             hardware,
             events,
             event_thread: Some(event_thread),
-            boot: parts.boot,
-            acpi,
-            smbios,
+            boot,
         };
         machine.reset_vcpus(entry)?;
         machine.start_threads(&parts.prologues.vcpu)?;
@@ -224,7 +240,7 @@ impl Machine {
     pub fn reset(&mut self) -> Result<(), Failure> {
         self.hardware.devices.reset();
         memory::forget(&self.memory)?;
-        let entry = load(&self.memory, &self.boot, &self.acpi, &self.smbios)?;
+        let entry = self.boot.load(&self.memory)?;
         self.chipset.restore(&self.vm)?;
         self.reset_vcpus(entry)?;
         self.hardware.assign_addresses()
@@ -262,11 +278,16 @@ impl Machine {
 
     /// Bytes read from and written to all disks.
     pub fn disk_bytes(&self) -> (u64, u64) {
-        let disks = self.hardware.disks.iter();
-        let totals = disks.map(|disk| disk.statistics().totals());
+        let disks = self.hardware.disk_statistics.iter();
+        let totals = disks.map(|disk| disk.totals());
         totals.fold((0, 0), |(read, written), totals| {
             (read + totals.read_bytes, written + totals.write_bytes)
         })
+    }
+
+    /// A CD-ROM drive, by its number.
+    pub fn cdrom(&self, number: u8) -> Option<&CdromHandle> {
+        self.hardware.sata.cdroms.get(usize::from(number))
     }
 
     /// Ends all vCPUs and brings the devices to rest, so that what the guest has
@@ -328,21 +349,6 @@ fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd, Failure> {
     // a monitor ends with its guest.
     unsafe { kvm::set_memory(&vm, memory) }?;
     Ok(vm)
-}
-
-fn load(
-    memory: &GuestMemory,
-    boot: &DirectBoot,
-    acpi: &[u8],
-    smbios: &[u8],
-) -> Result<Entry, Failure> {
-    let entry = boot::load(memory, boot, ACPI_BASE)?;
-    for (table, address) in [(acpi, ACPI_BASE), (smbios, SMBIOS_BASE)] {
-        memory
-            .write_slice(table, GuestAddress(address))
-            .map_err(Failure::doing(LaunchError::Internal, "tables"))?;
-    }
-    Ok(entry)
 }
 
 /// Above all memory, if the guest can address it at all.

@@ -40,6 +40,7 @@ pub fn general(entry: Entry) -> kvm_regs {
             rbp: BOOT_STACK,
             ..common
         },
+        Entry::ResetVector => common,
     }
 }
 

@@ -87,8 +87,11 @@ impl PowerOn {
         })
         .map_err(KvmError::call("KVM_SET_MP_STATE"))?;
         let (regs, sregs) = match entry {
-            Some(entry) => (regs::general(entry), regs::system(&self.sregs, entry)),
-            None => (self.regs, self.sregs),
+            Some(entry @ (Entry::Pvh(_) | Entry::Linux64(_))) => {
+                (regs::general(entry), regs::system(&self.sregs, entry))
+            }
+            // A vCPU begins its life at the reset vector.
+            Some(Entry::ResetVector) | None => (self.regs, self.sregs),
         };
         // System registers first: they hold the APIC mode the APIC state is read in.
         fd.set_sregs(&sregs)

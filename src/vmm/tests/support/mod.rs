@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
-    Answer, Boot, Channel, ConsolePort, DiskConfig, ExitReason, ExitRecord, FdIndex, GuestConfig,
-    GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request, RequestBody, RunState,
-    ServerMessage, SpawnError, spawn,
+    Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
+    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request,
+    RequestBody, RunState, ServerMessage, SpawnError, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -36,11 +36,15 @@ pub fn kvm_missing() -> bool {
 /// What to start.
 pub struct Options {
     pub kernel: Vec<u8>,
+    /// A ROM and its variables; the kernel is not used then.
+    pub firmware: Option<(Vec<u8>, Option<File>)>,
     pub initrd: Option<Vec<u8>>,
     pub cmdline: String,
     pub vcpus: u8,
     pub memory: u64,
     pub disks: Vec<File>,
+    /// CD-ROM drives with their discs.
+    pub cdroms: Vec<Option<File>>,
     pub jail: bool,
     pub user: Option<u32>,
     pub on_reset: OnReset,
@@ -52,15 +56,25 @@ impl Options {
         Self::kernel(code::kernel(code))
     }
 
+    /// A guest that starts with this ROM.
+    pub fn firmware(rom: Vec<u8>, variables: Option<File>) -> Self {
+        Self {
+            firmware: Some((rom, variables)),
+            ..Self::kernel(Vec::new())
+        }
+    }
+
     /// A guest with this kernel file.
     pub fn kernel(kernel: Vec<u8>) -> Self {
         Self {
             kernel,
+            firmware: None,
             initrd: None,
             cmdline: String::new(),
             vcpus: 1,
             memory: 64 << 20,
             disks: Vec::new(),
+            cdroms: Vec::new(),
             jail: false,
             user: None,
             on_reset: OnReset::Boot,
@@ -142,7 +156,8 @@ impl Guest {
         self.ask_with(body, &[])
     }
 
-    fn ask_with(&mut self, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Answer {
+    /// Asks something that takes descriptors.
+    pub fn ask_with(&mut self, body: RequestBody, fds: &[BorrowedFd<'_>]) -> Answer {
         let id = self.next_id;
         self.next_id += 1;
         self.control.send(&Request { id, body }, fds).expect("send");
@@ -335,10 +350,27 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         .enumerate()
         .map(|(slot, file)| DiskConfig {
             file: add(file.into()),
+            bus: DiskBus::Virtio,
             read_only: false,
             serial: format!("disk{slot}"),
         });
     let disks = disks.collect();
+    let cdroms = options.cdroms.into_iter().map(|disc| CdromConfig {
+        disc: disc.map(|file| add(file.into())),
+    });
+    let cdroms = cdroms.collect();
+    let boot = match options.firmware {
+        Some((rom, variables)) => Boot::Firmware {
+            code: add(file_of(&rom)),
+            variables: variables.map(|file| add(file.into())),
+            order: Vec::new(),
+        },
+        None => Boot::Direct {
+            kernel: add(file_of(&options.kernel)),
+            initrd: options.initrd.map(|initrd| add(file_of(&initrd))),
+            cmdline: options.cmdline,
+        },
+    };
     Launch {
         version: PROTOCOL_VERSION,
         guest: GuestConfig {
@@ -346,12 +378,9 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             name: "test".to_owned(),
             vcpus: options.vcpus,
             memory: options.memory,
-            boot: Boot::Direct {
-                kernel: add(file_of(&options.kernel)),
-                initrd: options.initrd.map(|initrd| add(file_of(&initrd))),
-                cmdline: options.cmdline,
-            },
+            boot,
             disks,
+            cdroms,
             nics: Vec::new(),
             on_reset: options.on_reset,
         },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_api::event::EventBody;
-use lodge_api::vm::{VmAction, VmState};
+use lodge_api::vm::{VmAction, VmDiscChange, VmState};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Kill { reply: Reply },
     /// Reset, pause or resume.
     Do { action: VmAction, reply: Reply },
+    /// Put a disc into a CD-ROM drive of the running guest, or take one out.
+    ChangeDisc {
+        change: VmDiscChange,
+        disc: Option<OwnedFd>,
+        reply: Reply,
+    },
     /// Attach a console; to a guest that is starting, as soon as it runs.
     Console(ConsoleRequest),
     /// The host goes down: end by the deadline, whatever the state.
@@ -250,6 +256,13 @@ impl Actor {
                 // Whoever asked may have gone; the state shows the outcome.
                 let _ = reply.send(self.act(action).await);
             }
+            Command::ChangeDisc {
+                change,
+                disc,
+                reply,
+            } => {
+                let _ = reply.send(self.change_disc(change, disc).await);
+            }
             Command::Console(request) => self.console(request).await,
             Command::PowerOff { timeout, reply } => self.power_off(timeout, reply).await,
             Command::Retire => {}
@@ -272,6 +285,33 @@ impl Actor {
             Answer::Done => Ok(()),
             _ => Err(internal("the guest's monitor gave an unexpected answer")),
         }
+    }
+
+    async fn change_disc(
+        &self,
+        change: VmDiscChange,
+        disc: Option<OwnedFd>,
+    ) -> Result<(), Problem> {
+        let body = RequestBody::ChangeDisc {
+            drive: change.drive,
+            force: change.force,
+        };
+        self.ask(body, disc).await.map_err(|problem| {
+            if problem.code == ErrorCode::WrongState {
+                problem.with_hint("let the guest eject it, or use force")
+            } else {
+                problem
+            }
+        })?;
+        // What runs is what is wanted: no restart is pending for it.
+        self.observed.send_modify(|observed| {
+            let drives = observed.launched.as_mut().map(|spec| &mut spec.cdroms);
+            if let Some(drive) = drives.and_then(|drives| drives.get_mut(usize::from(change.drive)))
+            {
+                drive.image = change.image;
+            }
+        });
+        Ok(())
     }
 
     async fn console(&mut self, request: ConsoleRequest) {

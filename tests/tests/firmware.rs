@@ -1,0 +1,163 @@
+//! Unmodified systems start by stock firmware.
+
+use anyhow::Result;
+use lodge_tests::artifacts;
+use lodge_tests::host::Host;
+use lodge_tests::machine::Builder;
+use lodge_tests::terminal::GuestConsole;
+
+/// A host whose processor counts instructions: without, QEMU 7.2 fails an assertion whenever a nested guest writes its task
+/// priority register, as UEFI firmware does.
+fn host() -> Result<Host> {
+    let builder = Builder::new().instruction_clock().memory_mib(4096);
+    let host = Host::boot(builder.data_disk(6 << 30))?;
+    let raw = artifacts::guest_debian();
+    host.cli.ok(&[
+        "image",
+        "upload",
+        &raw.to_string_lossy(),
+        "debian-12",
+        "--kind",
+        "disk",
+    ])?;
+    Ok(host)
+}
+
+/// Makes a guest with a copy of the Debian disk, and starts it.
+fn start_debian(host: &Host, name: &str, options: &[&str]) -> Result<GuestConsole> {
+    let disk = format!("{name}-root");
+    host.cli
+        .ok(&["disk", "create", &disk, "--image", "debian-12"])?;
+    let arguments = [
+        "vm", "create", name, "--memory", "512MiB", "--disk", &disk, "--nic", "default", "--start",
+    ];
+    host.cli.ok(&[&arguments, options].concat())?;
+    GuestConsole::open(&host.cli, name)
+}
+
+fn log_in(console: &mut GuestConsole) -> Result<()> {
+    console.wait("login: ")?;
+    console.write("root\n")?;
+    console.wait("Password: ")?;
+    console.write("lodge\n")?;
+    console.wait("# ")?;
+    Ok(())
+}
+
+fn power_off(host: &Host, name: &str, mut console: GuestConsole) -> Result<()> {
+    console.write("systemctl poweroff\n")?;
+    host.wait_state(name, "stopped")?;
+    Ok(())
+}
+
+/// What the firmware's tables say has reached the kernel: configuration space in memory, the power button, the machine's name.
+fn finds_its_machine(console: &mut GuestConsole) -> Result<()> {
+    console.write(
+        "ls /sys/firmware/acpi/tables | sed s/^/TABLE-/; cat /sys/class/dmi/id/product_name\n",
+    )?;
+    console.wait("TABLE-APIC")?;
+    console.wait("TABLE-DSDT")?;
+    console.wait("TABLE-FACP")?;
+    console.wait("TABLE-MCFG")?;
+    console.wait("Lodge Virtual Machine")?;
+    console.write("until ip -4 -o addr show scope global | grep inet; do sleep 1; done\n")?;
+    console.wait("inet 10.0.2.")?;
+    Ok(())
+}
+
+fn debian_starts_by_bios(host: &Host) -> Result<()> {
+    let mut console = start_debian(host, "old", &["--firmware", "bios"])?;
+    console.wait("SeaBIOS")?;
+    console.wait("Booting from Hard Disk")?;
+    log_in(&mut console)?;
+    finds_its_machine(&mut console)?;
+    console.write("[ -d /sys/firmware/efi ] || echo NO-\"UEFI\"\n")?;
+    console.wait("NO-UEFI")?;
+    power_off(host, "old", console)
+}
+
+fn debian_starts_by_uefi(host: &Host) -> Result<()> {
+    // UEFI is what a guest gets that asks for nothing.
+    let mut console = start_debian(host, "new", &[])?;
+    console.wait("BdsDxe: starting")?;
+    log_in(&mut console)?;
+    finds_its_machine(&mut console)?;
+    console.write("[ -d /sys/firmware/efi ] && echo IS-\"UEFI\"\n")?;
+    console.wait("IS-UEFI")?;
+    power_off(host, "new", console)
+}
+
+/// A variable of its own in the firmware's shell, which starts where there is no disk.
+const VARIABLE: &str = "setvar Lodge -guid 6c6f6467-6500-4000-8000-000000000001";
+
+fn uefi_remembers(host: &Host) -> Result<()> {
+    host.cli
+        .ok(&["vm", "create", "shell", "--memory", "128MiB", "--start"])?;
+    let mut console = GuestConsole::open(&host.cli, "shell")?;
+    console.wait("Shell> ")?;
+    console.write(&format!("{VARIABLE} -nv -bs =0xdeadbeef\r"))?;
+    console.wait_count("Shell> ", 2)?;
+    console.write("reset -s\r")?;
+    host.wait_state("shell", "stopped")?;
+    host.cli.ok(&["vm", "start", "shell"])?;
+    let mut console = GuestConsole::open(&host.cli, "shell")?;
+    console.wait("Shell> ")?;
+    console.write(&format!("{VARIABLE}\r"))?;
+    console.wait("DE AD BE EF")?;
+    host.cli.ok(&["vm", "kill", "shell"])?;
+    host.wait_state("shell", "stopped")?;
+    Ok(())
+}
+
+fn discs_start_by_bios(host: &Host) -> Result<()> {
+    for disc in ["grub-rescue", "ipxe"] {
+        let file = artifacts::disc(disc);
+        host.cli.ok(&[
+            "image",
+            "upload",
+            &file.to_string_lossy(),
+            disc,
+            "--kind",
+            "iso",
+        ])?;
+    }
+    let arguments = [
+        "vm",
+        "create",
+        "rescue",
+        "--firmware",
+        "bios",
+        "--memory",
+        "128MiB",
+    ];
+    let drive = ["--cdrom", "grub-rescue", "--start"];
+    host.cli.ok(&[&arguments[..], &drive].concat())?;
+    let mut console = GuestConsole::open(&host.cli, "rescue")?;
+    console.wait_drawn("GNU GRUB")?;
+    console.write("c")?;
+    console.wait_drawn("grub> ")?;
+    console.write("echo on-$grub_platform\r")?;
+    console.wait_drawn("on-pc")?;
+    // Another disc, and the reset button.
+    host.cli.ok(&["vm", "insert", "rescue", "ipxe"])?;
+    let vm = host.cli.json(&["vm", "show", "rescue"])?;
+    assert_eq!(vm["cdroms"][0]["image"], "ipxe", "{vm}");
+    assert_eq!(vm["status"]["restart_pending"], false, "{vm}");
+    host.cli.ok(&["vm", "reset", "rescue"])?;
+    console.wait_drawn("iPXE initialising devices...ok")?;
+    console.wait_drawn("Open Source Network Boot Firmware")?;
+    host.cli.ok(&["vm", "eject", "rescue", "--force"])?;
+    host.cli.ok(&["vm", "kill", "rescue"])?;
+    host.wait_state("rescue", "stopped")?;
+    Ok(())
+}
+
+#[test]
+fn unmodified_systems_start_by_stock_firmware() {
+    let host = host().unwrap();
+    discs_start_by_bios(&host).unwrap();
+    debian_starts_by_bios(&host).unwrap();
+    debian_starts_by_uefi(&host).unwrap();
+    uefi_remembers(&host).unwrap();
+    host.shut_down().unwrap();
+}
