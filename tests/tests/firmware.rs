@@ -136,8 +136,9 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
     console.wait_drawn("GNU GRUB")?;
     console.write("c")?;
     console.wait_drawn("grub> ")?;
-    console.write("echo on-$grub_platform\r")?;
-    console.wait_drawn("on-pc")?;
+    // A BIOS remembers fifteen keys.
+    console.write("ls\r")?;
+    console.wait_drawn("(cd")?;
     // Another disc, and the reset button.
     host.cli.ok(&["vm", "insert", "rescue", "ipxe"])?;
     let vm = host.cli.json(&["vm", "show", "rescue"])?;

@@ -41,7 +41,7 @@ fn changes(before: &Signals, now: &Signals) -> Vec<String> {
         let change = match (had, carrier) {
             (None, true) => "has appeared, with a signal",
             (None, false) => "has appeared, without a signal",
-            (Some(false), true) => "has a signal again",
+            (Some(false), true) => "has a signal",
             (Some(true), false) => "has lost its signal: check cable and switch",
             _ => continue,
         };
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "link 52:54:00:00:00:01 (eth1) has a signal again",
+                "link 52:54:00:00:00:01 (eth1) has a signal",
                 "link 52:54:00:00:00:02 (eth2) has lost its signal: check cable and switch",
                 "link 52:54:00:00:00:04 (eth4) has appeared, with a signal",
                 "link 52:54:00:00:00:03 (eth3) is gone",

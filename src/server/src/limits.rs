@@ -30,6 +30,10 @@ pub struct Limits {
     pub ping: Duration,
     /// Silence after which the peer of a WebSocket is taken for gone.
     pub silence: Duration,
+    /// Most bytes of a body that are read for nothing after an early answer was made.
+    pub discard: usize,
+    /// Longest time that takes.
+    pub discard_time: Duration,
     /// Time for open requests when the server stops.
     pub drain: Duration,
 }
@@ -49,6 +53,8 @@ impl Default for Limits {
             streams: 64,
             ping: Duration::from_secs(20),
             silence: Duration::from_secs(60),
+            discard: 8 << 20,
+            discard_time: Duration::from_secs(5),
             drain: Duration::from_secs(5),
         }
     }

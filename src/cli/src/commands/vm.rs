@@ -643,7 +643,7 @@ fn boot_rows(boot: &VmBoot) -> Vec<(&'static str, String)> {
     let firmware = boot.firmware.map(|firmware| firmware.as_str().to_owned());
     let order: Vec<String> = boot.order.iter().map(BootDevice::to_string).collect();
     let order = match order.is_empty() {
-        true => "disks, then NICs".to_owned(),
+        true => "disks, CD-ROM drives, NICs".to_owned(),
         false => order.join(", "),
     };
     vec![("Firmware", text(firmware)), ("Boot order", order)]

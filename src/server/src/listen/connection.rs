@@ -29,12 +29,6 @@ use crate::limits::Limits;
 /// Time a closing connection has for what it is sending.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// Most bytes of a body that are read for nothing after an early answer was made.
-const DISCARD: usize = 8 << 20;
-
-/// Longest time that takes.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
-
 /// What somebody gets who speaks plain HTTP to the port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -120,14 +114,15 @@ async fn carry(
     let activity = Activity::new();
     let service = {
         let (server, activity) = (shared.server.clone(), activity.clone());
-        let progress = limits.body_progress;
+        let (progress, discard) = (limits.body_progress, limits.discard);
+        let discard_time = limits.discard_time;
         service_fn(move |request: Request<Incoming>| {
             let entry = activity.begin();
             let server = server.clone();
             let (request, leftover) = ProgressBody::wrap(request, progress);
             async move {
                 let response = server.respond(request.map(Body::new), peer).await;
-                leftover.discard(DISCARD, DISCARD_TIME).await;
+                leftover.discard(discard, discard_time).await;
                 Ok::<_, Infallible>(response.map(|body| entry.follow(body)))
             }
         })
