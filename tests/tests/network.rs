@@ -31,8 +31,7 @@ fn a_pulled_cable_is_noticed_and_the_address_comes_back() {
     host.wait_event("system", says("has lost its signal"))
         .unwrap();
     host.machine.qmp.set_link("nic1", true).unwrap();
-    host.wait_event("system", says("has a signal"))
-        .unwrap();
+    host.wait_event("system", says("has a signal")).unwrap();
 
     // The card of the API itself: the API goes away and comes back by itself.
     host.machine.qmp.set_link("nic0", false).unwrap();

@@ -102,6 +102,9 @@ pub enum Boot {
         /// What to boot from, the first first. What is not named comes after, as firmware likes.
         #[serde(default)]
         order: Vec<BootDevice>,
+        /// The option ROM that makes a BIOS show its text on the guest's screen: 1 byte to 64 KiB. UEFI brings its own.
+        #[serde(default)]
+        display_rom: Option<FdIndex>,
     },
 }
 
@@ -256,10 +259,14 @@ impl Launch {
                 all.extend(initrd.map(|fd| ("boot.initrd".to_owned(), fd)));
             }
             Boot::Firmware {
-                code, variables, ..
+                code,
+                variables,
+                display_rom,
+                ..
             } => {
                 all.push(("boot.code".to_owned(), *code));
                 all.extend(variables.map(|fd| ("boot.variables".to_owned(), fd)));
+                all.extend(display_rom.map(|fd| ("boot.display_rom".to_owned(), fd)));
             }
         }
         for (slot, disk) in self.guest.disks.iter().enumerate() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::KeyEvent;
+
 /// One request of the manager. Answered by exactly one [`Reply`] with the same `id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -49,6 +51,23 @@ pub enum RequestBody {
         #[serde(default)]
         scrollback: u32,
     },
+    /// Write the picture on the guest's screen into the one descriptor that travels with this message: a file, written
+    /// from its start without being cut. Rows from the top, without padding; each pixel 4 bytes, blue, green, red, 0; at
+    /// most [`crate::MAX_SCREEN`] bytes. Answered by [`Answer::Screen`], or [`ErrorCode::WrongState`] while there is
+    /// no picture.
+    Screen,
+    /// Press and release keys, at most [`crate::MAX_KEYS`] times. The keyboard holds few: [`Answer::Typed`] tells how many were
+    /// taken, and the rest is for the sender to send again a little later. Releases are always taken.
+    Keys {
+        /// In their order.
+        keys: Vec<KeyEvent>,
+    },
+    /// Type a text of [`crate::typeable`] characters on the US layout, at most [`crate::MAX_TEXT`]. Answered as
+    /// [`RequestBody::Keys`], in whole characters.
+    Text {
+        /// The text.
+        text: String,
+    },
 }
 
 /// A guest's text consoles.
@@ -89,6 +108,18 @@ pub enum Answer {
     Done,
     /// The state asked for.
     Status(GuestStatus),
+    /// The picture was written.
+    Screen {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// Typed as far as the keyboard had room.
+    Typed {
+        /// How many keys or characters were taken, from the first.
+        accepted: u32,
+    },
     /// Refused or failed; nothing changed.
     Error {
         /// Kind of failure.
@@ -196,6 +227,30 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_the_display_have_the_documented_form() {
+        let keys = vec![KeyEvent {
+            key: 0xd3,
+            pressed: true,
+        }];
+        let text = "ls\n".to_owned();
+        for (body, json) in [
+            (RequestBody::Screen, json!({"id": 7, "type": "screen"})),
+            (
+                RequestBody::Keys { keys },
+                json!({"id": 7, "type": "keys", "keys": [{"key": 0xd3, "pressed": true}]}),
+            ),
+            (
+                RequestBody::Text { text },
+                json!({"id": 7, "type": "text", "text": "ls\n"}),
+            ),
+        ] {
+            let request = Request { id: 7, body };
+            assert_eq!(serde_json::to_value(&request).unwrap(), json);
+            assert_eq!(serde_json::from_value::<Request>(json).unwrap(), request);
+        }
+    }
+
+    #[test]
     fn replies_and_notices_are_told_apart() {
         for message in [
             ServerMessage::Reply(Reply {
@@ -216,6 +271,17 @@ mod tests {
                     code: ErrorCode::Busy,
                     message: "no".to_owned(),
                 },
+            }),
+            ServerMessage::Reply(Reply {
+                id: 2,
+                answer: Answer::Screen {
+                    width: 800,
+                    height: 600,
+                },
+            }),
+            ServerMessage::Reply(Reply {
+                id: 3,
+                answer: Answer::Typed { accepted: 3 },
             }),
             ServerMessage::Notice(Notice {
                 event: GuestEvent::State {

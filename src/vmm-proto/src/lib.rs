@@ -17,6 +17,7 @@
 mod channel;
 mod config;
 mod control;
+mod display;
 mod exit;
 mod spawn;
 
@@ -29,6 +30,7 @@ pub use control::{
     Answer, ConsolePort, ErrorCode, GuestEvent, GuestStatus, Notice, Reply, Request, RequestBody,
     RunState, ServerMessage,
 };
+pub use display::{KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, typeable};
 pub use exit::{ExitReason, ExitRecord};
 pub use spawn::{SpawnError, spawn};
 

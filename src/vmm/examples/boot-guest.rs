@@ -241,6 +241,7 @@ fn boot(options: &Options, fds: &mut Descriptors) -> Result<Boot> {
                 .map(BootDevice::Disk)
                 .chain((0..8).map(BootDevice::Cdrom))
                 .collect(),
+            display_rom: None,
         });
     }
     Ok(Boot::Direct {

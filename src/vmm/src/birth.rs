@@ -161,6 +161,7 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
             code,
             variables,
             order,
+            display_rom,
         } => machine::Boot::Firmware(FirmwareBoot {
             code: descriptors.take(*code)?.into(),
             variables: match variables {
@@ -168,6 +169,10 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
                 None => None,
             },
             order: order.clone(),
+            display_rom: match display_rom {
+                Some(rom) => Some(descriptors.take(*rom)?.into()),
+                None => None,
+            },
         }),
     })
 }

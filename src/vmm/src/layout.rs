@@ -105,6 +105,12 @@ pub const SCI: u8 = 9;
 /// Where PIRQA, the wired interrupt of PCI functions, arrives at the I/O APIC.
 pub const PIRQ_A_GSI: u8 = 16;
 
+/// Interrupt of the keyboard, where it has been since the first PC.
+pub const KEYBOARD: u8 = 1;
+
+/// Interrupt of the mouse at the keyboard controller.
+pub const MOUSE: u8 = 12;
+
 /// First port of the ICH9 power management block.
 pub const PM_BASE: u16 = 0x600;
 

@@ -1,5 +1,7 @@
 //! Running, paused, stopping: what a guest may be told to do when.
 
+mod display;
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -94,6 +96,9 @@ impl RunControl {
             RequestBody::ChangeDisc { drive, force } => {
                 return Handled::answer(self.change_disc(drive, force, fds));
             }
+            RequestBody::Screen => return Handled::answer(self.screen(fds)),
+            RequestBody::Keys { ref keys } => return Handled::answer(self.keys(keys)),
+            RequestBody::Text { ref text } => return Handled::answer(self.text(text)),
             RequestBody::Kill => {
                 let record = self.end(ExitReason::Killed, String::new());
                 return Handled {

@@ -6,23 +6,7 @@ mod support;
 use std::fs::File;
 
 use lodge_vmm_proto::{ExitReason, LaunchError, OnReset, SpawnError};
-use support::{Guest, Options, kvm_missing};
-
-const ROM: usize = 64 << 10;
-const RESET_VECTOR: usize = ROM - 16;
-/// Where the ROM's code is, from its start; in real mode at f000:e000.
-const CODE: usize = 0xe000;
-
-/// A ROM with `code`, which is entered in real mode at the reset vector.
-fn rom(code: &[u8]) -> Vec<u8> {
-    let mut rom = vec![0xff; ROM];
-    rom[CODE..CODE + code.len()].copy_from_slice(code);
-    // jmp near to the code: the segment still ends at 4 GiB.
-    let distance = (CODE as i32 - (RESET_VECTOR as i32 + 3)) as i16;
-    rom[RESET_VECTOR] = 0xe9;
-    rom[RESET_VECTOR + 1..RESET_VECTOR + 3].copy_from_slice(&distance.to_le_bytes());
-    rom
-}
+use support::{Guest, Options, ROM, kvm_missing, rom};
 
 fn options(code: &[u8], variables: Option<File>) -> Options {
     Options {

@@ -6,6 +6,7 @@
 //! whatever is in that memory; nobody tells when it changes, so a display looks as often as
 //! it likes and finds [what differs](Frame::tiles_differing).
 
+mod file;
 mod format;
 mod frame;
 mod mode;
@@ -14,6 +15,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::file::RamfbFile;
 pub use self::frame::{Frame, TILE, Tile};
 use self::mode::Mode;
 pub use self::mode::{CONFIG_BYTES, MAX_PIXEL_BYTES, MAX_SIDE};
@@ -86,6 +88,12 @@ impl Scanout {
     /// Width and height in pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.mode.width, self.mode.height)
+    }
+
+    /// The rows from the top, each as in [`Frame::pixels`], copied out of the guest's memory one after the
+    /// other: for a picture that is passed on and need not be held as a whole.
+    pub fn rows(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.mode.rows(&self.memory)
     }
 
     /// Copies the picture out of the guest's memory, rows that change meanwhile half old, half new.

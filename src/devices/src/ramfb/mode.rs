@@ -75,14 +75,24 @@ impl Mode {
             .then_some(self)
     }
 
-    /// Copies the picture.
-    pub fn read(&self, memory: &GuestMemory) -> Option<Frame> {
-        let mut row = vec![0; usize::try_from(self.row_bytes()).ok()?];
-        let mut pixels = Vec::with_capacity(self.width as usize * self.height as usize);
-        for number in 0..u64::from(self.height) {
+    /// The rows, each as 0x00RRGGBB. There are as many as the picture is high, as long as memory stays
+    /// what it was when the configuration was checked.
+    pub fn rows(&self, memory: &GuestMemory) -> impl Iterator<Item = Vec<u32>> {
+        let mut row = vec![0; self.row_bytes() as usize];
+        (0..u64::from(self.height)).map_while(move |number| {
             let address = self.address.checked_add(number * self.stride)?;
             memory.read_slice(&mut row, GuestAddress(address)).ok()?;
+            let mut pixels = Vec::with_capacity(self.width as usize);
             self.format.convert(&row, &mut pixels);
+            Some(pixels)
+        })
+    }
+
+    /// Copies the picture.
+    pub fn read(&self, memory: &GuestMemory) -> Option<Frame> {
+        let mut pixels = Vec::with_capacity(self.width as usize * self.height as usize);
+        for row in self.rows(memory) {
+            pixels.extend(row);
         }
         Frame::new(self.width, self.height, pixels)
     }

@@ -1,7 +1,10 @@
+use std::sync::{Arc, Mutex};
+
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::fw_cfg::Source;
 
 /// Two regions with a hole between them, and one at the very end of the address space.
 const FIRST: u64 = 0x10_0000;
@@ -74,6 +77,76 @@ fn shows_nothing_until_told() {
     ramfb.reset();
     assert_eq!(ramfb.frame(), None);
     assert_eq!(ramfb.config_bytes(), [0; 28]);
+}
+
+#[test]
+fn rows_are_those_of_the_frame() {
+    let mut ramfb = ramfb();
+    let pixels: Vec<u8> = (1..=32).collect();
+    ramfb
+        .memory
+        .write_slice(&pixels, GuestAddress(0x1000))
+        .unwrap();
+    let padded = Config {
+        height: 3,
+        stride: 10,
+        ..SMALL
+    };
+    ramfb.configure(&padded.bytes());
+    let rows: Vec<Vec<u32>> = ramfb.scanout().unwrap().rows().collect();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.concat(), ramfb.frame().unwrap().pixels());
+}
+
+fn file() -> (Arc<Mutex<Ramfb>>, RamfbFile) {
+    let ramfb = Arc::new(Mutex::new(ramfb()));
+    let file = RamfbFile::new(&ramfb);
+    (ramfb, file)
+}
+
+#[test]
+fn a_write_to_the_file_configures() {
+    let (ramfb, mut file) = file();
+    assert_eq!(file.read(), [0; CONFIG_BYTES]);
+    assert!(file.write(0, &SMALL.bytes()));
+    assert!(ramfb.lock().unwrap().frame().is_some());
+    assert_eq!(file.read(), SMALL.bytes());
+    let bad = Config {
+        width: MAX_SIDE + 1,
+        ..SMALL
+    };
+    assert!(file.write(0, &bad.bytes()), "taken, and shown as nothing");
+    assert!(ramfb.lock().unwrap().frame().is_none());
+    ramfb.lock().unwrap().reset();
+    assert_eq!(file.read(), [0; CONFIG_BYTES]);
+}
+
+#[test]
+fn the_file_may_be_written_in_pieces() {
+    for size in 1..CONFIG_BYTES {
+        let (ramfb, mut file) = file();
+        let bytes = SMALL.bytes();
+        for (number, piece) in bytes.chunks(size).enumerate() {
+            assert!(file.write(number * size, piece));
+        }
+        assert!(ramfb.lock().unwrap().frame().is_some(), "{size} at a time");
+        assert_eq!(file.read(), bytes);
+    }
+}
+
+#[test]
+fn a_write_outside_of_the_file_changes_nothing() {
+    let (ramfb, mut file) = file();
+    assert!(file.write(0, &SMALL.bytes()));
+    for (offset, data) in [
+        (27, &[0; 2][..]),
+        (28, &[0]),
+        (usize::MAX, &[0]),
+        (0, &[0; 29]),
+    ] {
+        assert!(!file.write(offset, data));
+    }
+    assert!(ramfb.lock().unwrap().frame().is_some());
 }
 
 #[test]

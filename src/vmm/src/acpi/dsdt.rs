@@ -9,7 +9,7 @@ use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
 use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
-use crate::layout::{LAST_BUS, PCI_IO_BASE, PIRQ_A_GSI};
+use crate::layout::{KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI};
 
 const HEADER: u32 = 36;
 const REVISION: u8 = 2;
@@ -43,10 +43,12 @@ fn system_bus(machine: &Machine) -> Vec<u8> {
     let board = Raw(board_resources(machine));
     let serial = Raw(serial_port());
     let clock = Raw(clock());
-    serialize(&Scope::new(
-        "_SB_".into(),
-        vec![&host_bridge, &board, &serial, &clock],
-    ))
+    let (keyboard, mouse) = (Raw(keyboard()), Raw(mouse()));
+    let mut devices: Vec<&dyn Aml> = vec![&host_bridge, &board, &serial, &clock];
+    if machine.keyboard {
+        devices.extend([&keyboard as &dyn Aml, &mouse]);
+    }
+    serialize(&Scope::new("_SB_".into(), devices))
 }
 
 fn host_bridge(machine: &Machine) -> Vec<u8> {
@@ -134,6 +136,35 @@ fn clock() -> Vec<u8> {
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &irq])),
+        ],
+    ))
+}
+
+/// The keyboard, with the controller's ports.
+fn keyboard() -> Vec<u8> {
+    let data = IO::new(0x60, 0x60, 1, 1);
+    let command = IO::new(0x64, 0x64, 1, 1);
+    let irq = Interrupt::new(true, true, false, false, KEYBOARD.into());
+    serialize(&Device::new(
+        "KBD0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0303")),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&data, &command, &irq]),
+            ),
+        ],
+    ))
+}
+
+/// The mouse on the controller's second port.
+fn mouse() -> Vec<u8> {
+    let irq = Interrupt::new(true, true, false, false, MOUSE.into());
+    serialize(&Device::new(
+        "MOU0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0F13")),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&irq])),
         ],
     ))
 }

@@ -5,7 +5,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use lodge_devices::acpi_pm::{GPE0, GPE0_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT};
 use lodge_devices::cmos::CENTURY;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Pointer, serialize};
+use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Pointer, serialize};
 use crate::layout::SCI;
 
 const RESET_PORT: u16 = 0xcf9;
@@ -14,6 +14,8 @@ const RESET_VALUE: u8 = 0x06;
 
 /// Devices on the LPC bus that no table announces (serial port, clock).
 const LEGACY_DEVICES: u16 = 1 << 0;
+/// A keyboard controller at ports 0x60 and 0x64.
+const KEYBOARD_CONTROLLER: u16 = 1 << 1;
 const VGA_NOT_PRESENT: u16 = 1 << 2;
 
 /// C2 and C3 do not exist.
@@ -36,9 +38,9 @@ pub const POINTERS: &[Pointer] = &[
     },
 ];
 
-/// The table: the first port of the power management block, and two guest-physical addresses.
-pub fn build(pm_base: u16, dsdt: u32, facs: u32) -> Vec<u8> {
-    let port = |offset: u64| u64::from(pm_base) + offset;
+/// The table for a machine whose other tables are at two guest-physical addresses.
+pub fn build(machine: &Machine, dsdt: u32, facs: u32) -> Vec<u8> {
+    let port = |offset: u64| u64::from(machine.pm_base) + offset;
     let port32 = |offset: u64| (port(offset) as u32).into();
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer)
@@ -63,7 +65,12 @@ pub fn build(pm_base: u16, dsdt: u32, facs: u32) -> Vec<u8> {
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = CENTURY;
-    fadt.iapc_boot_arch = (LEGACY_DEVICES | VGA_NOT_PRESENT).into();
+    // Also with a screen: what there is in that place is memory, and answers no VGA port.
+    let mut boot_arch = LEGACY_DEVICES | VGA_NOT_PRESENT;
+    if machine.keyboard {
+        boot_arch |= KEYBOARD_CONTROLLER;
+    }
+    fadt.iapc_boot_arch = boot_arch.into();
     fadt.reset_reg = io(u64::from(RESET_PORT), 8, AccessSize::ByteAccess);
     fadt.reset_value = RESET_VALUE;
     fadt.x_pm1a_evt_blk = io(port(PM1_EVENT), 32, AccessSize::WordAccess);

@@ -40,6 +40,8 @@ pub struct Machine {
     pub low_windows: Vec<Range<u64>>,
     /// Window for 64-bit PCI memory BARs; may be empty.
     pub high_window: Range<u64>,
+    /// Whether there are a PS/2 keyboard and mouse.
+    pub keyboard: bool,
 }
 
 /// A pointer to one of the tables.
@@ -100,7 +102,7 @@ pub fn assemble(machine: &Machine, base: u32) -> Tables {
     };
     let dsdt = blob.append(&dsdt::build(machine), 8, &[]);
     let facs = blob.append(&serialize(&FACS::new()), ALIGNMENT, &[]);
-    let fadt = fadt::build(machine.pm_base, dsdt, facs);
+    let fadt = fadt::build(machine, dsdt, facs);
     let mut tables = vec![
         blob.append(&fadt, 8, fadt::POINTERS),
         blob.append(&madt::build(machine.vcpus), 8, &[]),
@@ -192,6 +194,7 @@ mod tests {
             ecam: Some(0xb000_0000..0xc000_0000),
             low_windows: vec![window],
             high_window: 1 << 35..1 << 36,
+            keyboard: false,
         }
     }
 
@@ -235,6 +238,26 @@ mod tests {
             )));
             assert_eq!((&rsdt[..4], rsdt.len()), (&b"RSDT"[..], 36 + 3 * 4));
             assert_eq!(sum(rsdt), 0);
+        }
+    }
+
+    #[test]
+    fn a_keyboard_is_announced_where_there_is_one() {
+        let eisa = |name: [u8; 4]| move |dsdt: &[u8]| dsdt.windows(4).any(|bytes| bytes == name);
+        // PNP0303 and PNP0F13 (ACPI 6.5, 19.3.4).
+        let keyboard = eisa([0x41, 0xd0, 0x03, 0x03]);
+        let mouse = eisa([0x41, 0xd0, 0x0f, 0x13]);
+        for announced in [false, true] {
+            let machine = Machine {
+                keyboard: announced,
+                ..machine(1)
+            };
+            let dsdt = dsdt::build(&machine);
+            assert_eq!((keyboard(&dsdt), mouse(&dsdt)), (announced, announced));
+            // IAPC_BOOT_ARCH (ACPI 6.5, 5.2.9.3).
+            let flags = fadt::build(&machine, 0, 0)[109];
+            assert_eq!(flags & 1 << 1 != 0, announced);
+            assert_eq!(flags & 1 << 2, 1 << 2, "no VGA in any case");
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lodge_devices::GuestMemory;
 use lodge_devices::fw_cfg::{FwCfg, Items, key};
+use lodge_devices::ramfb::{RAMFB_FILE, RamfbFile};
 use uuid::Uuid;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -18,8 +19,12 @@ use crate::smbios;
 /// window more takes is far less than this.
 const SLACK: usize = 1024;
 
-/// The first serial port, for SeaBIOS to show its screen on.
+/// The first serial port, for SeaBIOS to show its text on, beside the screen.
 const SERIAL_PORT: u16 = 0x3f8;
+
+/// Where SeaBIOS looks for the option ROM of a screen that is not on PCI. It runs it first of all ROMs, as that of the
+/// screen, and prints there from then on.
+const DISPLAY_ROM: &str = "vgaroms/vgabios-ramfb.bin";
 
 /// What the items are made from.
 pub struct Configuration {
@@ -29,6 +34,10 @@ pub struct Configuration {
     pub vcpus: u8,
     /// The file `bootorder`.
     pub boot_order: Vec<u8>,
+    /// Sets the screen up.
+    pub screen: Option<RamfbFile>,
+    /// The option ROM for it.
+    pub display_rom: Option<Vec<u8>>,
     /// Describes the machine as it is at the moment.
     pub machine: Box<dyn Fn() -> acpi::Machine + Send + Sync>,
 }
@@ -45,6 +54,12 @@ pub fn fw_cfg(memory: &GuestMemory, configuration: Configuration) -> FwCfg {
     items.add_file("bootorder", configuration.boot_order);
     items.add_file("etc/e820", e820(memory));
     items.add_file("etc/sercon-port", SERIAL_PORT.to_le_bytes().to_vec());
+    if let Some(screen) = configuration.screen {
+        items.add_file(RAMFB_FILE, screen);
+    }
+    if let Some(rom) = configuration.display_rom {
+        items.add_file(DISPLAY_ROM, rom);
+    }
     let (anchor, structures) = smbios::for_firmware(configuration.id);
     items.add_file("etc/smbios/smbios-anchor", anchor);
     items.add_file("etc/smbios/smbios-tables", structures);

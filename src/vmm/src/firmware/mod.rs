@@ -5,6 +5,7 @@
 //! in it at power-on (the PAM registers are kept, and have no effect), and there is no system management mode.
 
 mod configuration;
+mod display_rom;
 mod order;
 mod rom;
 mod slot;
@@ -25,6 +26,7 @@ use lodge_vmm_proto::{BootDevice, LaunchError};
 use crate::layout::FIRMWARE_END;
 use crate::machine::Failure;
 pub use configuration::{Configuration, fw_cfg};
+pub use display_rom::read as read_display_rom;
 pub use order::{DiskPlace, Place, boot_order};
 use rom::Rom;
 use variables::Variables;
@@ -37,6 +39,8 @@ pub struct FirmwareBoot {
     pub variables: Option<File>,
     /// What it shall boot from, the first first.
     pub order: Vec<BootDevice>,
+    /// The option ROM for the screen, which a BIOS needs.
+    pub display_rom: Option<File>,
 }
 
 /// Firmware in its place.

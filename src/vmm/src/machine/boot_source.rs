@@ -9,6 +9,7 @@ use lodge_vmm_proto::LaunchError;
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::display::Display;
 use super::hardware::Hardware;
 use super::{Boot, Failure};
 use crate::boot::{self, DirectBoot, Entry};
@@ -99,6 +100,7 @@ impl BootSource {
             ecam: Some(ECAM_BASE..ECAM_BASE + ECAM_LENGTH),
             low_windows: vec![window],
             high_window: identity.high_window.clone(),
+            keyboard: false,
         });
         let (Some(acpi), Some(smbios)) = (acpi, smbios::build(identity.id)) else {
             return Err(Failure::new(LaunchError::Internal, "tables do not fit"));
@@ -114,6 +116,8 @@ impl BootSource {
         hardware: &mut Hardware,
     ) -> Result<Self, Failure> {
         let boot_order = firmware::boot_order(&boot.order, &hardware.place);
+        let display_rom = boot.display_rom.as_ref().map(firmware::read_display_rom);
+        let display_rom = display_rom.transpose()?;
         let firmware = Firmware::place(vm, boot)?;
         if let Some(flash) = &firmware.variables {
             hardware.add_flash(flash)?;
@@ -126,6 +130,8 @@ impl BootSource {
                 id: identity.id,
                 vcpus: identity.vcpus,
                 boot_order,
+                screen: hardware.display.as_ref().map(Display::file),
+                display_rom,
                 machine: Box::new(move || chipset.describe()),
             },
         );

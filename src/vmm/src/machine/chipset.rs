@@ -26,6 +26,8 @@ pub struct Chipset {
     pub low_memory_end: u64,
     /// Window for 64-bit BARs when none has an address yet.
     pub high_window: Range<u64>,
+    /// Whether there are keyboard and mouse.
+    pub keyboard: bool,
 }
 
 impl Chipset {
@@ -43,6 +45,7 @@ impl Chipset {
             low_windows: low_windows(self.low_memory_end, ecam.as_ref()),
             ecam,
             high_window: high_window(&self.root.high_bars(), &self.high_window),
+            keyboard: self.keyboard,
         }
     }
 }

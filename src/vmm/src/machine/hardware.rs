@@ -32,12 +32,15 @@ use lodge_vmm_proto::{DiskBus, LaunchError};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::chipset::Chipset;
+use super::display::Display;
 use super::sata::Sata;
 use super::slots::{self, Slots};
 use super::{Disk, Failure};
 use crate::firmware::{DiskPlace, Flash, Place};
 use crate::interrupt::Interrupts;
-use crate::layout::{ECAM_BASE, ECAM_LENGTH, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SCI};
+use crate::layout::{
+    ECAM_BASE, ECAM_LENGTH, KEYBOARD, MOUSE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SCI,
+};
 use crate::power::Power;
 use crate::vcpu::Buses;
 
@@ -89,6 +92,8 @@ pub struct Hardware {
     pub disk_statistics: Vec<Arc<Statistics>>,
     /// What is plugged into the SATA controller.
     pub sata: Sata,
+    /// Screen and keyboard, where firmware shows itself.
+    pub display: Option<Display>,
     /// Where one can boot from.
     pub place: Place,
     /// Battery-backed memory.
@@ -137,6 +142,7 @@ impl Hardware {
             console,
             disk_statistics: Vec::new(),
             sata: Sata::default(),
+            display: None,
             place: Place::default(),
             cmos: clock,
             pci,
@@ -174,9 +180,7 @@ impl Hardware {
             Arc::clone(&serial) as SharedDevice,
         )?;
         self.devices.add(serial);
-        let power = Arc::clone(&self.surroundings.power);
-        let keyboard = I8042::new(power, self.surroundings.interrupts.line(1));
-        self.add_port_device(I8042_PORTS, I8042_PORTS_LENGTH, keyboard)?;
+        self.add_keyboard_controller()?;
         let power = Arc::clone(&self.surroundings.power);
         self.add_port_device(PORT_92, PORT_92_LENGTH, Port92::new(power))?;
         self.place(
@@ -185,6 +189,25 @@ impl Hardware {
             Arc::clone(&self.cmos) as SharedDevice,
         )?;
         self.devices.add(Arc::clone(&self.cmos) as Shared);
+        Ok(())
+    }
+
+    /// The keyboard controller: bare, or with keyboard, mouse and a screen where there is firmware to use them.
+    fn add_keyboard_controller(&mut self) -> Result<(), Failure> {
+        let power = Arc::clone(&self.surroundings.power);
+        let keyboard = self.surroundings.interrupts.line(KEYBOARD);
+        if self.surroundings.set_up_by == SetUpBy::Monitor {
+            let bare = I8042::new(power, keyboard);
+            return self.add_port_device(I8042_PORTS, I8042_PORTS_LENGTH, bare);
+        }
+        let mouse = self.surroundings.interrupts.line(MOUSE);
+        let display = Display::new(self.surroundings.memory.clone(), power, keyboard, mouse);
+        let controller = Arc::clone(display.controller()) as SharedDevice;
+        self.place(I8042_PORTS, I8042_PORTS_LENGTH, controller)?;
+        for device in display.devices() {
+            self.devices.add(device);
+        }
+        self.display = Some(display);
         Ok(())
     }
 
@@ -222,6 +245,7 @@ impl Hardware {
                 .find_region(GuestAddress(0))
                 .map_or(0, GuestMemoryRegion::len),
             high_window: self.windows.high.clone(),
+            keyboard: self.display.is_some(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod barrier;
 mod boot_source;
 mod chipset;
+mod display;
 mod failure;
 mod hardware;
 mod pirq;
@@ -35,6 +36,7 @@ use crate::memory;
 use crate::power::Power;
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
 use boot_source::{BootSource, Identity, Prepared};
+pub use display::{Display, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
 use hardware::{Hardware, SetUpBy, Surroundings};
@@ -269,6 +271,11 @@ impl Machine {
     /// The virtio console.
     pub fn virtio_console(&self) -> &Arc<Console> {
         &self.hardware.console
+    }
+
+    /// Screen and keyboard, if it has them.
+    pub fn display(&self) -> Option<&Display> {
+        self.hardware.display.as_ref()
     }
 
     /// CPU time of all vCPUs.

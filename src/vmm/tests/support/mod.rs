@@ -33,11 +33,30 @@ pub fn kvm_missing() -> bool {
     missing
 }
 
+/// Length of a [`rom`], which ends at 4 GiB, and is copied to the end of the first MiB.
+pub const ROM: usize = 64 << 10;
+/// Where a ROM's code is, from its start; in real mode at f000:e000.
+pub const ROM_CODE: usize = 0xe000;
+
+/// A ROM with `code`, which is entered in real mode at the reset vector.
+pub fn rom(code: &[u8]) -> Vec<u8> {
+    const RESET_VECTOR: usize = ROM - 16;
+    let mut rom = vec![0xff; ROM];
+    rom[ROM_CODE..ROM_CODE + code.len()].copy_from_slice(code);
+    // jmp near to the code: the segment still ends at 4 GiB.
+    let distance = (ROM_CODE as i32 - (RESET_VECTOR as i32 + 3)) as i16;
+    rom[RESET_VECTOR] = 0xe9;
+    rom[RESET_VECTOR + 1..RESET_VECTOR + 3].copy_from_slice(&distance.to_le_bytes());
+    rom
+}
+
 /// What to start.
 pub struct Options {
     pub kernel: Vec<u8>,
     /// A ROM and its variables; the kernel is not used then.
     pub firmware: Option<(Vec<u8>, Option<File>)>,
+    /// The option ROM for the screen, beside firmware.
+    pub display_rom: Option<Vec<u8>>,
     pub initrd: Option<Vec<u8>>,
     pub cmdline: String,
     pub vcpus: u8,
@@ -69,6 +88,7 @@ impl Options {
         Self {
             kernel,
             firmware: None,
+            display_rom: None,
             initrd: None,
             cmdline: String::new(),
             vcpus: 1,
@@ -364,6 +384,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             code: add(file_of(&rom)),
             variables: variables.map(|file| add(file.into())),
             order: Vec::new(),
+            display_rom: options.display_rom.map(|rom| add(file_of(&rom))),
         },
         None => Boot::Direct {
             kernel: add(file_of(&options.kernel)),

@@ -1,0 +1,318 @@
+//! What a person sees and types: screen and keyboard of guests that start by firmware.
+#![allow(unsafe_code, reason = "guests are assembled into this program")]
+
+mod support;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use lodge_vmm_proto::{
+    Answer, ErrorCode, KeyEvent, LaunchError, MAX_KEYS, MAX_TEXT, RequestBody, SpawnError,
+};
+use support::{Guest, LIMIT, Options, ROM_CODE, kvm_missing, rom};
+
+// Prints `R`, then the scan codes (set 1) of keys that go down.
+guest!(
+    echoes_keys,
+    ".code16",
+    "mov dx, 0x3f8",
+    "mov al, 'R'",
+    "out dx, al",
+    // Command byte: translate, second port off, no interrupts.
+    "mov al, 0x60",
+    "out 0x64, al",
+    "mov al, 0x60",
+    "out 0x60, al",
+    "1: in al, 0x64",
+    "test al, 1",
+    "jz 1b",
+    "in al, 0x60",
+    "test al, 0x80",
+    "jnz 1b",
+    "out dx, al",
+    "jmp 1b",
+);
+
+// Draws two pixels, has the screen set up by the request that `screen_rom` puts beside it, and prints `S`.
+guest!(
+    sets_its_screen_up,
+    ".code16",
+    "mov ax, 0x1000",
+    "mov ds, ax",
+    "mov dword ptr [0], 0x00112233",
+    "mov dword ptr [4], 0xffaabbcc",
+    // The address is big endian.
+    "mov dx, 0x518",
+    "mov eax, 0x00e80f00",
+    "out dx, eax",
+    "mov dx, 0x3f8",
+    "mov al, 'S'",
+    "out dx, al",
+    "1: hlt",
+    "jmp 1b",
+);
+
+/// Where the guest draws.
+const PICTURE: u64 = 0x1_0000;
+const WIDTH: u32 = 2;
+const HEIGHT: u32 = 3;
+
+/// A ROM that sets a small screen up.
+fn screen_rom() -> Vec<u8> {
+    /// The request, in the ROM and in its copy below 1 MiB.
+    const REQUEST: usize = ROM_CODE + 0x800;
+    const REQUEST_ADDRESS: u64 = 0xf_0000 + REQUEST as u64;
+    /// `etc/ramfb` is the fifth file by name.
+    const FILE: u32 = 0x24;
+    const SELECT_AND_WRITE: u32 = 0x18;
+    let mut request = Vec::new();
+    request.extend((FILE << 16 | SELECT_AND_WRITE).to_be_bytes());
+    request.extend(28_u32.to_be_bytes());
+    request.extend((REQUEST_ADDRESS + 16).to_be_bytes());
+    request.extend(PICTURE.to_be_bytes());
+    let format = u32::from_le_bytes(*b"XR24");
+    for word in [format, 0, WIDTH, HEIGHT, 0] {
+        request.extend(word.to_be_bytes());
+    }
+    let mut rom = rom(sets_its_screen_up());
+    rom[REQUEST..REQUEST + request.len()].copy_from_slice(&request);
+    rom
+}
+
+/// Asks for the picture in a file of its own.
+fn screen(guest: &mut Guest) -> (Answer, File) {
+    let file = tempfile::tempfile().unwrap();
+    let answer = guest.ask_with(RequestBody::Screen, &[file.as_fd()]);
+    (answer, file)
+}
+
+#[track_caller]
+fn refused(answer: Answer, expected: ErrorCode, words: &str) {
+    match answer {
+        Answer::Error { code, message } => {
+            assert_eq!(code, expected, "{message}");
+            assert!(message.contains(words), "{message}");
+        }
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn typed(answer: Answer) -> usize {
+    match answer {
+        Answer::Typed { accepted } => accepted as usize,
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn strike(key: u32) -> [KeyEvent; 2] {
+    [true, false].map(|pressed| KeyEvent { key, pressed })
+}
+
+fn keys(keys: &[KeyEvent]) -> RequestBody {
+    RequestBody::Keys {
+        keys: keys.to_vec(),
+    }
+}
+
+fn text(text: &str) -> RequestBody {
+    RequestBody::Text {
+        text: text.to_owned(),
+    }
+}
+
+#[test]
+fn a_guest_that_sets_its_screen_up_is_seen() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options {
+        jail: true,
+        ..Options::firmware(screen_rom(), None)
+    });
+    guest.prints("S");
+    let (answer, file) = screen(&mut guest);
+    let (width, height) = (WIDTH, HEIGHT);
+    assert_eq!(answer, Answer::Screen { width, height });
+    let mut pixels = [0xee; 25];
+    assert_eq!(file.read_at(&mut pixels, 0).unwrap(), 24);
+    assert_eq!(
+        pixels[..12],
+        [0x33, 0x22, 0x11, 0, 0xcc, 0xbb, 0xaa, 0, 0, 0, 0, 0]
+    );
+    guest.ask(RequestBody::Pause);
+    assert_eq!(screen(&mut guest).0, answer, "also while paused");
+    // It stays paused, so nothing sets the screen up again.
+    guest.ask(RequestBody::Reset);
+    refused(screen(&mut guest).0, ErrorCode::WrongState, "shows nothing");
+    guest.ask(RequestBody::Resume);
+    guest.prints("SS");
+    assert_eq!(screen(&mut guest).0, answer);
+    guest.kill();
+}
+
+#[test]
+fn a_picture_needs_a_file_that_takes_it() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options::firmware(screen_rom(), None));
+    guest.prints("S");
+    refused(
+        guest.ask(RequestBody::Screen),
+        ErrorCode::BadRequest,
+        "exactly one descriptor",
+    );
+    let unwritable = File::open("/dev/null").unwrap();
+    let answer = guest.ask_with(RequestBody::Screen, &[unwritable.as_fd()]);
+    refused(answer, ErrorCode::Internal, "could not be written");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let answer = guest.ask_with(RequestBody::Screen, &[full.as_fd()]);
+    refused(answer, ErrorCode::Internal, "could not be written");
+    guest.kill();
+}
+
+#[test]
+fn a_guest_without_firmware_has_no_display() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options::code(&[0xf4, 0xeb, 0xfd]));
+    let words = "without firmware";
+    refused(screen(&mut guest).0, ErrorCode::WrongState, words);
+    for body in [keys(&strike(0x1e)), text("a")] {
+        refused(guest.ask(body), ErrorCode::WrongState, words);
+    }
+    guest.kill();
+}
+
+#[test]
+fn a_dark_screen_is_said_to_be_dark() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options::firmware(rom(echoes_keys()), None));
+    refused(screen(&mut guest).0, ErrorCode::WrongState, "shows nothing");
+    guest.kill();
+}
+
+#[test]
+fn keys_arrive_in_their_order() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options {
+        jail: true,
+        ..Options::firmware(rom(echoes_keys()), None)
+    });
+    guest.prints("R");
+    let ([ctrl, ctrl_up], [c, c_up]) = (strike(0x1d), strike(0x2e));
+    let chord = [ctrl, c, c_up, ctrl_up];
+    assert_eq!(typed(guest.ask(keys(&chord))), 4);
+    guest.prints("R\x1d\x2e");
+    // Shift for a capital letter.
+    assert_eq!(typed(guest.ask(text("A"))), 1);
+    guest.prints("R\x1d\x2e\x2a\x1e");
+    guest.kill();
+}
+
+#[test]
+fn what_the_keyboard_cannot_hold_is_left_to_the_sender() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options::firmware(rom(echoes_keys()), None));
+    let mut console = guest.console(u32::MAX);
+    console.expect("R");
+    guest.ask(RequestBody::Pause);
+    let taken = typed(guest.ask(text("abcdefghij")));
+    assert!((1..10).contains(&taken), "{taken}");
+    assert_eq!(typed(guest.ask(text("k"))), 0);
+    // A press waits, a release does not.
+    assert_eq!(typed(guest.ask(keys(&strike(0x1e)))), 0);
+    assert_eq!(typed(guest.ask(keys(&strike(0x1e)[1..]))), 1);
+    guest.ask(RequestBody::Resume);
+    console.expect("R\x1e\x30");
+    // Far more than fits, in as many pieces as it takes.
+    let long = "mnbvcxz".repeat(MAX_TEXT / 7);
+    let codes = "\x32\x31\x30\x2f\x2e\x2d\x2c".repeat(MAX_TEXT / 7);
+    let (mut rest, limit) = (long.as_str(), Instant::now() + LIMIT);
+    while !rest.is_empty() {
+        assert!(Instant::now() < limit, "{} are left", rest.len());
+        rest = &rest[typed(guest.ask(text(rest)))..];
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    console.expect(&codes);
+    guest.kill();
+}
+
+#[test]
+fn bad_keys_are_refused_as_a_whole() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options::firmware(rom(echoes_keys()), None));
+    guest.prints("R");
+    for number in [0, 0x80, 0x100, u32::MAX] {
+        let body = keys(&[strike(0x1e), strike(number)].concat());
+        refused(guest.ask(body), ErrorCode::BadRequest, "keys.2.key");
+    }
+    let body = keys(&strike(0x1e).repeat(MAX_KEYS / 2 + 1));
+    refused(guest.ask(body), ErrorCode::BadRequest, "at most 256");
+    let body = text(&"a".repeat(MAX_TEXT + 1));
+    refused(guest.ask(body), ErrorCode::BadRequest, "at most 1024");
+    refused(guest.ask(text("aä")), ErrorCode::BadRequest, "'ä'");
+    assert_eq!(typed(guest.ask(text("b"))), 1);
+    guest.prints("R\x30");
+    guest.kill();
+}
+
+#[test]
+fn a_display_rom_of_the_wrong_size_is_refused() {
+    if kvm_missing() {
+        return;
+    }
+    for length in [0, (64 << 10) + 1] {
+        let options = Options {
+            display_rom: Some(vec![0; length]),
+            ..Options::firmware(rom(echoes_keys()), None)
+        };
+        match Guest::try_start(options) {
+            Err(SpawnError::Refused {
+                error: LaunchError::Firmware,
+                message,
+            }) => assert!(message.contains("firmware display ROM is"), "{message}"),
+            Err(other) => panic!("unexpected: {other:?}"),
+            Ok(_) => panic!("it started"),
+        }
+    }
+}
+
+#[test]
+fn a_stock_bios_shows_its_text() {
+    let read = |name: &str| std::fs::read(format!("/usr/share/seabios/{name}"));
+    let (Ok(bios), Ok(display_rom)) = (read("bios-256k.bin"), read("vgabios-ramfb.bin")) else {
+        eprintln!("SKIPPED: this machine has no SeaBIOS (package seabios)");
+        return;
+    };
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options {
+        display_rom: Some(display_rom),
+        jail: true,
+        ..Options::firmware(bios, None)
+    });
+    guest.prints("No bootable device");
+    let (answer, file) = screen(&mut guest);
+    let Answer::Screen { width, height } = answer else {
+        panic!("unexpected {answer:?}");
+    };
+    let mut pixels = vec![0; width as usize * height as usize * 4];
+    file.read_exact_at(&mut pixels, 0).unwrap();
+    let lit = pixels.chunks(4).filter(|pixel| pixel[..3] != [0; 3]);
+    let lit = lit.count();
+    assert!(lit > 1000, "{lit} of {width}x{height} pixels are lit");
+    guest.kill();
+}
