@@ -22,7 +22,7 @@ pub enum Privilege {
     VmConfigure,
     /// Start, stop, reset, pause and resume guests.
     VmPower,
-    /// Read and type on guests' consoles.
+    /// Read and type on guests' consoles, screens and keyboards.
     VmConsole,
     /// Read images and disks.
     StorageRead,

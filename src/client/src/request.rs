@@ -252,7 +252,11 @@ impl Client {
         }
         if let Some(trace) = self.trace {
             trace(&Exchange::Received(&parts.status.to_string()));
-            trace(&Exchange::Received(&String::from_utf8_lossy(&body)));
+            // What is no text, a picture, only upsets terminals.
+            match std::str::from_utf8(&body) {
+                Ok(text) => trace(&Exchange::Received(text)),
+                Err(_) => trace(&Exchange::Received(&format!("({} bytes)", body.len()))),
+            }
         }
         let response = Response {
             status: parts.status,

@@ -13,6 +13,7 @@ pub(crate) mod user;
 pub(crate) mod vm;
 
 mod console;
+mod screen;
 
 use clap::CommandFactory;
 use lodge_api::page::Page;

@@ -10,7 +10,7 @@ use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
-use super::{all, console, path};
+use super::{all, console, path, screen};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -139,6 +139,10 @@ pub(crate) enum Verb {
         #[arg(long)]
         virtio: bool,
     },
+    /// Save what is on the screen as a PNG file
+    Screenshot(screen::Screenshot),
+    /// Type on the keyboard
+    Type(screen::Type),
 }
 
 /// Which CD-ROM drive.
@@ -374,6 +378,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             scrollback,
             virtio,
         } => console::open(context, &name, scrollback, virtio).await,
+        Verb::Screenshot(options) => screen::screenshot(context, options).await,
+        Verb::Type(options) => screen::type_in(context, options).await,
     }
 }
 

@@ -22,6 +22,8 @@ use crate::images::{datastore_problem, file_name};
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const BIOS: &str = "/usr/share/seabios/bios-256k.bin";
+/// Lets the BIOS show its text on the screen; UEFI brings its own driver.
+const BIOS_DISPLAY: &str = "/usr/share/seabios/vgabios-ramfb.bin";
 
 /// What starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,17 +186,23 @@ fn open_firmware(
         BootDevice::Cdrom(number) => lodge_vmm_proto::BootDevice::Cdrom(number),
         BootDevice::Nic(number) => lodge_vmm_proto::BootDevice::Nic(number),
     });
-    let (code, variables) = match firmware {
-        Firmware::Bios => (open_file(BIOS, "seabios")?, None),
+    let (code, variables, display_rom) = match firmware {
+        Firmware::Bios => (
+            open_file(BIOS, "seabios")?,
+            None,
+            Some(open_file(BIOS_DISPLAY, "seabios")?),
+        ),
         Firmware::Uefi => (
             open_file(UEFI_CODE, "ovmf")?,
             Some(open_variables(core, record.id)?),
+            None,
         ),
     };
     Ok(Boot::Firmware {
         code: fds.add(code),
         variables: variables.map(|file| fds.add(file)),
         order: order.collect(),
+        display_rom: display_rom.map(|file| fds.add(file)),
     })
 }
 

@@ -96,8 +96,20 @@ fn register(channel: Channel) -> io::Result<AsyncFd<Channel>> {
 }
 
 impl Control {
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits until it is done.
     pub(crate) async fn ask(
+        &self,
+        body: RequestBody,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Answer, Problem> {
+        match self.exchange(body, descriptor).await? {
+            Answer::Error { code, message } => Err(refusal(code, &message)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Sends a request and waits for its answer, which may be a refusal.
+    pub(crate) async fn exchange(
         &self,
         body: RequestBody,
         descriptor: Option<OwnedFd>,
@@ -113,23 +125,11 @@ impl Control {
             self.requests.send(outgoing).await.map_err(|_| gone())?;
             reply.await.map_err(|_| gone())
         };
-        let answer = tokio::time::timeout(PATIENCE, conversation)
+        tokio::time::timeout(PATIENCE, conversation)
             .await
             .map_err(|_| {
                 internal("the guest's monitor does not answer").with_hint("kill the guest")
-            })??;
-        match answer {
-            Answer::Error { code, message } => {
-                let code = match code {
-                    VmmErrorCode::WrongState => ErrorCode::WrongState,
-                    VmmErrorCode::Busy => ErrorCode::InsufficientResources,
-                    VmmErrorCode::BadRequest | VmmErrorCode::Internal => ErrorCode::Internal,
-                };
-                let message: String = message.chars().take(300).collect();
-                Err(Problem::new(code, message))
-            }
-            answer => Ok(answer),
-        }
+            })?
     }
 
     /// The guest's condition.
@@ -139,6 +139,17 @@ impl Control {
             _ => Err(internal("the guest's monitor gave an unexpected answer")),
         }
     }
+}
+
+/// What a monitor's refusal means to the caller.
+pub(crate) fn refusal(code: VmmErrorCode, message: &str) -> Problem {
+    let code = match code {
+        VmmErrorCode::WrongState => ErrorCode::WrongState,
+        VmmErrorCode::Busy => ErrorCode::InsufficientResources,
+        VmmErrorCode::BadRequest | VmmErrorCode::Internal => ErrorCode::Internal,
+    };
+    let message: String = message.chars().take(300).collect();
+    Problem::new(code, message)
 }
 
 /// Carries requests one way, answers and notices the other, until either side ends.

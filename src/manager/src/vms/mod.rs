@@ -6,13 +6,16 @@ mod boot;
 mod claims;
 mod control;
 mod disc;
+mod display;
 mod launch;
 mod restart;
 mod run_dir;
+mod screenshot;
 mod spawn;
 mod spec_check;
 mod start;
 mod state;
+mod typing;
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -52,6 +55,9 @@ const SCROLLBACK: u32 = 64 << 10;
 
 /// Most history a console may ask for, in bytes.
 const MAX_SCROLLBACK: u32 = 256 << 10;
+
+/// Pictures of screens that are encoded at a time.
+const ENCODERS: usize = 2;
 
 const FIELDS: &[Field] = &[
     ("id", "/id"),
@@ -107,6 +113,8 @@ pub(crate) struct Registry {
     /// Held while a monitor is started. All guests at once would only make each the slower, until
     /// none is ready within the time for it.
     pub(crate) launches: Semaphore,
+    /// Held while a picture of a screen is encoded: each takes up to some dozens of megabytes.
+    encoders: Arc<Semaphore>,
 }
 
 impl Default for Registry {
@@ -116,6 +124,7 @@ impl Default for Registry {
             handles: RwLock::default(),
             claims: Claims::default(),
             launches: Semaphore::new(2 * processors),
+            encoders: Arc::new(Semaphore::new(ENCODERS)),
         }
     }
 }
@@ -124,6 +133,7 @@ impl Default for Registry {
 struct Handle {
     commands: mpsc::Sender<Command>,
     observed: watch::Receiver<Observed>,
+    turns: display::Turns,
 }
 
 impl Registry {
@@ -225,7 +235,13 @@ impl Core {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (sender, observed) =
             watch::channel(Observed::at_rest(outcome.as_ref(), record.created_at));
-        self.vms.insert(record.id, Handle { commands, observed });
+        let turns = display::Turns::default();
+        let handle = Handle {
+            commands,
+            observed,
+            turns,
+        };
+        self.vms.insert(record.id, handle);
         Actor::new(self.clone(), record.id, queue, sender)
     }
 

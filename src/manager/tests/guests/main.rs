@@ -8,6 +8,7 @@
 #[path = "../../../vmm/tests/support/code.rs"]
 mod code;
 mod common;
+mod display;
 mod life;
 mod manager_process;
 mod network;
@@ -44,6 +45,10 @@ tests!(
         ends_nobody_asked_for_have_a_reason,
         a_killed_monitor_is_a_crash_and_the_guest_is_restarted,
         a_device_that_breaks_is_an_event,
+    ],
+    display: [
+        a_guest_with_firmware_is_seen_and_typed_on,
+        a_guest_without_firmware_has_neither,
     ],
     refusals: [
         what_is_no_kernel_is_said_when_it_is_started,

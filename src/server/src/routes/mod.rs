@@ -13,6 +13,7 @@ mod system;
 mod tokens;
 mod users;
 pub mod vm_console;
+mod vm_display;
 mod vms;
 
 use crate::route::Route;
@@ -27,6 +28,7 @@ pub fn table() -> Vec<Route> {
         system::routes(),
         vms::routes(),
         vm_console::routes(),
+        vm_display::routes(),
         images::routes(),
         disks::routes(),
         networks::routes(),

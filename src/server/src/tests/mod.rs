@@ -3,6 +3,7 @@
 mod access;
 mod client;
 mod console;
+mod display;
 mod external;
 mod limits;
 mod objects;

@@ -21,6 +21,7 @@ use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
 use crate::vms::adopt::Fate;
+use crate::vms::control::Control;
 use crate::vms::launch::{Guest, Launched, clean_up, launch};
 use crate::vms::restart::Restarts;
 use crate::vms::run_dir::RunDir;
@@ -66,6 +67,10 @@ pub(crate) enum Command {
     },
     /// Attach a console; to a guest that is starting, as soon as it runs.
     Console(ConsoleRequest),
+    /// Tell how to reach the monitor, for what does not change the guest's state.
+    Reach {
+        reply: oneshot::Sender<Result<Control, Problem>>,
+    },
     /// The host goes down: end by the deadline, whatever the state.
     PowerOff { timeout: Duration, reply: Reply },
     /// The guest was deleted: the task ends.
@@ -264,6 +269,9 @@ impl Actor {
                 let _ = reply.send(self.change_disc(change, disc).await);
             }
             Command::Console(request) => self.console(request).await,
+            Command::Reach { reply } => {
+                let _ = reply.send(self.control().cloned());
+            }
             Command::PowerOff { timeout, reply } => self.power_off(timeout, reply).await,
             Command::Retire => {}
         }
@@ -273,15 +281,16 @@ impl Actor {
         check_action(action, self.state(), force, &self.record()?.spec.name)
     }
 
+    fn control(&self) -> Result<&Control, Problem> {
+        let guest = self.guest.as_ref().ok_or_else(|| {
+            let detail = format!("the guest is {}", self.state().as_str());
+            Problem::new(ErrorCode::WrongState, detail).with_hint("start it first")
+        })?;
+        Ok(&guest.control)
+    }
+
     async fn ask(&self, body: RequestBody, descriptor: Option<OwnedFd>) -> Result<(), Problem> {
-        let Some(guest) = &self.guest else {
-            return Err(Problem::new(
-                ErrorCode::WrongState,
-                format!("the guest is {}", self.state().as_str()),
-            )
-            .with_hint("start it first"));
-        };
-        match guest.control.ask(body, descriptor).await? {
+        match self.control()?.ask(body, descriptor).await? {
             Answer::Done => Ok(()),
             _ => Err(internal("the guest's monitor gave an unexpected answer")),
         }
