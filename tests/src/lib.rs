@@ -14,6 +14,7 @@ pub mod curl;
 pub mod host;
 pub mod machine;
 pub mod media;
+pub mod picture;
 pub mod process;
 pub mod qmp;
 pub mod serial;

@@ -1,9 +1,13 @@
 //! Unmodified systems start by stock firmware.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 use lodge_tests::artifacts;
 use lodge_tests::host::Host;
 use lodge_tests::machine::Builder;
+use lodge_tests::picture::Picture;
+use lodge_tests::serial::SILENCE;
 use lodge_tests::terminal::GuestConsole;
 
 /// A host whose processor counts instructions: without, QEMU 7.2 fails an assertion whenever a nested guest writes its task
@@ -65,6 +69,36 @@ fn finds_its_machine(console: &mut GuestConsole) -> Result<()> {
     Ok(())
 }
 
+/// Memtest86+ writes to the screen and nowhere else: most of it is blue.
+fn memtest_shows_itself_by_uefi(host: &Host) -> Result<()> {
+    const BLUE: [u8; 3] = [0, 0, 0xaa];
+    let arguments = [
+        "vm", "create", "memtest", "--memory", "96MiB", "--cdrom", "memtest",
+    ];
+    host.cli.ok(&[&arguments[..], &["--start"]].concat())?;
+    let console = GuestConsole::open(&host.cli, "memtest")?;
+    console.wait("BdsDxe: starting")?;
+    let begin = Instant::now();
+    loop {
+        let picture = screenshot(host, "memtest")?;
+        let blue = picture.colours().get(&BLUE).copied().unwrap_or(0);
+        if blue * 2 > picture.pixels.len() {
+            break;
+        }
+        ensure!(
+            begin.elapsed() < 2 * SILENCE,
+            "{blue} of {} by {} pixels are blue",
+            picture.width,
+            picture.height
+        );
+        // Nobody tells when a screen changes.
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+    host.cli.ok(&["vm", "kill", "memtest"])?;
+    host.wait_state("memtest", "stopped")?;
+    Ok(())
+}
+
 fn debian_starts_by_bios(host: &Host) -> Result<()> {
     let mut console = start_debian(host, "old", &["--firmware", "bios"])?;
     console.wait("SeaBIOS")?;
@@ -109,8 +143,16 @@ fn uefi_remembers(host: &Host) -> Result<()> {
     Ok(())
 }
 
+fn screenshot(host: &Host, vm: &str) -> Result<Picture> {
+    let file = host.machine.directory().join(format!("{vm}.png"));
+    let path = file.to_string_lossy();
+    host.cli
+        .ok(&["vm", "screenshot", vm, "--output", &path, "--force"])?;
+    Picture::read(&file)
+}
+
 fn discs_start_by_bios(host: &Host) -> Result<()> {
-    for disc in ["grub-rescue", "ipxe"] {
+    for disc in ["grub-rescue", "ipxe", "memtest"] {
         let file = artifacts::disc(disc);
         host.cli.ok(&[
             "image",
@@ -134,11 +176,17 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
     host.cli.ok(&[&arguments[..], &drive].concat())?;
     let mut console = GuestConsole::open(&host.cli, "rescue")?;
     console.wait_drawn("GNU GRUB")?;
-    console.write("c")?;
+    let menu = screenshot(host, "rescue")?;
+    host.cli.ok(&["vm", "type", "rescue", "--keys", "c"])?;
     console.wait_drawn("grub> ")?;
     // A BIOS remembers fifteen keys.
     console.write("ls\r")?;
     console.wait_drawn("(cd")?;
+    host.cli.ok(&["vm", "type", "rescue", "halt"])?;
+    console.wait_drawn("halt")?;
+    let prompt = screenshot(host, "rescue")?;
+    assert!(menu.colours().len() > 1, "a menu has a frame");
+    assert!(menu.pixels != prompt.pixels, "both show the same");
     // Another disc, and the reset button.
     host.cli.ok(&["vm", "insert", "rescue", "ipxe"])?;
     let vm = host.cli.json(&["vm", "show", "rescue"])?;
@@ -157,6 +205,7 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
 fn unmodified_systems_start_by_stock_firmware() {
     let host = host().unwrap();
     discs_start_by_bios(&host).unwrap();
+    memtest_shows_itself_by_uefi(&host).unwrap();
     debian_starts_by_bios(&host).unwrap();
     debian_starts_by_uefi(&host).unwrap();
     uefi_remembers(&host).unwrap();
