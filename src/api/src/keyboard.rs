@@ -14,7 +14,7 @@ pub struct VmKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// 1 to 64 keys, struck one after the other, or chords of up to 8 keys that are held together, with `-` between them:
-    /// `ctrl-alt-delete`. Names are those of a US keyboard: `a` to `z`, `0` to `9`, `f1` to `f12`, `escape`, `tab`, `enter`,
+    /// `ctrl-alt-delete`. Names are those of a US keyboard: `a` to `z`, `0` to `9`, `f1` to `f12`, `esc`, `tab`, `enter`,
     /// `space`, `backspace`, `minus`, `equal`, `leftbracket`, `rightbracket`, `backslash`, `semicolon`, `apostrophe`, `grave`,
     /// `comma`, `period`, `slash`, `less` (beside the left Shift of other layouts), `insert`, `delete`, `home`, `end`, `pageup`,
     /// `pagedown`, `up`, `down`, `left`, `right`, `capslock`, `numlock`, `scrolllock`, `print`, `pause`, `menu`, `shift`,
@@ -75,7 +75,7 @@ const KEYS: [(&str, u8); 105] = [
     ("f10", 0x44),
     ("f11", 0x57),
     ("f12", 0x58),
-    ("escape", 0x01),
+    ("esc", 0x01),
     ("tab", 0x0f),
     ("enter", 0x1c),
     ("space", 0x39),

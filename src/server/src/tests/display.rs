@@ -71,7 +71,7 @@ async fn what_cannot_be_typed_is_pointed_at() {
     let reply = admin.post(TYPE, json!({"keys": ["any"]})).await;
     let problem = reply.problem(400, "invalid_request");
     let hint = problem["hint"].as_str().unwrap();
-    assert!(hint.contains("escape") && hint.contains("f12"), "{hint}");
+    assert!(hint.contains("esc, ") && hint.contains("f12"), "{hint}");
     server.stop().await;
 }
 
