@@ -146,8 +146,7 @@ fn uefi_remembers(host: &Host) -> Result<()> {
 fn screenshot(host: &Host, vm: &str) -> Result<Picture> {
     let file = host.machine.directory().join(format!("{vm}.png"));
     let path = file.to_string_lossy();
-    host.cli
-        .ok(&["vm", "screenshot", vm, "--output", &path, "--force"])?;
+    host.cli.ok(&["vm", "screenshot", vm, &path, "--force"])?;
     Picture::read(&file)
 }
 

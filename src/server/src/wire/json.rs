@@ -203,15 +203,15 @@ mod tests {
                 "/memory",
             ),
             (r#"{"name":"a","boot":{"kernel":"k"},"disks":{}}"#, "/disks"),
-            (r#"{"name":"a"}"#, ""),
+            (r#"{"vcpus":1}"#, ""),
         ];
         for (json, pointer) in cases {
             assert_eq!(pointer_of(json), pointer, "{json}");
         }
         assert!(
-            refused(r#"{"name":"a"}"#)
+            refused(r#"{"vcpus":1}"#)
                 .detail
-                .contains("missing field `boot`")
+                .contains("missing field `name`")
         );
     }
 
