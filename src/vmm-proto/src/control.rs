@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::KeyEvent;
 
+/// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
+pub const BALLOON_LEAVES: u64 = 64 << 20;
+
 /// One request of the manager. Answered by exactly one [`Reply`] with the same `id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -40,6 +43,12 @@ pub enum RequestBody {
         /// Take the disc out even if the guest has locked it in.
         #[serde(default)]
         force: bool,
+    },
+    /// Wish for a memory balloon of that size: how much of its memory the guest lends to the host. The
+    /// guest follows as far and as fast as it likes. The wish stays over resets of the guest.
+    SetBalloon {
+        /// Size in bytes: a multiple of 4096, at most the guest's memory less [`BALLOON_LEAVES`].
+        bytes: u64,
     },
     /// Connect the one descriptor that travels with this message (a
     /// `SOCK_STREAM` socket) to a console: scroll-back first, then live output;
@@ -175,6 +184,42 @@ pub struct GuestStatus {
     /// See `disk_read_bytes`.
     #[serde(default)]
     pub disk_written_bytes: u64,
+    /// Size the memory balloon should have, in bytes.
+    #[serde(default)]
+    pub balloon_target_bytes: u64,
+    /// Size it has, as the guest says: any number.
+    #[serde(default)]
+    pub balloon_actual_bytes: u64,
+    /// The guest's view of its memory when it last told; absent while its balloon has no driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryStatistics>,
+}
+
+/// A guest's memory in its own eyes. Each value is there if the guest gave it; it may be any number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryStatistics {
+    /// Bytes the guest manages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Bytes not used for anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+    /// Bytes that programs could get without swapping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
+    /// Bytes that hold copies of what is on disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caches: Option<u64>,
+    /// Bytes read from swap since the guest booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_in: Option<u64>,
+    /// Bytes written to swap since the guest booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_out: Option<u64>,
+    /// Page faults that waited for a disk, since the guest booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub major_faults: Option<u64>,
 }
 
 /// An event, in order, on every subscribed connection.
@@ -263,6 +308,12 @@ mod tests {
                     vcpu_time_us: 3,
                     disk_read_bytes: 4,
                     disk_written_bytes: 6,
+                    balloon_target_bytes: 7,
+                    balloon_actual_bytes: 8,
+                    memory: Some(MemoryStatistics {
+                        free: Some(9),
+                        ..MemoryStatistics::default()
+                    }),
                 }),
             }),
             ServerMessage::Reply(Reply {

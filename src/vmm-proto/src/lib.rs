@@ -27,8 +27,8 @@ pub use config::{
     LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset,
 };
 pub use control::{
-    Answer, ConsolePort, ErrorCode, GuestEvent, GuestStatus, Notice, Reply, Request, RequestBody,
-    RunState, ServerMessage,
+    Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MemoryStatistics,
+    Notice, Reply, Request, RequestBody, RunState, ServerMessage,
 };
 pub use display::{KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, typeable};
 pub use exit::{ExitReason, ExitRecord};

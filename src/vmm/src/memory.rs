@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use lodge_devices::GuestMemory;
@@ -78,6 +79,33 @@ pub fn forget(memory: &GuestMemory) -> io::Result<()> {
         // only ever accessed as volatile bytes, for which any content is valid.
         let result =
             unsafe { libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_DONTNEED) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Gives the pages of a range of guest-physical memory back to the host; the guest then sees what
+/// [`forget`] makes it see. Everything must be page-aligned.
+///
+/// # Errors
+/// When something is not aligned or not in memory; from `madvise(2)`.
+pub fn discard(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    if range.start % PAGE != 0 || range.end % PAGE != 0 {
+        return Err(invalid());
+    }
+    let length = range.end.checked_sub(range.start).ok_or_else(invalid)?;
+    let length = usize::try_from(length).map_err(|_| invalid())?;
+    for slice in memory.get_slices(GuestAddress(range.start), length) {
+        let slice = slice.map_err(|_| invalid())?;
+        // SAFETY: the slice is a page-aligned part of a mapping that `memory` owns. Guest memory
+        // is only ever accessed as volatile bytes, for which any content is valid.
+        let result = unsafe {
+            let start = slice.ptr_guard_mut().as_ptr().cast();
+            libc::madvise(start, slice.len(), libc::MADV_DONTNEED)
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -213,6 +241,33 @@ mod tests {
         memory.write_obj(1_u8, GuestAddress(0x1000)).unwrap();
         forget(&memory).unwrap();
         assert_eq!([read(0x1000), read(0x2000)], [0, 7]);
+    }
+
+    #[test]
+    fn discarded_pages_hold_what_they_held_at_first() {
+        let memory = reserve(1 << 20).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        map_file(&memory, &file, 0, 0x2000, 4096).unwrap();
+        let pages = [0x1000, 0x2000, 0x3000];
+        for at in pages {
+            memory.write_obj(1_u8, GuestAddress(at)).unwrap();
+        }
+        discard(&memory, 0x1000..0x3000).unwrap();
+        let seen = pages.map(|at| memory.read_obj::<u8>(GuestAddress(at)).unwrap());
+        assert_eq!(seen, [0, 7, 1]);
+        discard(&memory, 0x3000..0x3000).unwrap();
+        let end = 1 << 20;
+        #[allow(clippy::reversed_empty_ranges)]
+        for bad in [
+            1..0x1000,
+            0x1000..0x1001,
+            0x2000..0x1000,
+            end - 0x1000..end + 0x1000,
+            end..end + 0x1000,
+        ] {
+            assert!(discard(&memory, bad.clone()).is_err(), "{bad:x?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use lodge_block::raw::RawDisk;
 use lodge_devices::console::{AttachError, Console};
 use lodge_vmm_proto::{
     Answer, ConsolePort, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
-    PROTOCOL_VERSION, RequestBody, RunState,
+    MemoryStatistics, PROTOCOL_VERSION, RequestBody, RunState,
 };
 
 use crate::machine::Machine;
@@ -99,6 +99,12 @@ impl RunControl {
             RequestBody::Screen => return Handled::answer(self.screen(fds)),
             RequestBody::Keys { ref keys } => return Handled::answer(self.keys(keys)),
             RequestBody::Text { ref text } => return Handled::answer(self.text(text)),
+            RequestBody::SetBalloon { bytes } => {
+                return Handled::answer(match self.machine.set_balloon(bytes) {
+                    Ok(()) => Answer::Done,
+                    Err(bad) => error(ErrorCode::BadRequest, bad.to_string()),
+                });
+            }
             RequestBody::Kill => {
                 let record = self.end(ExitReason::Killed, String::new());
                 return Handled {
@@ -216,6 +222,7 @@ impl RunControl {
 
     fn status(&self) -> GuestStatus {
         let (disk_read_bytes, disk_written_bytes) = self.machine.disk_bytes();
+        let balloon = self.machine.balloon();
         GuestStatus {
             version: PROTOCOL_VERSION,
             state: self.state,
@@ -224,6 +231,17 @@ impl RunControl {
             vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
             disk_read_bytes,
             disk_written_bytes,
+            balloon_target_bytes: balloon.target,
+            balloon_actual_bytes: balloon.actual,
+            memory: balloon.statistics.map(|memory| MemoryStatistics {
+                total: memory.total,
+                free: memory.free,
+                available: memory.available,
+                caches: memory.caches,
+                swap_in: memory.swap_in,
+                swap_out: memory.swap_out,
+                major_faults: memory.major_faults,
+            }),
         }
     }
 

@@ -48,6 +48,10 @@ pub trait VirtioDevice: Send {
     /// with their final indices. Nothing to do when not active.
     fn deactivate(&mut self) -> Vec<Queue>;
 
+    /// The driver is gone: forgets what it has said. Called while not active, before anything
+    /// that a next driver does. Most devices know nothing of their drivers.
+    fn reset(&mut self) {}
+
     /// Device-specific state, called while not active.
     fn save(&self) -> DeviceState;
 

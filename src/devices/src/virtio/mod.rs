@@ -1,5 +1,6 @@
 //! Virtio 1.2 devices and their PCI transport.
 
+pub mod balloon;
 pub mod blk;
 mod buffers;
 pub mod chain;

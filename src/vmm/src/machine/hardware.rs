@@ -22,6 +22,7 @@ use lodge_devices::pci::{
 };
 use lodge_devices::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
+use lodge_devices::virtio::balloon;
 use lodge_devices::virtio::blk::{self, Block, Statistics};
 use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::net::{self, Net};
@@ -90,6 +91,8 @@ pub struct Hardware {
     pub console: Arc<Console>,
     /// What the disks have read and written.
     pub disk_statistics: Vec<Arc<Statistics>>,
+    /// The memory balloon.
+    pub balloon: balloon::Handle,
     /// What is plugged into the SATA controller.
     pub sata: Sata,
     /// Screen and keyboard, where firmware shows itself.
@@ -134,6 +137,7 @@ impl Hardware {
         let pm_base = ours.then_some(PM_BASE);
         let lpc = Lpc::new(Arc::clone(&buses.ports), Arc::clone(&pm), pm_base);
         let clock = Cmos::new().with_alarm(interrupts.line(8), &surroundings.events)?;
+        let balloon = super::balloon::device(&surroundings.queue_prologue)?;
         let mut hardware = Self {
             buses,
             devices: DeviceSet::new(),
@@ -141,6 +145,7 @@ impl Hardware {
             pm,
             console,
             disk_statistics: Vec::new(),
+            balloon: balloon.handle(),
             sata: Sata::default(),
             display: None,
             place: Place::default(),
@@ -158,6 +163,8 @@ impl Hardware {
         hardware.add_chipset()?;
         hardware.add_legacy_devices()?;
         hardware.add_slow_virtio_devices()?;
+        let kind = LaunchError::Internal;
+        hardware.add_virtio("balloon", Box::new(balloon), slots::BALLOON, kind)?;
         Ok(hardware)
     }
 

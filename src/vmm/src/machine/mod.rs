@@ -1,5 +1,6 @@
 //! One guest's machine: built, started, held, reset, taken apart.
 
+mod balloon;
 mod barrier;
 mod boot_source;
 mod chipset;

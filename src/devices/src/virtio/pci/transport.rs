@@ -245,6 +245,7 @@ impl VirtioPci {
 
     pub(super) fn reset_device(&mut self) {
         self.stop();
+        self.device.reset();
         self.active = false;
         self.place_doorbells();
         for kick in &self.kicks {
