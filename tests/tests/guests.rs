@@ -181,6 +181,30 @@ fn stop_presses_the_power_button(host: &Host) -> Result<()> {
     Ok(())
 }
 
+fn a_guest_lends_memory(host: &Host) -> Result<()> {
+    host.create_guest("lender", "tick:1", &["--memory", "256MiB"])?;
+    host.cli.ok(&["vm", "start", "lender"])?;
+    let console = GuestConsole::open(&host.cli, "lender")?;
+    // Its modules are loaded by now.
+    console.wait("LODGE-TICK 1 ")?;
+    let problem = host.cli.fails(&["vm", "balloon", "lender", "257MiB"])?;
+    assert!(problem.contains("at most 256 MiB"), "{problem}");
+    host.cli.ok(&["vm", "balloon", "lender", "96MiB"])?;
+    let target = 96 << 20;
+    // The guest's own clock: it must stay alive while it gives up most of its memory.
+    for tick in 2..=120 {
+        console.wait(&format!("LODGE-TICK {tick} "))?;
+        let status = &host.vm("lender")?["status"];
+        assert_eq!(status["balloon"]["target"], target, "{status}");
+        let free = status["guest_memory"]["free"].as_u64();
+        if status["balloon"]["actual"] == target && free.is_some_and(|free| free < target) {
+            host.cli.ok(&["vm", "kill", "lender"])?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the guest keeps its memory: {}", host.vm("lender")?)
+}
+
 fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
     host.create_guest("faulty", "triple-fault", &["--memory", "192MiB"])?;
     host.cli.ok(&["vm", "start", "faulty"])?;
@@ -209,6 +233,7 @@ fn guests_live() {
     a_paused_guest_stands_still(&host).unwrap();
     stop_presses_the_power_button(&host).unwrap();
     a_triple_fault_is_a_state_with_a_reason(&host).unwrap();
+    a_guest_lends_memory(&host).unwrap();
     guests_ping_each_other_and_the_host(&host).unwrap();
     host.shut_down().unwrap();
 }

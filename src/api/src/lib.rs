@@ -21,6 +21,7 @@ pub mod problem;
 pub mod system;
 pub mod vm;
 
+mod balloon;
 mod boot_device;
 mod name;
 mod size;

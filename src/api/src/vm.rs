@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 use crate::{Name, Size};
 
@@ -218,6 +219,12 @@ pub struct VmStatus {
     /// Memory its monitor holds now, guest memory included.
     #[serde(default)]
     pub memory_used: Size,
+    /// What a running guest keeps of its memory, see `POST /v1/vms/{vm}:balloon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<VmBalloon>,
+    /// A running guest's memory in its own eyes; absent when it has no driver for its balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_memory: Option<VmGuestMemory>,
     /// Whether its configuration was changed since it was started.
     #[serde(default)]
     pub restart_pending: bool,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use lodge_api::Name;
-use lodge_api::vm::VmState;
+use lodge_api::vm::{VmBalloon, VmGuestMemory, VmState};
 use lodge_host::system::{Load, Memory};
 use uuid::Uuid;
 
@@ -63,6 +63,10 @@ pub struct VmMetrics {
     pub disk_read_bytes: u64,
     /// Bytes written to its disks since its start.
     pub disk_written_bytes: u64,
+    /// What it keeps of its memory, while it runs.
+    pub balloon: Option<VmBalloon>,
+    /// Its memory in its own eyes.
+    pub guest_memory: Option<VmGuestMemory>,
 }
 
 impl Manager {
@@ -112,6 +116,8 @@ impl Core {
             resets: observed.resets,
             disk_read_bytes: observed.disk_read_bytes,
             disk_written_bytes: observed.disk_written_bytes,
+            balloon: observed.balloon(),
+            guest_memory: observed.guest_memory(),
         }
     }
 }

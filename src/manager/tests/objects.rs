@@ -13,7 +13,7 @@ use lodge_api::image::{ImageKind, ImageUpload};
 use lodge_api::network::NetworkCreate;
 use lodge_api::operation::OperationStatus;
 use lodge_api::page::ListParams;
-use lodge_api::vm::{BootDevice, Firmware, VmAction, VmStopOptions};
+use lodge_api::vm::{BootDevice, Firmware, VmAction, VmBalloonTarget, VmStopOptions};
 use lodge_api::{ErrorCode, Size};
 use lodge_manager::IfMatch;
 use serde_json::json;
@@ -540,6 +540,18 @@ async fn a_stopped_guest_cannot_be_acted_on() {
         .vm_console(&admin(), "web", Default::default())
         .await;
     assert_eq!(console.unwrap_err().code, ErrorCode::WrongState);
+    let keep = async |vm: &str, target: Size| {
+        let target = VmBalloonTarget { target };
+        let asked = host.manager.vm_balloon(&admin(), vm, target).await;
+        asked.unwrap_err()
+    };
+    let problem = keep("web", Size::mib(64)).await;
+    assert_eq!(problem.code, ErrorCode::WrongState, "{problem}");
+    for target in [Size::mib(63), Size::mib(65), Size((64 << 20) + 1)] {
+        let problem = keep("web", target).await;
+        assert_eq!(problem.pointer.as_deref(), Some("/target"), "{problem}");
+    }
+    assert_eq!(keep("db", Size::mib(64)).await.code, ErrorCode::NotFound);
     let options = VmStopOptions {
         timeout_s: Some(0),
         force: false,

@@ -11,6 +11,7 @@ pub(crate) mod system;
 pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
+mod vm_balloon;
 
 mod console;
 mod screen;

@@ -10,7 +10,7 @@ use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
-use super::{all, console, path, screen};
+use super::{all, console, path, screen, vm_balloon};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -127,6 +127,13 @@ pub(crate) enum Verb {
         name: Target,
         #[command(flatten)]
         drive: Drive,
+    },
+    /// Ask a running VM to keep only so much of its memory; it has all again when it is started anew
+    Balloon {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Memory to keep, like 256MiB
+        size: Size,
     },
     /// Open the serial console; Ctrl-] leaves it
     Console {
@@ -337,6 +344,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             change_disc(context, &name, Some(image), &drive).await
         }
         Verb::Eject { name, drive } => change_disc(context, &name, None, &drive).await,
+        Verb::Balloon { name, size } => vm_balloon::set(context, &name, size).await,
         Verb::Start { names, background } => {
             act(
                 context,
@@ -614,6 +622,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             format!("{}, {} held", spec.memory, vm.status.memory_used),
         ),
     ]);
+    rows.extend(vm_balloon::rows(vm));
     rows.extend(boot_rows(&spec.boot));
     rows.extend([
         ("Disks", join(disks.collect())),

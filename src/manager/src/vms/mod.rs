@@ -2,6 +2,7 @@
 
 mod actor;
 mod adopt;
+mod balloon;
 mod boot;
 mod claims;
 mod control;
@@ -219,6 +220,8 @@ impl Core {
                 pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
                 cpu_time_us: usage.cpu_us,
                 memory_used: Size(usage.memory),
+                balloon: observed.balloon(),
+                guest_memory: observed.guest_memory(),
                 restart_pending: restart_pending(observed.launched.as_ref(), &vm.spec),
                 reason: observed.reason,
             },

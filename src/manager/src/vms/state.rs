@@ -11,6 +11,8 @@ use lodge_vmm_proto::{ExitReason, ExitRecord};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::balloon::MemoryReport;
+
 /// What is observed of a guest now.
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
@@ -27,6 +29,8 @@ pub(crate) struct Observed {
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) disk_read_bytes: u64,
     pub(crate) disk_written_bytes: u64,
+    /// What its monitor says about its memory, while it runs.
+    pub(crate) memory: Option<MemoryReport>,
 }
 
 /// Processor time and memory of a monitor.
@@ -50,6 +54,7 @@ impl Observed {
             cgroup: None,
             disk_read_bytes: 0,
             disk_written_bytes: 0,
+            memory: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! (`guests manager DIRECTORY VERB`). Hence it brings its own list of tests.
 #![allow(unsafe_code, reason = "guests are assembled into this program")]
 
+mod balloon;
 #[path = "../../../vmm/tests/support/code.rs"]
 mod code;
 mod common;
@@ -62,6 +63,9 @@ tests!(
         guests_that_ended_meanwhile_are_told_apart,
         a_shutdown_powers_guests_off,
         guests_that_shall_start_by_themselves_do_so_once,
+    ],
+    balloon: [
+        a_running_guest_is_asked_for_memory,
     ],
     network: [
         guests_get_taps_on_their_network,

@@ -153,6 +153,70 @@ fn guests(registry: &mut Registry, vms: &[VmMetrics]) {
         |vm| exact(vm.disk_written_bytes),
     );
     counter("vm_resets", "Resets since the start", |vm| exact(vm.resets));
+    guest_memory(registry, vms);
+}
+
+/// What guests say about their memory. Those that say nothing have no line, rather than a zero.
+fn guest_memory(registry: &mut Registry, vms: &[VmMetrics]) {
+    let mut gauge = |name: &str, help: &str, value: fn(&VmMetrics) -> Option<u64>| {
+        let family = Gauges::default();
+        for (vm, value) in vms.iter().filter_map(|vm| Some((vm, value(vm)?))) {
+            family.get_or_create(&labels(vm)).set(exact(value));
+        }
+        registry.register(name, help, family);
+    };
+    gauge(
+        "vm_guest_memory_target_bytes",
+        "Memory the guest should keep",
+        |vm| Some(vm.balloon?.target.bytes()),
+    );
+    gauge(
+        "vm_guest_memory_kept_bytes",
+        "Memory the guest keeps",
+        |vm| Some(vm.balloon?.actual.bytes()),
+    );
+    gauge(
+        "vm_guest_memory_bytes",
+        "Memory the guest's kernel manages",
+        |vm| Some(vm.guest_memory?.total?.bytes()),
+    );
+    gauge(
+        "vm_guest_memory_free_bytes",
+        "Memory the guest uses for nothing",
+        |vm| Some(vm.guest_memory?.free?.bytes()),
+    );
+    gauge(
+        "vm_guest_memory_available_bytes",
+        "Memory the guest's programs could get without swapping",
+        |vm| Some(vm.guest_memory?.available?.bytes()),
+    );
+    gauge(
+        "vm_guest_memory_caches_bytes",
+        "Memory of the guest with copies of what is on disks",
+        |vm| Some(vm.guest_memory?.caches?.bytes()),
+    );
+    let mut counter = |name: &str, help: &str, value: fn(&VmMetrics) -> Option<u64>| {
+        let family = Counters::default();
+        for (vm, value) in vms.iter().filter_map(|vm| Some((vm, value(vm)?))) {
+            family.get_or_create(&labels(vm)).inc_by(exact(value));
+        }
+        registry.register(name, help, family);
+    };
+    counter(
+        "vm_guest_memory_swap_in_bytes",
+        "Read from swap since the guest booted",
+        |vm| Some(vm.guest_memory?.swap_in?.bytes()),
+    );
+    counter(
+        "vm_guest_memory_swap_out_bytes",
+        "Written to swap since the guest booted",
+        |vm| Some(vm.guest_memory?.swap_out?.bytes()),
+    );
+    counter(
+        "vm_guest_memory_major_faults",
+        "Page faults that waited for a disk, since the guest booted",
+        |vm| vm.guest_memory?.major_faults,
+    );
 }
 
 fn labels(vm: &VmMetrics) -> Labels {
@@ -167,6 +231,9 @@ fn exact(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use lodge_api::Size;
+    use lodge_api::vm::{VmBalloon, VmGuestMemory};
+
     use super::*;
 
     #[test]
@@ -186,6 +253,15 @@ mod tests {
                 resets: 1,
                 disk_read_bytes: 7,
                 disk_written_bytes: 8,
+                balloon: Some(VmBalloon {
+                    target: Size(4096),
+                    actual: Size(8192),
+                }),
+                guest_memory: Some(VmGuestMemory {
+                    free: Some(Size(512)),
+                    major_faults: Some(9),
+                    ..VmGuestMemory::default()
+                }),
             }],
             ..MetricsSnapshot::default()
         };
@@ -195,10 +271,16 @@ mod tests {
             "lodge_memory_bytes 4096.0",
             "lodge_logins_refused_total 3",
             "lodge_vm_up{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 1.0",
+            "lodge_vm_guest_memory_target_bytes{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 4096.0",
+            "lodge_vm_guest_memory_kept_bytes{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 8192.0",
+            "lodge_vm_guest_memory_free_bytes{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 512.0",
+            "lodge_vm_guest_memory_major_faults_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 9.0",
             "lodge_vm_cpu_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 1.5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+        let untold = |line: &str| line.starts_with("lodge_vm_guest_memory_available_bytes{");
+        assert!(!text.lines().any(untold), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -12,6 +12,7 @@ mod socket;
 mod system;
 mod tokens;
 mod users;
+mod vm_balloon;
 pub mod vm_console;
 mod vm_display;
 mod vms;
@@ -27,6 +28,7 @@ pub fn table() -> Vec<Route> {
         tokens::routes(),
         system::routes(),
         vms::routes(),
+        vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
         images::routes(),

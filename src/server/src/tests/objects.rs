@@ -110,6 +110,34 @@ async fn what_is_wrong_with_a_guest_is_named_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_guest_is_asked_for_memory_only_while_it_runs() {
+    let server = TestServer::start().await;
+    let admin = with_kernel(&server).await;
+    admin.post("/v1/vms", spec("web")).await.expect(201);
+    let ask = async |body: Value| admin.post("/v1/vms/web:balloon", body).await;
+    let problem = ask(json!({"target": "256MiB"}))
+        .await
+        .problem(409, "wrong_state");
+    assert_eq!(problem["hint"], "start it first");
+    for (body, pointer) in [
+        (json!({"target": "1MiB"}), "/target"),
+        (json!({"target": "1GiB"}), "/target"),
+        (json!({"target": (256 << 20) + 5}), "/target"),
+        (json!({"target": "256MiB", "size": 1}), "/size"),
+    ] {
+        let problem = ask(body).await.problem(400, "invalid_request");
+        assert_eq!(problem["pointer"], pointer);
+    }
+    ask(json!({})).await.problem(400, "invalid_request");
+    let other = json!({"target": "256MiB"});
+    admin
+        .post("/v1/vms/db:balloon", other)
+        .await
+        .problem(404, "not_found");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn readers_who_have_it_are_told_so() {
     let server = TestServer::start().await;
     let admin = server.login().await;

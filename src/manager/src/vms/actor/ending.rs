@@ -121,6 +121,7 @@ impl Actor {
             observed.launched = None;
             observed.disks = Vec::new();
             observed.cgroup = None;
+            observed.memory = None;
         });
         self.set_state(state, reason);
         self.keep_outcome().await;

@@ -1,5 +1,6 @@
 //! One guest's task: it alone changes what is observed of the guest, one thing after another.
 
+mod balloon;
 mod ending;
 mod time;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lodge_api::event::EventBody;
 use lodge_api::vm::{VmAction, VmDiscChange, VmState};
-use lodge_api::{ErrorCode, Name, Problem};
+use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +22,7 @@ use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
 use crate::vms::adopt::Fate;
+use crate::vms::balloon::MemoryReport;
 use crate::vms::control::Control;
 use crate::vms::launch::{Guest, Launched, clean_up, launch};
 use crate::vms::restart::Restarts;
@@ -65,6 +67,8 @@ pub(crate) enum Command {
         disc: Option<OwnedFd>,
         reply: Reply,
     },
+    /// Ask the guest to keep so much of its memory.
+    SetBalloon { target: Size, reply: Reply },
     /// Attach a console; to a guest that is starting, as soon as it runs.
     Console(ConsoleRequest),
     /// Tell how to reach the monitor, for what does not change the guest's state.
@@ -268,6 +272,9 @@ impl Actor {
             } => {
                 let _ = reply.send(self.change_disc(change, disc).await);
             }
+            Command::SetBalloon { target, reply } => {
+                let _ = reply.send(self.set_balloon(target).await);
+            }
             Command::Console(request) => self.console(request).await,
             Command::Reach { reply } => {
                 let _ = reply.send(self.control().cloned());
@@ -424,6 +431,7 @@ impl Actor {
             observed.launched = Some(note.spec);
             observed.disks = note.disks;
             observed.cgroup.clone_from(&guest.cgroup);
+            observed.memory = Some(MemoryReport::new(&status));
         });
         self.log_offset = 0;
         self.guest = Some(guest);

@@ -4,6 +4,7 @@ use lodge_api::{ErrorCode, Problem};
 use tokio::time::Instant;
 
 use super::{Actor, KILL_PATIENCE, TICK, Waiter};
+use crate::vms::balloon::MemoryReport;
 use crate::vms::control;
 use crate::vms::launch::Guest;
 
@@ -106,6 +107,7 @@ impl Actor {
             self.observed.send_modify(|observed| {
                 observed.disk_read_bytes = status.disk_read_bytes;
                 observed.disk_written_bytes = status.disk_written_bytes;
+                observed.memory = Some(MemoryReport::new(&status));
             });
         }
         self.guest = Some(guest);
