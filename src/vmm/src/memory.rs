@@ -93,7 +93,7 @@ pub fn forget(memory: &GuestMemory) -> io::Result<()> {
 /// When something is not aligned or not in memory; from `madvise(2)`.
 pub fn discard(memory: &GuestMemory, range: Range<u64>) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    if range.start % PAGE != 0 || range.end % PAGE != 0 {
+    if !range.start.is_multiple_of(PAGE) || !range.end.is_multiple_of(PAGE) {
         return Err(invalid());
     }
     let length = range.end.checked_sub(range.start).ok_or_else(invalid)?;

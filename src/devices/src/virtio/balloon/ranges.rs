@@ -52,39 +52,44 @@ impl Ranges {
 mod tests {
     use super::*;
 
-    fn pieces(list: &[Range<u64>]) -> Vec<Range<u64>> {
+    /// First address and end of each piece.
+    fn pieces(list: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let mut ranges = Ranges::default();
-        for range in list {
-            ranges.add(range.clone());
+        for &(start, end) in list {
+            ranges.add(start..end);
         }
-        ranges.pieces().collect()
+        ranges
+            .pieces()
+            .map(|piece| (piece.start, piece.end))
+            .collect()
     }
 
     #[test]
     fn neighbours_become_one() {
-        let page = |number: u64| number * PAGE..(number + 1) * PAGE;
+        let page = |number: u64| (number * PAGE, (number + 1) * PAGE);
         assert_eq!(
             pieces(&[page(5), page(3), page(4), page(4), page(9)]),
-            [3 * PAGE..6 * PAGE, page(9)]
+            [(3 * PAGE, 6 * PAGE), page(9)]
         );
         assert_eq!(
-            pieces(&[0..8 * PAGE, page(2), page(7), page(8)]),
-            [0..9 * PAGE]
+            pieces(&[(0, 8 * PAGE), page(2), page(7), page(8)]),
+            [(0, 9 * PAGE)]
         );
         assert!(pieces(&[]).is_empty());
     }
 
     #[test]
     fn only_whole_pages_count() {
-        assert!(pieces(&[1..PAGE, PAGE - 1..PAGE + 1, PAGE..2 * PAGE - 1]).is_empty());
-        assert_eq!(pieces(&[1..3 * PAGE + 5]), [PAGE..3 * PAGE]);
+        let parts = [(1, PAGE), (PAGE - 1, PAGE + 1), (PAGE, 2 * PAGE - 1)];
+        assert!(pieces(&parts).is_empty());
+        assert_eq!(pieces(&[(1, 3 * PAGE + 5)]), [(PAGE, 3 * PAGE)]);
     }
 
     #[test]
     fn much_is_cut_in_pieces() {
-        let all = pieces(&[PAGE..PAGE + 2 * PIECE + PAGE]);
+        let all = pieces(&[(PAGE, PAGE + 2 * PIECE + PAGE)]);
         assert_eq!(all.len(), 3);
-        assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert_eq!((all[0].start, all[2].end), (PAGE, PAGE + 2 * PIECE + PAGE));
+        assert!(all.windows(2).all(|pair| pair[0].1 == pair[1].0));
+        assert_eq!((all[0].0, all[2].1), (PAGE, PAGE + 2 * PIECE + PAGE));
     }
 }
