@@ -152,7 +152,7 @@ pub struct VmCdrom {
     pub image: Option<Name>,
 }
 
-/// Body of `POST /v1/vms/{vm}:change-disc`.
+/// Body of `POST /v1/vms/{vm}:disc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmDiscChange {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [OPTION]...
-//! boot-guest --firmware FILE [--variables FILE] [OPTION]...
+//! boot-guest --firmware FILE [--variables FILE] [--display-rom FILE] [OPTION]...
 //!     [--memory SIZE] [--cpus N] [--disk FILE]... [--sata] [--cdrom FILE]... [--no-jail] [--user UID] [--on-reset boot|stop] [--monitor FILE]
 //! ```
 //!
@@ -59,6 +59,7 @@ struct Options {
     kernel: Option<String>,
     firmware: Option<String>,
     variables: Option<String>,
+    display_rom: Option<String>,
     initrd: Option<String>,
     cmdline: String,
     memory: u64,
@@ -77,6 +78,7 @@ fn parse() -> Result<Options> {
         kernel: None,
         firmware: None,
         variables: None,
+        display_rom: None,
         initrd: None,
         cmdline: "console=ttyS0 panic=-1".to_owned(),
         memory: 256 << 20,
@@ -100,6 +102,7 @@ fn parse() -> Result<Options> {
             "--kernel" => options.kernel = Some(value()?),
             "--firmware" => options.firmware = Some(value()?),
             "--variables" => options.variables = Some(value()?),
+            "--display-rom" => options.display_rom = Some(value()?),
             "--initrd" => options.initrd = Some(value()?),
             "--cmdline" => options.cmdline = value()?,
             "--memory" => options.memory = size(&value()?)?,
@@ -241,7 +244,7 @@ fn boot(options: &Options, fds: &mut Descriptors) -> Result<Boot> {
                 .map(BootDevice::Disk)
                 .chain((0..8).map(BootDevice::Cdrom))
                 .collect(),
-            display_rom: None,
+            display_rom: open(&options.display_rom, false)?,
         });
     }
     Ok(Boot::Direct {

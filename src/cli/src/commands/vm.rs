@@ -434,7 +434,7 @@ async fn change_disc(
         force: *force,
     };
     let client = context.client(target.remote.as_deref())?;
-    let path = format!("{}:change-disc", path("vms", &target.name));
+    let path = format!("{}:disc", path("vms", &target.name));
     let vm: Vm = client.send(Method::POST, &path, &change, None).await?;
     output::done(context.format, &format!("VM {}: {what}", vm.spec.name));
     Ok(())

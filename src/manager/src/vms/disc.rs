@@ -100,12 +100,7 @@ impl Manager {
                 ..old.value.clone()
             };
             let new = core.exchange(Batch::new(), old, new).await?;
-            core.make_known(
-                &caller,
-                "vm_change_disc",
-                new.value.target(),
-                Change::Changed,
-            );
+            core.make_known(&caller, "vm_disc", new.value.target(), Change::Changed);
             Ok(core.vm_of(&new))
         })
         .await

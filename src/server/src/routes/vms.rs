@@ -54,16 +54,11 @@ fn configuration() -> Vec<Route> {
             .takes_patch::<VmSpec>("VmPatch")
             .if_match()
             .answers_object::<Vm>(200, "Changed."),
-        post(
-            "/v1/vms/{vm}:change-disc",
-            configure,
-            "vm_change_disc",
-            vm_change_disc,
-        )
-        .summary("Put a disc into a guest's CD-ROM drive, or take it out")
-        .description("Takes effect at once, whether or not the guest runs.")
-        .takes::<VmDiscChange>()
-        .answers_object::<Vm>(200, "Changed."),
+        post("/v1/vms/{vm}:disc", configure, "vm_disc", vm_change_disc)
+            .summary("Put a disc into a guest's CD-ROM drive, or take it out")
+            .description("Takes effect at once, whether or not the guest runs.")
+            .takes::<VmDiscChange>()
+            .answers_object::<Vm>(200, "Changed."),
         delete(ONE, configure, "vm_delete", vm_delete)
             .summary("Delete a guest that does not run")
             .description("Its disks stay.")

@@ -56,8 +56,8 @@ const PAGE_REPORTING: u64 = 1 << 5;
 
 /// Inflate, deflate, statistics, free page hints, reporting (virtio 1.2, 5.5.2).
 ///
-/// Hints are not offered. Drivers disagree on whether the queue after the missing one keeps its
-/// number: Linux and Windows count only queues that exist and report on number 3. Both are served.
+/// Hints are not offered. The specification lets the queue after the missing one keep its number, 4;
+/// Linux counts only queues that exist and reports on number 3. Both are served.
 const QUEUES: usize = 5;
 const QUEUE_SIZES: [u16; QUEUES] = [64; QUEUES];
 
