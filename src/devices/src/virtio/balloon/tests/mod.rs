@@ -141,11 +141,6 @@ fn driver(memory: &GuestMemory) -> Vec<DriverQueue> {
         .collect()
 }
 
-/// Pages from number `first` up to but not including `end`.
-fn pages(first: u64, end: u64) -> Range<u64> {
-    first * PAGE..end * PAGE
-}
-
 fn page(number: u64) -> Range<u64> {
     number * PAGE..(number + 1) * PAGE
 }
