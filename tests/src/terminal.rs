@@ -70,7 +70,8 @@ impl GuestConsole {
             if let Some((at, _)) = state.0.match_indices(pattern).nth(count - 1) {
                 let rest = &state.0[at + pattern.len()..];
                 // A prompt is not followed by anything.
-                let line_ends = rest.contains('\n') || pattern.ends_with(' ');
+                let prompt = [": ", "# ", "> "].iter().any(|end| pattern.ends_with(end));
+                let line_ends = rest.contains('\n') || prompt;
                 if line_ends || state.1 {
                     return Ok(rest.lines().next().unwrap_or_default().trim().to_owned());
                 }

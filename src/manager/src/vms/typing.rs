@@ -31,7 +31,7 @@ impl Pace {
     /// For guests.
     pub(super) const GUEST: Self = Self {
         pause: Duration::from_millis(20),
-        stall: Duration::from_secs(5),
+        stall: Duration::from_secs(20),
         total: Duration::from_secs(45),
     };
 }
