@@ -2,7 +2,7 @@
 //!
 //! The library is the workshop: a [`machine::Machine`] with firmware, disks and
 //! network cards, its [`serial`] line and power button, and the tools a user has:
-//! the [`cli`], `curl` and a terminal. The tests are in `tests/tests`, one file a
+//! the [`cli`], `curl` and a terminal. The tests are in `tests/tests/end_to_end`, one file a
 //! subject. `scripts/test` builds what they need and runs them.
 //!
 //! Waiting is by progress: a wait fails when what is waited on has been silent

@@ -2,7 +2,7 @@
 //! drives for guests that have no virtio drivers, or not yet.
 //!
 //! vCPUs only touch registers. Each drive has a thread, started with the controller, which
-//! fetches commands, moves data between image and guest memory, and completes them: [`Hba`](hba::Hba)
+//! fetches commands, moves data between image and guest memory, and completes them: `hba.rs`
 //! is where both meet.
 //!
 //! Simplifications no driver sees: the frames of a PIO transfer in several blocks are written once, for the

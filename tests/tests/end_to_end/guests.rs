@@ -1,7 +1,5 @@
 //! Guests live: stock Debian kernels boot, reach each other, keep their data, and end with a reason.
 
-mod firmware;
-
 use anyhow::Result;
 use lodge_tests::artifacts;
 use lodge_tests::host::Host;

@@ -1,0 +1,12 @@
+//! The ISO on a virtual bare-metal machine, driven from outside. One program for all subjects, so that two machines run at any
+//! time and no processor waits for the last test of a subject.
+
+mod boot;
+mod faces;
+mod firmware;
+mod guests;
+mod network;
+mod refusals;
+mod survival;
+mod tour;
+mod virtualization;
