@@ -12,6 +12,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_balloon;
+mod vm_settings;
 
 mod console;
 mod screen;

@@ -1,0 +1,146 @@
+//! A VM's configuration as options of `lodge vm create` and `lodge vm set`.
+
+use clap::Args;
+use lodge_api::vm::BootDevice;
+use lodge_api::{Name, Size};
+use serde_json::{Map, Value, json};
+
+/// Configuration as options; what is not given stays (or has its default).
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Free text
+    #[arg(long)]
+    description: Option<String>,
+    /// Virtual CPUs
+    #[arg(long, visible_alias = "vcpus")]
+    cpus: Option<u8>,
+    /// Memory, like 512MiB
+    #[arg(long)]
+    memory: Option<Size>,
+    /// Firmware: uefi (a new VM's, unless it has a kernel) or bios
+    #[arg(long, value_parser = ["uefi", "bios"], conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    firmware: Option<String>,
+    /// What the firmware tries, the first first, like cdrom0,disk1 [all disks, CD-ROM drives, NICs]
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    boot_order: Vec<BootDevice>,
+    /// Image with a kernel, which starts without firmware
+    #[arg(long)]
+    kernel: Option<Name>,
+    /// Image with the initial RAM disk
+    #[arg(long)]
+    initrd: Option<Name>,
+    /// Kernel command line [a new VM's: console=ttyS0]
+    #[arg(long, allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// A disk, like data, data:ro (read-only) or data:sata (not on virtio); repeat for more
+    #[arg(long = "disk", value_name = "NAME[:ro][:sata]")]
+    disks: Vec<String>,
+    /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
+    #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
+    cdroms: Vec<String>,
+    /// A network interface, NETWORK or NETWORK,MAC; repeat for more
+    #[arg(long = "nic", value_name = "NETWORK[,MAC]")]
+    nics: Vec<String>,
+    /// Start it when the host starts
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    autostart: Option<bool>,
+    /// What to do when it crashes
+    #[arg(long, value_parser = ["stop", "restart"])]
+    on_crash: Option<String>,
+}
+
+impl Settings {
+    /// The fields given, as the API's JSON.
+    pub(super) fn json(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        set(
+            "description",
+            self.description.as_ref().map(|text| json!(text)),
+        );
+        set("vcpus", self.cpus.map(|count| json!(count)));
+        set("memory", self.memory.map(|size| json!(size)));
+        set("autostart", self.autostart.map(|on| json!(on)));
+        set("on_crash", self.on_crash.as_ref().map(|word| json!(word)));
+        set("disks", non_empty(&self.disks, disk));
+        set("cdroms", non_empty(&self.cdroms, cdrom));
+        set("nics", non_empty(&self.nics, nic));
+        let boot = self.boot_json();
+        set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
+        fields
+    }
+
+    /// For a change of a VM: as `boot`, with nothing of a kernel left where firmware is wanted, nor the other way round.
+    pub(super) fn forgotten(&self, boot: Option<Value>) -> Option<(String, Value)> {
+        let others: &[&str] = match (&self.firmware, &self.kernel) {
+            (Some(_), _) => &["kernel", "initrd", "cmdline"],
+            (None, Some(_)) => &["firmware", "order"],
+            (None, None) => &[],
+        };
+        let mut boot = boot?;
+        for field in others {
+            boot[field] = Value::Null;
+        }
+        Some(("boot".to_owned(), boot))
+    }
+
+    /// How it starts.
+    fn boot_json(&self) -> Map<String, Value> {
+        let mut boot = Map::new();
+        let mut set = |name: &str, value: Value| boot.insert(name.to_owned(), value);
+        if let Some(firmware) = &self.firmware {
+            set("firmware", json!(firmware));
+        }
+        if !self.boot_order.is_empty() {
+            set("order", json!(self.boot_order));
+        }
+        if let Some(kernel) = &self.kernel {
+            set("kernel", json!(kernel));
+        }
+        if let Some(initrd) = &self.initrd {
+            set("initrd", json!(initrd));
+        }
+        if let Some(cmdline) = &self.cmdline {
+            set("cmdline", json!(cmdline));
+        }
+        boot
+    }
+}
+
+fn non_empty(items: &[String], convert: fn(&str) -> Value) -> Option<Value> {
+    (!items.is_empty()).then(|| items.iter().map(|item| convert(item)).collect())
+}
+
+fn disk(text: &str) -> Value {
+    let mut disk = Map::new();
+    let mut name = text;
+    // No name has a colon: a word that is none of these is left for the host to refuse.
+    while let Some((rest, word)) = name.rsplit_once(':') {
+        match word {
+            "ro" => disk.insert("read_only".to_owned(), json!(true)),
+            "sata" | "virtio" => disk.insert("bus".to_owned(), json!(word)),
+            _ => break,
+        };
+        name = rest;
+    }
+    disk.insert("disk".to_owned(), json!(name));
+    Value::Object(disk)
+}
+
+fn cdrom(text: &str) -> Value {
+    match text {
+        "-" => json!({}),
+        image => json!({"image": image}),
+    }
+}
+
+fn nic(text: &str) -> Value {
+    match text.split_once(',') {
+        Some((network, mac)) => json!({"network": network, "mac": mac}),
+        None => json!({"network": text}),
+    }
+}
