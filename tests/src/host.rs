@@ -1,6 +1,7 @@
 //! A booted Lodge host and its administrator.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -101,25 +102,19 @@ impl Host {
     /// # Errors
     /// When an upload fails.
     pub fn upload_guest(&self) -> Result<()> {
-        let kernel = artifacts::guest_kernel();
-        let initrd = artifacts::guest_initrd();
-        self.cli.ok(&[
-            "image",
-            "upload",
-            &kernel.to_string_lossy(),
-            "linux",
-            "--kind",
-            "kernel",
-        ])?;
-        self.cli.ok(&[
-            "image",
-            "upload",
-            &initrd.to_string_lossy(),
-            "small",
-            "--kind",
-            "initrd",
-        ])?;
-        Ok(())
+        self.upload(&artifacts::guest_kernel(), "linux", "kernel")?;
+        self.upload(&artifacts::guest_initrd(), "small", "initrd")
+    }
+
+    /// Uploads a file as an image of that kind.
+    ///
+    /// # Errors
+    /// When the upload fails.
+    pub fn upload(&self, file: &Path, name: &str, kind: &str) -> Result<()> {
+        let file = file.to_string_lossy();
+        self.cli
+            .ok(&["image", "upload", &file, name, "--kind", kind])
+            .map(drop)
     }
 
     /// Creates a small guest that runs `actions` (see guest-images/README.md), with more options of `vm create`.

@@ -65,16 +65,36 @@ impl GuestConsole {
     /// # Errors
     /// See [`GuestConsole::wait`].
     pub fn wait_count(&self, pattern: &str, count: usize) -> Result<String> {
+        self.wait_until(pattern, |heard, ended| {
+            let (at, _) = heard.match_indices(pattern).nth(count - 1)?;
+            let rest = &heard[at + pattern.len()..];
+            // A prompt is not followed by anything.
+            let prompt = [": ", "# ", "> "].iter().any(|end| pattern.ends_with(end));
+            let line_ends = rest.contains('\n') || prompt;
+            (line_ends || ended).then(|| rest.lines().next().unwrap_or_default().trim().to_owned())
+        })
+    }
+
+    /// Waits for text on a screen that is drawn piece by piece, with cursor movements in between.
+    ///
+    /// # Errors
+    /// See [`GuestConsole::wait`].
+    pub fn wait_drawn(&self, pattern: &str) -> Result<()> {
+        self.wait_until(pattern, |heard, _| {
+            without_escapes(heard).contains(pattern).then_some(())
+        })
+    }
+
+    /// Waits until `find` finds what it looks for in what was heard so far; it is told whether the console has ended.
+    fn wait_until<T>(
+        &self,
+        pattern: &str,
+        mut find: impl FnMut(&str, bool) -> Option<T>,
+    ) -> Result<T> {
         let mut state = self.heard.0.lock().unwrap();
         loop {
-            if let Some((at, _)) = state.0.match_indices(pattern).nth(count - 1) {
-                let rest = &state.0[at + pattern.len()..];
-                // A prompt is not followed by anything.
-                let prompt = [": ", "# ", "> "].iter().any(|end| pattern.ends_with(end));
-                let line_ends = rest.contains('\n') || prompt;
-                if line_ends || state.1 {
-                    return Ok(rest.lines().next().unwrap_or_default().trim().to_owned());
-                }
+            if let Some(found) = find(&state.0, state.1) {
+                return Ok(found);
             }
             if state.1 {
                 bail!("the console ended before {pattern:?}:\n{}", state.0);
@@ -87,29 +107,6 @@ impl GuestConsole {
                     "the console was silent while waiting for {pattern:?}:\n{}",
                     state.0
                 );
-            }
-        }
-    }
-
-    /// Waits for text on a screen that is drawn piece by piece, with cursor movements in between.
-    ///
-    /// # Errors
-    /// See [`GuestConsole::wait`].
-    pub fn wait_drawn(&self, pattern: &str) -> Result<()> {
-        let mut state = self.heard.0.lock().unwrap();
-        loop {
-            let drawn = without_escapes(&state.0);
-            if drawn.contains(pattern) {
-                return Ok(());
-            }
-            if state.1 {
-                bail!("the console ended before {pattern:?}:\n{drawn}");
-            }
-            let before = state.0.len();
-            let (next, timeout) = self.heard.1.wait_timeout(state, SILENCE).unwrap();
-            state = next;
-            if timeout.timed_out() && state.0.len() == before {
-                bail!("the console was silent while waiting for {pattern:?}:\n{drawn}");
             }
         }
     }

@@ -13,30 +13,14 @@ use lodge_tests::terminal::GuestConsole;
 /// A host that has the Debian disk.
 fn host(builder: Builder) -> Result<Host> {
     let host = Host::boot(builder.memory_mib(4096).data_disk(6 << 30))?;
-    let raw = artifacts::guest_debian();
-    host.cli.ok(&[
-        "image",
-        "upload",
-        &raw.to_string_lossy(),
-        "debian-12",
-        "--kind",
-        "disk",
-    ])?;
+    host.upload(&artifacts::guest_debian(), "debian-12", "disk")?;
     Ok(host)
 }
 
 /// Uploads discs under their own names.
 fn upload_discs(host: &Host, discs: &[&str]) -> Result<()> {
     for &disc in discs {
-        let file = artifacts::disc(disc);
-        host.cli.ok(&[
-            "image",
-            "upload",
-            &file.to_string_lossy(),
-            disc,
-            "--kind",
-            "iso",
-        ])?;
+        host.upload(&artifacts::disc(disc), disc, "iso")?;
     }
     Ok(())
 }

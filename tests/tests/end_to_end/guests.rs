@@ -29,15 +29,7 @@ fn reaches_init_and_powers_off(host: &Host) -> Result<()> {
 }
 
 fn an_elf_kernel_boots_too(host: &Host) -> Result<()> {
-    let kernel = artifacts::guest_kernel_elf();
-    host.cli.ok(&[
-        "image",
-        "upload",
-        &kernel.to_string_lossy(),
-        "elf",
-        "--kind",
-        "kernel",
-    ])?;
+    host.upload(&artifacts::guest_kernel_elf(), "elf", "kernel")?;
     host.cli.ok(&[
         "vm",
         "create",
