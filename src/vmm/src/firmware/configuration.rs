@@ -1,7 +1,5 @@
 //! What firmware is told of the machine, by fw_cfg and by battery-backed memory.
 
-use std::sync::Arc;
-
 use lodge_devices::GuestMemory;
 use lodge_devices::fw_cfg::{FwCfg, Items, key};
 use lodge_devices::ramfb::{RAMFB_FILE, RamfbFile};
@@ -12,6 +10,7 @@ use super::table_loader::{self, RSDP, SCRIPT, TABLES};
 use crate::acpi::{self, Tables};
 use crate::boot::memory_map::{RESERVED, USABLE};
 use crate::layout::{ABOVE_1M, CONVENTIONAL_END, HIGH_MEMORY_BASE, KVM_PRIVATE_BASE};
+use crate::machine::Chipset;
 use crate::memory::PAGE;
 use crate::smbios;
 
@@ -30,8 +29,6 @@ const DISPLAY_ROM: &str = "vgaroms/vgabios-ramfb.bin";
 pub struct Configuration {
     /// SMBIOS UUID.
     pub id: Uuid,
-    /// Number of vCPUs.
-    pub vcpus: u8,
     /// The file `bootorder`.
     pub boot_order: Vec<u8>,
     /// Sets the screen up.
@@ -39,13 +36,13 @@ pub struct Configuration {
     /// The option ROM for it.
     pub display_rom: Option<Vec<u8>>,
     /// Describes the machine as it is at the moment.
-    pub machine: Box<dyn Fn() -> acpi::Machine + Send + Sync>,
+    pub chipset: Chipset,
 }
 
 /// The device with all items.
 pub fn fw_cfg(memory: &GuestMemory, configuration: Configuration) -> FwCfg {
     let mut items = Items::new();
-    let vcpus = u16::from(configuration.vcpus).to_le_bytes();
+    let vcpus = u16::from(configuration.chipset.vcpus).to_le_bytes();
     items.set(key::UUID, configuration.id.as_bytes());
     items.set(key::CPUS, &vcpus);
     items.set(key::MAX_CPUS, &vcpus);
@@ -63,26 +60,25 @@ pub fn fw_cfg(memory: &GuestMemory, configuration: Configuration) -> FwCfg {
     let (anchor, structures) = smbios::for_firmware(configuration.id);
     items.add_file("etc/smbios/smbios-anchor", anchor);
     items.add_file("etc/smbios/smbios-tables", structures);
-    add_acpi(&mut items, configuration.machine);
+    add_acpi(&mut items, &configuration.chipset);
     FwCfg::new(memory.clone(), items)
 }
 
-fn add_acpi(items: &mut Items, machine: Box<dyn Fn() -> acpi::Machine + Send + Sync>) {
-    let machine = Arc::new(machine);
+fn add_acpi(items: &mut Items, chipset: &Chipset) {
     let file = |part: fn(Tables) -> Vec<u8>| {
-        let machine = Arc::clone(&machine);
-        let length = part(acpi::movable(&machine())).len() + SLACK;
+        let chipset = chipset.clone();
+        let length = part(acpi::movable(&chipset.describe())).len() + SLACK;
         let length = length.next_multiple_of(PAGE as usize);
         move || {
-            let mut bytes = part(acpi::movable(&machine()));
+            let mut bytes = part(acpi::movable(&chipset.describe()));
             bytes.resize(length, 0);
             bytes
         }
     };
     items.add_file(TABLES, file(|tables| tables.tables));
     items.add_file(SCRIPT, file(|tables| table_loader::script(&tables)));
-    let rsdp = Arc::clone(&machine);
-    items.add_file(RSDP, move || acpi::movable(&rsdp()).rsdp);
+    let chipset = chipset.clone();
+    items.add_file(RSDP, move || acpi::movable(&chipset.describe()).rsdp);
 }
 
 /// `etc/e820`: the memory there is, and what KVM keeps for itself. Firmware adds its own reservations.

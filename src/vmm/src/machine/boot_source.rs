@@ -123,16 +123,14 @@ impl BootSource {
             hardware.add_flash(flash)?;
         }
         firmware::fill_cmos(&mut hardware.cmos.lock().unwrap(), memory, identity.vcpus);
-        let chipset = hardware.chipset(identity.vcpus);
         let device = firmware::fw_cfg(
             memory,
             Configuration {
                 id: identity.id,
-                vcpus: identity.vcpus,
                 boot_order,
                 screen: hardware.display.as_ref().map(Display::file),
                 display_rom,
-                machine: Box::new(move || chipset.describe()),
+                chipset: hardware.chipset(identity.vcpus),
             },
         );
         hardware.add_fw_cfg(device)?;

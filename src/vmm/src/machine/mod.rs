@@ -37,6 +37,7 @@ use crate::memory;
 use crate::power::Power;
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
 use boot_source::{BootSource, Identity, Prepared};
+pub use chipset::Chipset;
 pub use display::{Display, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
