@@ -33,10 +33,24 @@ pub struct Launch {
     /// (hosted mode without root, and tests).
     #[serde(default)]
     pub uid_gid: Option<(u32, u32)>,
+    /// A saved state to begin with, instead of power-on. The guest is otherwise to be the one that was saved: as many vCPUs,
+    /// as much memory, the same devices in the same order.
+    #[serde(default)]
+    pub restore: Option<Restore>,
     /// Enter empty namespaces and install seccomp filters. Off only in tests
     /// on machines that forbid it.
     #[serde(default = "yes")]
     pub jail: bool,
+}
+
+/// The files of a saved guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restore {
+    /// What [`crate::RequestBody::SaveState`] wrote, opened for reading.
+    pub state: FdIndex,
+    /// What [`crate::RequestBody::SaveMemory`] wrote, opened for reading. The guest sees it as its memory, and it must stay as it is
+    /// for as long as the guest runs; what the guest writes is its own.
+    pub memory: FdIndex,
 }
 
 /// A guest's virtual hardware.
@@ -203,6 +217,8 @@ pub enum LaunchError {
     Disk,
     /// A network interface could not be attached.
     Nic,
+    /// The saved state cannot be used for this guest.
+    State,
     /// KVM refused.
     Kvm,
     /// The jail could not be built.
@@ -253,6 +269,10 @@ impl Launch {
             ("control".to_owned(), self.control),
             ("exit_record".to_owned(), self.exit_record),
         ];
+        if let Some(restore) = &self.restore {
+            all.push(("restore.state".to_owned(), restore.state));
+            all.push(("restore.memory".to_owned(), restore.memory));
+        }
         match &self.guest.boot {
             Boot::Direct { kernel, initrd, .. } => {
                 all.push(("boot.kernel".to_owned(), *kernel));

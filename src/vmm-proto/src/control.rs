@@ -7,6 +7,9 @@ use crate::KeyEvent;
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
 pub const BALLOON_LEAVES: u64 = 64 << 20;
 
+/// Longest piece of memory that is saved in one go, in bytes.
+pub const MAX_PIECE: u64 = 64 << 20;
+
 /// One request of the manager. Answered by exactly one [`Reply`] with the same `id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -49,6 +52,20 @@ pub enum RequestBody {
     SetBalloon {
         /// Size in bytes: a multiple of 4096, at most the guest's memory less [`BALLOON_LEAVES`].
         bytes: u64,
+    },
+    /// Write the state of the guest, which must be paused, into the one descriptor that travels with this message: an empty
+    /// file. Memory is not part of it, and disks are not.
+    SaveState,
+    /// Write a piece of the memory of the guest, which must be paused, to its place in the one descriptor that travels with
+    /// this message: an empty file at first, as long as the memory. Pages of zeroes stay holes. Answered by
+    /// [`Answer::Saved`].
+    ///
+    /// In pieces, so that the monitor goes on to answer, and the asker can tell how far it is or give up.
+    SaveMemory {
+        /// Where the piece begins: bytes of memory, low memory first, high memory right behind it.
+        offset: u64,
+        /// How long it is, at most [`MAX_PIECE`].
+        length: u64,
     },
     /// Connect the one descriptor that travels with this message (a
     /// `SOCK_STREAM` socket) to a console: scroll-back first, then live output;
@@ -128,6 +145,11 @@ pub enum Answer {
     Typed {
         /// How many keys or characters were taken, from the first.
         accepted: u32,
+    },
+    /// The piece of memory was written.
+    Saved {
+        /// How many bytes of it were not zero.
+        written: u64,
     },
     /// Refused or failed; nothing changed.
     Error {

@@ -24,11 +24,11 @@ mod spawn;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
 pub use config::{
     Boot, BootDevice, CdromConfig, ConfigError, DiskBus, DiskConfig, FdIndex, GuestConfig, Launch,
-    LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset,
+    LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NicConfig, OnReset, Restore,
 };
 pub use control::{
-    Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MemoryStatistics,
-    Notice, Reply, Request, RequestBody, RunState, ServerMessage,
+    Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MAX_PIECE,
+    MemoryStatistics, Notice, Reply, Request, RequestBody, RunState, ServerMessage,
 };
 pub use display::{KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, typeable};
 pub use exit::{ExitReason, ExitRecord};

@@ -185,6 +185,7 @@ mod tests {
             control: FdIndex(0),
             exit_record: FdIndex(0),
             uid_gid: None,
+            restore: None,
             jail: true,
         }
     }

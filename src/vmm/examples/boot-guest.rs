@@ -223,6 +223,7 @@ fn launch(
         control: fds.add(listener),
         exit_record: fds.add(record),
         uid_gid: options.user.map(|user| (user, user)),
+        restore: None,
         jail: options.jail,
     })
 }

@@ -17,8 +17,9 @@ use crate::boot::DirectBoot;
 use crate::control::Server;
 use crate::firmware::FirmwareBoot;
 use crate::jail;
-use crate::machine::{self, Disk, Failure, Machine, Nic, Parts};
+use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved};
 use crate::run_control::RunControl;
+use crate::saved::{self, Pagemap};
 use crate::{exit, kvm, log, vcpu};
 
 /// Oldest protocol still understood.
@@ -81,7 +82,7 @@ fn bear(channel: &Channel, launch: &Launch, fds: Vec<OwnedFd>) -> Result<ExitCod
     keep.push(channel.as_raw_fd());
     match jail::enter(launch, &keep)? {
         jail::Side::Outside => Ok(ExitCode::SUCCESS),
-        jail::Side::Inside => live(channel, launch, Descriptors::new(fds), owner),
+        jail::Side::Inside(pagemap) => live(channel, launch, Descriptors::new(fds), pagemap, owner),
     }
 }
 
@@ -90,6 +91,7 @@ fn live(
     channel: &Channel,
     launch: &Launch,
     mut descriptors: Descriptors,
+    pagemap: Pagemap,
     owner: Uid,
 ) -> Result<ExitCode, Failure> {
     exit::prepare(descriptors.take(launch.exit_record)?.into());
@@ -98,7 +100,7 @@ fn live(
     let mut server = Server::new(listener, owner.as_raw())
         .map_err(Failure::doing(LaunchError::Internal, "control socket"))?;
     let filters = jail::Filters::compile(launch.jail)?;
-    let machine = Machine::build(parts(launch, descriptors, &filters)?)?;
+    let machine = Machine::build(parts(launch, descriptors, pagemap, &filters)?)?;
     filters.lock_main_thread()?;
     let mut control = RunControl::start(machine);
     let greeting = channel.send(&LaunchReply::Launched, &[]);
@@ -124,6 +126,7 @@ fn live(
 fn parts(
     launch: &Launch,
     mut descriptors: Descriptors,
+    pagemap: Pagemap,
     filters: &jail::Filters,
 ) -> Result<Parts, Failure> {
     let guest = &launch.guest;
@@ -139,8 +142,21 @@ fn parts(
         cdroms: cdroms(guest, &mut descriptors)?,
         nics: nics(guest, &mut descriptors)?,
         on_reset: guest.on_reset,
+        saved: saved(launch, &mut descriptors)?,
+        pagemap,
         prologues: filters.prologues(),
     })
+}
+
+fn saved(launch: &Launch, descriptors: &mut Descriptors) -> Result<Option<Saved>, Failure> {
+    let Some(restore) = &launch.restore else {
+        return Ok(None);
+    };
+    let state: File = descriptors.take(restore.state)?.into();
+    Ok(Some(Saved {
+        state: saved::read(&state)?,
+        memory: descriptors.take(restore.memory)?.into(),
+    }))
 }
 
 fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, Failure> {

@@ -7,11 +7,12 @@ use std::os::fd::IntoRawFd;
 
 use kvm_bindings::{
     KVM_API_VERSION, KVM_CAP_PMU_CAPABILITY, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_irqchip,
-    kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KVM_PMU_CAP_DISABLE, kvm_clock_data,
+    kvm_enable_cap, kvm_irqchip, kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use lodge_devices::GuestMemory;
+use serde::{Deserialize, Serialize};
 use std::os::fd::FromRawFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -172,7 +173,30 @@ pub unsafe fn set_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError
     Ok(())
 }
 
-/// The in-kernel interrupt controllers and timer as they were at power-on.
+/// What the machine's clock says that KVM gives its guest, in nanoseconds.
+///
+/// # Errors
+/// When KVM does not tell.
+pub fn clock(vm: &VmFd) -> Result<u64, KvmError> {
+    let clock = vm.get_clock().map_err(KvmError::call("KVM_GET_CLOCK"))?;
+    Ok(clock.clock)
+}
+
+/// Sets that clock.
+///
+/// # Errors
+/// When KVM refuses.
+pub fn set_clock(vm: &VmFd, nanoseconds: u64) -> Result<(), KvmError> {
+    let clock = kvm_clock_data {
+        clock: nanoseconds,
+        ..Default::default()
+    };
+    vm.set_clock(&clock)
+        .map_err(KvmError::call("KVM_SET_CLOCK"))
+}
+
+/// The in-kernel interrupt controllers and timer at a moment.
+#[derive(Serialize, Deserialize)]
 pub struct ChipsetState {
     chips: Vec<kvm_irqchip>,
     pit: kvm_pit_state2,
@@ -205,7 +229,7 @@ impl ChipsetState {
     /// Brings the recorded state back.
     ///
     /// # Errors
-    /// When KVM refuses it.
+    /// When KVM refuses it; chips that do not exist are such a case.
     pub fn restore(&self, vm: &VmFd) -> Result<(), KvmError> {
         for chip in &self.chips {
             vm.set_irqchip(chip)

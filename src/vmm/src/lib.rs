@@ -20,6 +20,7 @@ mod machine;
 mod memory;
 mod power;
 mod run_control;
+mod saved;
 mod smbios;
 mod vcpu;
 

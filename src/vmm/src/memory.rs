@@ -26,6 +26,14 @@ pub enum MemoryError {
         #[source]
         source: io::Error,
     },
+    /// Not the file of this memory.
+    #[error("the saved memory has {found} bytes, the guest's has {bytes}")]
+    Saved {
+        /// Length of the file.
+        found: u64,
+        /// What it should be.
+        bytes: u64,
+    },
     /// A size no host can map.
     #[error("{0} bytes of guest memory are beyond this machine's address space")]
     TooLarge(u64),
@@ -65,6 +73,53 @@ pub fn reserve(bytes: u64) -> Result<GuestMemory, MemoryError> {
         regions.push(region);
     }
     GuestMemory::from_regions(regions).map_err(|_| too_large())
+}
+
+/// Memory that begins as it was saved in `file`, low memory first, high memory right behind it. Pages are read when they are
+/// touched, and shared with the host's page cache until the guest writes to them.
+///
+/// # Errors
+/// When the file does not have that length, or the host has no such address space.
+pub fn map_saved(bytes: u64, file: &File) -> Result<GuestMemory, MemoryError> {
+    let reserve = |source| MemoryError::Reserve { bytes, source };
+    let found = file.metadata().map_err(reserve)?.len();
+    if found != bytes {
+        return Err(MemoryError::Saved { found, bytes });
+    }
+    let memory = self::reserve(bytes)?;
+    let mut offset = 0;
+    for (base, length) in ranges(bytes) {
+        map_file(&memory, file, offset, base, length).map_err(reserve)?;
+        offset += length;
+    }
+    Ok(memory)
+}
+
+/// Puts fresh memory in place of all that came from files: it reads as zero again.
+///
+/// # Errors
+/// From `mmap(2)`.
+pub fn blank(memory: &GuestMemory) -> io::Result<()> {
+    for region in memory.iter() {
+        let mapping = region.get_mmap();
+        // SAFETY: the range is one mapping that `memory` owns and unmaps as a whole; replacing its pages by others with
+        // the same protection keeps every pointer into it valid.
+        let mapped = unsafe {
+            libc::mmap(
+                mapping.as_ptr().cast(),
+                mapping.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        exclude_from_core_dumps(&mapping);
+    }
+    Ok(())
 }
 
 /// Gives all memory back to the host. The guest sees what it saw at first:

@@ -1,6 +1,7 @@
 //! Running, paused, stopping: what a guest may be told to do when.
 
 mod display;
+mod save;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -95,6 +96,10 @@ impl RunControl {
             }
             RequestBody::ChangeDisc { drive, force } => {
                 return Handled::answer(self.change_disc(drive, force, fds));
+            }
+            RequestBody::SaveState => return Handled::answer(self.save_state(fds)),
+            RequestBody::SaveMemory { offset, length } => {
+                return Handled::answer(self.save_memory(offset, length, fds));
             }
             RequestBody::Screen => return Handled::answer(self.screen(fds)),
             RequestBody::Keys { ref keys } => return Handled::answer(self.keys(keys)),

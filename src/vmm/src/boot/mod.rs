@@ -12,6 +12,7 @@ mod zero_page;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use lodge_devices::GuestMemory;
 use lodge_vmm_proto::LaunchError;
@@ -147,11 +148,19 @@ struct Ramdisk {
     length: u64,
 }
 
+/// What has become of the files of a direct boot.
+pub struct Loaded {
+    /// Where the first vCPU enters.
+    pub entry: Entry,
+    /// Guest memory that is a view of a file until it is written to, if there is any.
+    pub mapped: Option<Range<u64>>,
+}
+
 /// Loads everything into fresh guest memory; `rsdp` is where the ACPI tables begin.
 ///
 /// # Errors
 /// [`BootError`] with what is wrong. Guest memory may then hold a part of it.
-pub fn load(memory: &GuestMemory, boot: &DirectBoot, rsdp: u64) -> Result<Entry, BootError> {
+pub fn load(memory: &GuestMemory, boot: &DirectBoot, rsdp: u64) -> Result<Loaded, BootError> {
     let kernel = load_kernel(memory, &boot.kernel)?;
     let ramdisk = match &boot.initrd {
         Some(file) => Some(load_ramdisk(memory, file, &kernel)?),
@@ -167,7 +176,10 @@ pub fn load(memory: &GuestMemory, boot: &DirectBoot, rsdp: u64) -> Result<Entry,
         Entry::ResetVector => None,
     }
     .ok_or(BootError::Tables)?;
-    Ok(kernel.entry)
+    Ok(Loaded {
+        entry: kernel.entry,
+        mapped: ramdisk.map(|disk| disk.address..disk.address.saturating_add(disk.length)),
+    })
 }
 
 fn load_kernel(memory: &GuestMemory, file: &File) -> Result<Kernel, KernelError> {

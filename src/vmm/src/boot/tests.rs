@@ -23,7 +23,7 @@ fn boot(kernel: &[u8], initrd: Option<&[u8]>) -> Result<(GuestMemory, Entry), Bo
         initrd: initrd.map(file),
         cmdline: "quiet".to_owned(),
     };
-    let entry = load(&memory, &boot, 0xe_0000)?;
+    let entry = load(&memory, &boot, 0xe_0000)?.entry;
     Ok((memory, entry))
 }
 

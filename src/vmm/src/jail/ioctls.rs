@@ -1,8 +1,8 @@
 //! Numbers of the `ioctl(2)` requests a monitor makes (Linux, `linux/kvm.h`, `linux/vhost.h`, `linux/if_tun.h`).
 
 use kvm_bindings::{
-    kvm_debugregs, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing, kvm_irqchip, kvm_irqfd,
-    kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_pit_state2, kvm_regs, kvm_sregs,
+    kvm_clock_data, kvm_debugregs, kvm_ioeventfd, kvm_irq_level, kvm_irq_routing, kvm_irqchip,
+    kvm_irqfd, kvm_lapic_state, kvm_mp_state, kvm_msrs, kvm_pit_state2, kvm_regs, kvm_sregs,
     kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
@@ -57,6 +57,24 @@ pub const KVM_RESET: &[u32] = &[
     write::<kvm_pit_state2>(KVM, 0xa0),
     // A pause is explained to the guest's clock.
     none(KVM, 0xad),
+];
+
+/// Everything that is saved.
+pub const KVM_SAVE: &[u32] = &[
+    read::<kvm_regs>(KVM, 0x81),
+    read::<kvm_sregs>(KVM, 0x83),
+    // Both ways: the list says which.
+    (3 << 30) | write::<kvm_msrs>(KVM, 0x88),
+    read::<kvm_lapic_state>(KVM, 0x8e),
+    read::<kvm_mp_state>(KVM, 0x98),
+    read::<kvm_vcpu_events>(KVM, 0x9f),
+    read::<kvm_debugregs>(KVM, 0xa1),
+    none(KVM, 0xa3),
+    read::<kvm_xsave>(KVM, 0xa4),
+    read::<kvm_xcrs>(KVM, 0xa6),
+    (3 << 30) | write::<kvm_irqchip>(KVM, 0x62),
+    read::<kvm_pit_state2>(KVM, 0x9f),
+    read::<kvm_clock_data>(KVM, 0x7c),
 ];
 
 /// Starting and stopping network interfaces.

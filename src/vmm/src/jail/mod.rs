@@ -19,14 +19,15 @@ use lodge_vmm_proto::{Launch, LaunchError};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::machine::Failure;
+use crate::saved::Pagemap;
 pub use seccomp::Filters;
 
 /// On which side of the wall the caller finds itself.
 pub enum Side {
     /// The process that only gave birth; it ends now.
     Outside,
-    /// The monitor.
-    Inside,
+    /// The monitor, with what it cannot open any more.
+    Inside(Pagemap),
 }
 
 /// Forks the monitor into its jail. `keep` are the descriptors it may have beside
@@ -47,6 +48,7 @@ pub fn enter(launch: &Launch, keep: &[i32]) -> Result<Side, Failure> {
     if give_birth().map_err(step("fork"))? {
         return Ok(Side::Outside);
     }
+    let pagemap = Pagemap::open();
     if launch.jail {
         root::enter_empty_root().map_err(step("empty root"))?;
     }
@@ -57,7 +59,7 @@ pub fn enter(launch: &Launch, keep: &[i32]) -> Result<Side, Failure> {
         privileges::drop_all().map_err(step("dropping capabilities"))?;
     }
     privileges::limit_resources().map_err(step("resource limits"))?;
-    Ok(Side::Inside)
+    Ok(Side::Inside(pagemap))
 }
 
 /// Tells the parent from the child.

@@ -79,6 +79,7 @@ const MAIN: &[Call] = &[
     Any(SYS_statx),
     Any(SYS_pread64),
     Ioctl(ioctls::KVM_RESET),
+    Ioctl(ioctls::KVM_SAVE),
     Ioctl(ioctls::KVM_MEMORY),
     Any(SYS_fdatasync),
     Ioctl(ioctls::NETWORK),

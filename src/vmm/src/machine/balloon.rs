@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use lodge_devices::virtio::balloon::{Balloon, Condition, PAGE};
 use lodge_vmm_proto::{BALLOON_LEAVES, LaunchError};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::hardware::Prologue;
 use super::{Failure, Machine};
@@ -49,7 +48,7 @@ impl Machine {
     /// # Errors
     /// When no balloon may have that size.
     pub fn set_balloon(&self, bytes: u64) -> Result<(), BalloonError> {
-        check(bytes, self.memory.iter().map(GuestMemoryRegion::len).sum())?;
+        check(bytes, self.memory_size())?;
         self.hardware.balloon.set_target(bytes);
         Ok(())
     }

@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::display::Display;
 use super::hardware::Hardware;
 use super::{Boot, Failure};
-use crate::boot::{self, DirectBoot, Entry};
+use crate::boot::{self, DirectBoot, Entry, Loaded};
 use crate::firmware::{self, Configuration, Firmware, FirmwareBoot};
 use crate::layout::{
     ACPI_BASE, ECAM_BASE, ECAM_LENGTH, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SMBIOS_BASE,
@@ -45,10 +45,19 @@ pub struct Identity {
     pub high_window: Range<u64>,
 }
 
+/// What guest memory holds when the machine is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing: what the guest starts with is to be loaded.
+    Fresh,
+    /// What was saved. It is left alone until the first reset.
+    Saved,
+}
+
 /// What can be had before there is hardware.
 pub enum Prepared {
-    /// A kernel that is in memory already: it is what most likely is wrong.
-    Loaded(BootSource, Entry),
+    /// A kernel. It is in fresh memory already: it is what most likely is wrong.
+    Direct(BootSource, Option<Loaded>),
     /// Firmware, which needs the machine.
     Firmware(FirmwareBoot),
 }
@@ -58,18 +67,23 @@ impl Prepared {
     ///
     /// # Errors
     /// When the kernel cannot be booted.
-    pub fn new(boot: Boot, identity: &Identity, memory: &GuestMemory) -> Result<Self, Failure> {
+    pub fn new(
+        boot: Boot,
+        identity: &Identity,
+        memory: &GuestMemory,
+        content: Content,
+    ) -> Result<Self, Failure> {
         match boot {
             Boot::Firmware(boot) => Ok(Self::Firmware(boot)),
             Boot::Direct(boot) => {
                 let source = BootSource::direct(boot, identity)?;
-                let entry = source.load(memory)?;
-                Ok(Self::Loaded(source, entry))
+                let loaded = source.load_if(content, memory)?;
+                Ok(Self::Direct(source, loaded))
             }
         }
     }
 
-    /// Puts firmware in its place on the finished machine.
+    /// Puts firmware in its place on the finished machine. Returns how a guest in fresh memory begins.
     ///
     /// # Errors
     /// When its files are not what they should be, or KVM refuses.
@@ -78,14 +92,15 @@ impl Prepared {
         identity: &Identity,
         vm: &Arc<VmFd>,
         memory: &GuestMemory,
+        content: Content,
         hardware: &mut Hardware,
-    ) -> Result<(BootSource, Entry), Failure> {
+    ) -> Result<(BootSource, Option<Loaded>), Failure> {
         match self {
-            Self::Loaded(source, entry) => Ok((source, entry)),
+            Self::Direct(source, loaded) => Ok((source, loaded)),
             Self::Firmware(boot) => {
                 let source = BootSource::firmware(boot, identity, vm, memory, hardware)?;
-                let entry = source.load(memory)?;
-                Ok((source, entry))
+                let loaded = source.load_if(content, memory)?;
+                Ok((source, loaded))
             }
         }
     }
@@ -141,21 +156,30 @@ impl BootSource {
     ///
     /// # Errors
     /// When a file is not what it was, or does not fit.
-    pub fn load(&self, memory: &GuestMemory) -> Result<Entry, Failure> {
+    pub fn load(&self, memory: &GuestMemory) -> Result<Loaded, Failure> {
         match self {
             Self::Direct { boot, acpi, smbios } => {
-                let entry = boot::load(memory, boot, ACPI_BASE)?;
+                let loaded = boot::load(memory, boot, ACPI_BASE)?;
                 for (table, address) in [(acpi, ACPI_BASE), (smbios, SMBIOS_BASE)] {
                     memory
                         .write_slice(table, GuestAddress(address))
                         .map_err(Failure::doing(LaunchError::Internal, "tables"))?;
                 }
-                Ok(entry)
+                Ok(loaded)
             }
             Self::Firmware(firmware) => {
                 firmware.shadow(memory)?;
-                Ok(Entry::ResetVector)
+                Ok(Loaded {
+                    entry: Entry::ResetVector,
+                    mapped: None,
+                })
             }
         }
+    }
+
+    fn load_if(&self, content: Content, memory: &GuestMemory) -> Result<Option<Loaded>, Failure> {
+        (content == Content::Fresh)
+            .then(|| self.load(memory))
+            .transpose()
     }
 }

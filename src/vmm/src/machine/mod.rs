@@ -9,8 +9,10 @@ mod failure;
 mod hardware;
 mod pirq;
 mod sata;
+mod saved;
 mod slots;
 
+use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -28,15 +30,16 @@ use lodge_vmm_proto::{DiskBus, LaunchError, OnReset};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
 
-use crate::boot::{DirectBoot, Entry};
+use crate::boot::{DirectBoot, Loaded};
 use crate::complaints::Complaints;
 use crate::firmware::FirmwareBoot;
 use crate::interrupt::Interrupts;
 use crate::kvm::{self, ChipsetState};
 use crate::memory;
 use crate::power::Power;
+use crate::saved::{Pagemap, SavedMachine};
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
-use boot_source::{BootSource, Identity, Prepared};
+use boot_source::{BootSource, Content, Identity, Prepared};
 pub use chipset::Chipset;
 pub use display::{Display, ScreenError};
 pub use failure::Failure;
@@ -103,8 +106,20 @@ pub struct Parts {
     pub nics: Vec<Nic>,
     /// What comes of the guest's wish for a reset.
     pub on_reset: OnReset,
+    /// The state to begin with, instead of power-on.
+    pub saved: Option<Saved>,
+    /// Which pages of this process were touched.
+    pub pagemap: Pagemap,
     /// Run first on each kind of thread.
     pub prologues: Prologues,
+}
+
+/// A machine's state and memory, of [`crate::saved`].
+pub struct Saved {
+    /// All but the memory.
+    pub state: SavedMachine,
+    /// The memory, opened for reading.
+    pub memory: File,
 }
 
 /// What the machine's threads do before anything else: lock themselves in.
@@ -132,6 +147,11 @@ pub struct Machine {
     events: LoopHandle,
     event_thread: Option<JoinHandle<std::io::Result<()>>>,
     boot: BootSource,
+    id: Uuid,
+    cpuid: CpuidTemplate,
+    /// Guest memory that is a view of files until it is written to.
+    mapped: Vec<Range<u64>>,
+    pagemap: Pagemap,
 }
 
 impl Machine {
@@ -140,8 +160,16 @@ impl Machine {
     /// # Errors
     /// [`Failure`] with what is wrong.
     pub fn build(parts: Parts) -> Result<Self, Failure> {
-        let memory = memory::reserve(parts.memory)?;
-        let template = CpuidTemplate::new(&parts.kvm, parts.vcpus)?;
+        let memory = match &parts.saved {
+            Some(saved) => memory::map_saved(parts.memory, &saved.memory)?,
+            None => memory::reserve(parts.memory)?,
+        };
+        let content = if parts.saved.is_some() {
+            Content::Saved
+        } else {
+            Content::Fresh
+        };
+        let template = saved::cpuid(&parts)?;
         let high_window = high_window(&memory, template.physical_address_bits());
         let identity = Identity {
             id: parts.id,
@@ -152,7 +180,7 @@ impl Machine {
             Boot::Direct(_) => SetUpBy::Monitor,
             Boot::Firmware(_) => SetUpBy::Firmware,
         };
-        let prepared = Prepared::new(parts.boot, &identity, &memory)?;
+        let prepared = Prepared::new(parts.boot, &identity, &memory, content)?;
 
         let vm = Arc::new(create_vm(&parts.kvm, &memory)?);
         let interrupts = Interrupts::new(Arc::clone(&vm))?;
@@ -184,7 +212,7 @@ impl Machine {
             hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
         }
         hardware.assign_addresses()?;
-        let (boot, entry) = prepared.finish(&identity, &vm, &memory, &mut hardware)?;
+        let (boot, loaded) = prepared.finish(&identity, &vm, &memory, content, &mut hardware)?;
         let prologue = parts.prologues.event_loop;
         let event_thread = event_loop.spawn("devices", move || prologue())?;
         let mut machine = Self {
@@ -203,8 +231,15 @@ impl Machine {
             events,
             event_thread: Some(event_thread),
             boot,
+            id: parts.id,
+            cpuid: template,
+            mapped: Vec::new(),
+            pagemap: parts.pagemap,
         };
-        machine.reset_vcpus(entry)?;
+        match parts.saved {
+            Some(saved) => machine.restore(saved.state)?,
+            None => machine.begin(loaded)?,
+        }
         machine.start_threads(&parts.prologues.vcpu)?;
         Ok(machine)
     }
@@ -243,10 +278,10 @@ impl Machine {
     /// When the host takes back what it gave before; the machine is then beyond help.
     pub fn reset(&mut self) -> Result<(), Failure> {
         self.hardware.devices.reset();
-        memory::forget(&self.memory)?;
-        let entry = self.boot.load(&self.memory)?;
+        self.forget_memory()?;
+        let loaded = self.boot.load(&self.memory)?;
         self.chipset.restore(&self.vm)?;
-        self.reset_vcpus(entry)?;
+        self.begin(Some(loaded))?;
         self.hardware.assign_addresses()
     }
 
@@ -321,7 +356,12 @@ impl Machine {
         Ok(())
     }
 
-    fn reset_vcpus(&self, entry: Entry) -> Result<(), Failure> {
+    /// Puts all vCPUs to where a guest begins that was loaded so.
+    fn begin(&mut self, loaded: Option<Loaded>) -> Result<(), Failure> {
+        let Some(Loaded { entry, mapped }) = loaded else {
+            return Err(Failure::new(LaunchError::Internal, "nothing to begin with"));
+        };
+        self.mapped = mapped.into_iter().collect();
         for vcpu in &self.vcpus {
             vcpu.lock().unwrap().reset(entry)?;
         }

@@ -5,6 +5,7 @@
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
+use serde::{Deserialize, Serialize};
 
 use crate::kvm::KvmError;
 
@@ -26,9 +27,25 @@ const HYPERVISOR_TIMING: u32 = 0x4000_0010;
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
 /// The leaves of a machine's vCPUs, before each gets its own APIC ID.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct CpuidTemplate {
     entries: Vec<kvm_cpuid_entry2>,
     vcpus: u32,
+    /// Frequency of the time stamp counters in kHz, where it is not just what the host has.
+    #[serde(default)]
+    tsc_khz: Option<u32>,
+}
+
+/// Features that a saved machine has and this host cannot give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the guest was saved on a processor with features that this one lacks (CPUID leaf {function:#x}.{index}, {register}: {missing:#010x})"
+)]
+pub struct LacksFeatures {
+    function: u32,
+    index: u32,
+    register: &'static str,
+    missing: u32,
 }
 
 impl CpuidTemplate {
@@ -53,10 +70,54 @@ impl CpuidTemplate {
                 .copied()
                 .collect(),
             vcpus: u32::from(vcpus),
+            tsc_khz: None,
         };
         template.adjust_features(deadline);
         template.set_topology();
         template
+    }
+
+    /// The same for guests that are to find their time stamp counter as it was.
+    pub fn with_tsc_khz(mut self, tsc_khz: Option<u32>) -> Self {
+        self.tsc_khz = tsc_khz;
+        self
+    }
+
+    /// The frequency of the time stamp counter that the guest is to have.
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    /// Checks that this host, of which `host` is the template, can give every feature of a saved one.
+    ///
+    /// # Errors
+    /// The first features that are missing.
+    pub fn check_features(&self, host: &Self) -> Result<(), LacksFeatures> {
+        for saved in self.entries.iter().filter(|entry| has_features(entry)) {
+            let found = host
+                .entries
+                .iter()
+                .find(|entry| entry.function == saved.function && entry.index == saved.index)
+                .copied()
+                .unwrap_or_default();
+            for (register, wanted, here) in [
+                ("eax", saved.eax, found.eax),
+                ("ebx", saved.ebx, found.ebx),
+                ("ecx", saved.ecx, found.ecx),
+                ("edx", saved.edx, found.edx),
+            ] {
+                let missing = wanted & !here & feature_bits(saved.function, register);
+                if missing != 0 {
+                    return Err(LacksFeatures {
+                        function: saved.function,
+                        index: saved.index,
+                        register,
+                        missing,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Bits of a guest-physical address.
@@ -170,6 +231,26 @@ impl CpuidTemplate {
     }
 }
 
+/// Leaves whose bits each stand for a feature.
+fn has_features(entry: &kvm_cpuid_entry2) -> bool {
+    ["eax", "ebx", "ecx", "edx"]
+        .iter()
+        .any(|register| feature_bits(entry.function, register) != 0)
+}
+
+/// Which bits of a leaf's register stand for features (Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E).
+fn feature_bits(function: u32, register: &str) -> u32 {
+    match (function, register) {
+        (0x1 | 0x8000_0001, "ecx" | "edx")
+        | (0x7, "ebx" | "ecx" | "edx")
+        | (0x8000_0008, "ebx")
+        | (0x4000_0001, "eax") => u32::MAX,
+        // XSAVEOPT, XSAVEC and so on; the state components of subleaf 0 are a set as well.
+        (0xd, "eax") => 0xffff,
+        _ => 0,
+    }
+}
+
 /// Extended topology enumeration: threads of a core, cores of the socket, the end.
 fn topology(function: u32, count: u32, shift: u32) -> [kvm_cpuid_entry2; 3] {
     let level = |index, kind, eax, ebx| kvm_cpuid_entry2 {
@@ -232,6 +313,24 @@ mod tests {
             .collect();
         assert_eq!(found.len(), 1, "leaf {function:#x}.{index}");
         *found[0]
+    }
+
+    #[test]
+    fn a_host_must_have_every_feature_of_a_saved_machine() {
+        let template = |ecx| {
+            let mut leaves = host();
+            leaves[1].ecx = ecx;
+            CpuidTemplate::from_supported(&leaves, 1, true)
+        };
+        let saved = template(0b0011);
+        assert_eq!(saved.check_features(&template(0b0111)), Ok(()));
+        let error = saved.check_features(&template(0b0110)).unwrap_err();
+        assert_eq!((error.function, error.missing), (1, 1));
+        // Not features: the APIC ID of the processor that was asked, addresses of caches.
+        let mut leaves = host();
+        leaves[1].ebx = 77 << 24;
+        let other = CpuidTemplate::from_supported(&leaves, 1, true);
+        assert_eq!(other.check_features(&template(0)), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod cpuid;
 mod gate;
+mod msrs;
+mod power_on;
 mod regs;
 mod run;
 mod state;
@@ -15,11 +17,12 @@ use lodge_vmm_proto::ExitReason;
 
 use crate::boot::Entry;
 use crate::kvm::KvmError;
-pub use cpuid::CpuidTemplate;
+pub use cpuid::{CpuidTemplate, LacksFeatures};
 pub use gate::{Gate, Stuck, install_kick_signal};
+use power_on::PowerOn;
 pub use run::Buses;
 use run::Step;
-use state::PowerOn;
+pub use state::VcpuState;
 
 /// Enough for the deepest device model; only what is touched is used.
 const STACK: usize = 256 << 10;
@@ -45,7 +48,7 @@ impl Vcpu {
         count: u8,
         template: &CpuidTemplate,
     ) -> Result<Vec<Self>, KvmError> {
-        let mut msr_indices = state::msr_indices(kvm)?;
+        let mut msr_indices = msrs::indices(kvm)?;
         let mut vcpus = Vec::with_capacity(usize::from(count));
         for id in 0..count {
             let vcpu = Self::create(vm, id, template, &msr_indices)?;
@@ -67,6 +70,9 @@ impl Vcpu {
         let fd = vm
             .create_vcpu(u64::from(id))
             .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+        if let Some(wanted) = template.tsc_khz() {
+            set_tsc_khz(&fd, wanted)?;
+        }
         let tsc_khz = fd.get_tsc_khz().ok().filter(|&khz| khz > 0);
         fd.set_cpuid2(&template.for_vcpu(id, tsc_khz)?)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
@@ -83,6 +89,32 @@ impl Vcpu {
         self.power_on.apply(&self.fd, entry)
     }
 
+    /// Its registers, with its time. It must not be running.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn save(&self) -> Result<VcpuState, KvmError> {
+        let mut indices = vec![msrs::IA32_TSC_ADJUST, msrs::IA32_TSC];
+        indices.extend(self.power_on.msr_indices());
+        VcpuState::read(&self.fd, &indices)
+    }
+
+    /// Gives it saved registers, with the time stamp counter at `tsc` if that is known. It must not be running.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn restore(&self, mut saved: VcpuState, tsc: Option<u64>) -> Result<(), KvmError> {
+        if let Some(tsc) = tsc {
+            saved.set_msr(msrs::IA32_TSC, tsc);
+        }
+        saved.write(&self.fd)
+    }
+
+    /// Frequency of its time stamp counter in kHz, if KVM knows it.
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.fd.get_tsc_khz().ok().filter(|&khz| khz > 0)
+    }
+
     /// Tells the guest's kernel that time went by while it was held, so that its
     /// watchdog does not take the pause for a hang. Guests without the clock of KVM
     /// have no such watchdog to tell.
@@ -95,6 +127,17 @@ impl Vcpu {
     fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
+}
+
+/// Sets the frequency of a time stamp counter, unless it is that already. A hardware that cannot scale refuses.
+fn set_tsc_khz(fd: &VcpuFd, wanted: u32) -> Result<(), KvmError> {
+    let present = fd.get_tsc_khz().unwrap_or(0);
+    // As far as two processors of one kind are apart; clocks of guests are corrected by more.
+    if present.abs_diff(wanted) <= wanted / 4000 {
+        return Ok(());
+    }
+    fd.set_tsc_khz(wanted)
+        .map_err(KvmError::call("KVM_SET_TSC_KHZ"))
 }
 
 /// Starts a vCPU's thread, which waits at the gate. It runs `prologue` first

@@ -1,55 +1,51 @@
-//! Everything KVM keeps for a vCPU, recorded at power-on to make a reset of it.
-
-use std::io;
+//! Everything KVM keeps for a vCPU: read at power-on to make a reset of it, and at any time to save it.
 
 use kvm_bindings::{
-    KVM_MP_STATE_RUNNABLE, Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_ioctls::VcpuFd;
+use serde::{Deserialize, Serialize};
 
-use super::regs;
-use crate::boot::Entry;
+use super::msrs;
 use crate::kvm::KvmError;
 
-const MSR_IA32_TSC: u32 = 0x10;
-const MSR_IA32_TSC_ADJUST: u32 = 0x3b;
-const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
-const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
-
-const MISC_ENABLE_FAST_STRING: u64 = 1;
-/// MTRRs on, everything write-back: what firmware leaves behind.
-const MTRR_WRITE_BACK: u64 = (1 << 11) | 6;
-
-const APIC_LVT_LINT0: usize = 0x350;
-const APIC_LVT_LINT1: usize = 0x360;
-const DELIVERY_NMI: u32 = 0x4;
-const DELIVERY_EXTINT: u32 = 0x7;
-
-/// A vCPU as it is at power-on.
-pub struct PowerOn {
-    regs: kvm_regs,
-    sregs: kvm_sregs,
-    xsave: Box<kvm_xsave>,
-    xcrs: Box<kvm_xcrs>,
-    debugregs: kvm_debugregs,
-    events: kvm_vcpu_events,
-    lapic: Box<kvm_lapic_state>,
-    mp_state: kvm_mp_state,
-    msrs: Vec<kvm_msr_entry>,
+/// A vCPU's registers. The parts are structures of the kernel's interface, which only ever grow at their end: a shorter one,
+/// from an older kernel, is read with zeroes behind it.
+#[derive(Serialize, Deserialize)]
+pub struct VcpuState {
+    /// General registers.
+    pub regs: kvm_regs,
+    /// Segments, control registers, APIC base.
+    pub sregs: kvm_sregs,
+    /// Floating point and vector registers.
+    pub xsave: Box<kvm_xsave>,
+    /// Which of them are enabled.
+    pub xcrs: Box<kvm_xcrs>,
+    /// Debug registers.
+    pub debugregs: kvm_debugregs,
+    /// What is being delivered or held back.
+    pub events: kvm_vcpu_events,
+    /// The local APIC.
+    pub lapic: Box<kvm_lapic_state>,
+    /// Running, halted, or waiting for the first interrupt.
+    pub mp_state: kvm_mp_state,
+    /// All model-specific registers it has.
+    pub msrs: Vec<kvm_msr_entry>,
 }
 
-impl PowerOn {
-    /// Records a fresh vCPU whose CPUID has been set: before, KVM does not
-    /// know which MSRs there are.
+impl VcpuState {
+    /// Reads a vCPU that is not running, whose CPUID has been set: before, KVM does not know which MSRs there are.
     ///
     /// # Errors
     /// Names the call that failed.
-    pub fn record(fd: &VcpuFd, msr_indices: &[u32]) -> Result<Self, KvmError> {
-        let mut lapic = fd.get_lapic().map_err(KvmError::call("KVM_GET_LAPIC"))?;
-        set_delivery_mode(&mut lapic, APIC_LVT_LINT0, DELIVERY_EXTINT);
-        set_delivery_mode(&mut lapic, APIC_LVT_LINT1, DELIVERY_NMI);
+    pub fn read(fd: &VcpuFd, msr_indices: &[u32]) -> Result<Self, KvmError> {
+        // First, because it takes in what other vCPUs have sent.
+        let mp_state = fd
+            .get_mp_state()
+            .map_err(KvmError::call("KVM_GET_MP_STATE"))?;
         Ok(Self {
+            mp_state,
             regs: fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?,
             sregs: fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?,
             xsave: Box::new(fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?),
@@ -57,15 +53,55 @@ impl PowerOn {
             debugregs: fd
                 .get_debug_regs()
                 .map_err(KvmError::call("KVM_GET_DEBUGREGS"))?,
+            lapic: Box::new(fd.get_lapic().map_err(KvmError::call("KVM_GET_LAPIC"))?),
+            msrs: msrs::read(fd, msr_indices)?,
             events: fd
                 .get_vcpu_events()
                 .map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?,
-            lapic: Box::new(lapic),
-            mp_state: fd
-                .get_mp_state()
-                .map_err(KvmError::call("KVM_GET_MP_STATE"))?,
-            msrs: read_msrs(fd, msr_indices)?,
         })
+    }
+
+    /// Gives a vCPU that is not running these registers.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn write(&self, fd: &VcpuFd) -> Result<(), KvmError> {
+        self.write_at(fd, &self.regs, &self.sregs, self.mp_state)
+    }
+
+    /// Gives a vCPU these registers, but for those that say where it is.
+    ///
+    /// # Errors
+    /// Names the call that failed.
+    pub fn write_at(
+        &self,
+        fd: &VcpuFd,
+        regs: &kvm_regs,
+        sregs: &kvm_sregs,
+        mp_state: kvm_mp_state,
+    ) -> Result<(), KvmError> {
+        fd.set_mp_state(mp_state)
+            .map_err(KvmError::call("KVM_SET_MP_STATE"))?;
+        // System registers first: they hold the APIC mode the APIC state is read in.
+        fd.set_sregs(sregs)
+            .map_err(KvmError::call("KVM_SET_SREGS"))?;
+        fd.set_regs(regs).map_err(KvmError::call("KVM_SET_REGS"))?;
+        fd.set_xcrs(&self.xcrs)
+            .map_err(KvmError::call("KVM_SET_XCRS"))?;
+        set_xsave(fd, &self.xsave)?;
+        fd.set_debug_regs(&self.debugregs)
+            .map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
+        let (deadline, others): (Vec<_>, Vec<_>) = self
+            .msrs
+            .iter()
+            .copied()
+            .partition(|entry| entry.index == msrs::IA32_TSC_DEADLINE);
+        msrs::write(fd, &others)?;
+        fd.set_lapic(&self.lapic)
+            .map_err(KvmError::call("KVM_SET_LAPIC"))?;
+        msrs::write(fd, &deadline)?;
+        fd.set_vcpu_events(&self.events)
+            .map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))
     }
 
     /// The MSRs this vCPU turned out to have.
@@ -73,121 +109,30 @@ impl PowerOn {
         self.msrs.iter().map(|entry| entry.index).collect()
     }
 
-    /// Puts the vCPU back to power-on. The first vCPU gets `entry` and is
-    /// ready to run there; the others wait for an INIT.
-    ///
-    /// # Errors
-    /// Names the call that failed.
-    pub fn apply(&self, fd: &VcpuFd, entry: Option<Entry>) -> Result<(), KvmError> {
-        fd.set_mp_state(match entry {
-            Some(_) => kvm_mp_state {
-                mp_state: KVM_MP_STATE_RUNNABLE,
-            },
-            None => self.mp_state,
-        })
-        .map_err(KvmError::call("KVM_SET_MP_STATE"))?;
-        let (regs, sregs) = match entry {
-            Some(entry @ (Entry::Pvh(_) | Entry::Linux64(_))) => {
-                (regs::general(entry), regs::system(&self.sregs, entry))
+    /// What the time stamp counter said.
+    pub fn tsc(&self) -> Option<u64> {
+        self.msr(msrs::IA32_TSC)
+    }
+
+    /// The value of an MSR, if it has it.
+    pub fn msr(&self, index: u32) -> Option<u64> {
+        let entry = self.msrs.iter().find(|entry| entry.index == index)?;
+        Some(entry.data)
+    }
+
+    /// Sets the value that an MSR will have. One that the vCPU does not have stays so.
+    pub fn set_msr(&mut self, index: u32, value: u64) {
+        for entry in &mut self.msrs {
+            if entry.index == index {
+                entry.data = value;
             }
-            // A vCPU begins its life at the reset vector.
-            Some(Entry::ResetVector) | None => (self.regs, self.sregs),
-        };
-        // System registers first: they hold the APIC mode the APIC state is read in.
-        fd.set_sregs(&sregs)
-            .map_err(KvmError::call("KVM_SET_SREGS"))?;
-        fd.set_regs(&regs).map_err(KvmError::call("KVM_SET_REGS"))?;
-        fd.set_xcrs(&self.xcrs)
-            .map_err(KvmError::call("KVM_SET_XCRS"))?;
-        set_xsave(fd, &self.xsave)?;
-        fd.set_debug_regs(&self.debugregs)
-            .map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
-        write_msrs(fd, &self.msrs)?;
-        fd.set_lapic(&self.lapic)
-            .map_err(KvmError::call("KVM_SET_LAPIC"))?;
-        fd.set_vcpu_events(&self.events)
-            .map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))
+        }
     }
 }
 
 #[allow(unsafe_code)]
 fn set_xsave(fd: &VcpuFd, xsave: &kvm_xsave) -> Result<(), KvmError> {
-    // SAFETY: the state is what KVM_GET_XSAVE gave for the same vCPU. KVM needs
-    // a longer one only for features that a process must ask for (AMX), which
-    // this one does not.
+    // SAFETY: KVM reads the 4096 bytes of the structure, and more only for features that a process must ask for
+    // (AMX), which this one does not.
     unsafe { fd.set_xsave(xsave) }.map_err(KvmError::call("KVM_SET_XSAVE"))
-}
-
-/// The MSRs that a reset has to restore.
-///
-/// # Errors
-/// When KVM does not list them.
-pub fn msr_indices(kvm: &Kvm) -> Result<Vec<u32>, KvmError> {
-    let list = kvm
-        .get_msr_index_list()
-        .map_err(KvmError::call("KVM_GET_MSR_INDEX_LIST"))?;
-    // The time stamp counter runs on through a reset: setting it would take
-    // the vCPUs out of step.
-    let keep = |index: &u32| !matches!(*index, MSR_IA32_TSC | MSR_IA32_TSC_ADJUST);
-    Ok(list.as_slice().iter().copied().filter(keep).collect())
-}
-
-fn read_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
-    let mut entries: Vec<kvm_msr_entry> = indices
-        .iter()
-        .map(|&index| kvm_msr_entry {
-            index,
-            ..Default::default()
-        })
-        .collect();
-    // KVM lists MSRs that this vCPU does not have, and stops at the first of
-    // them: leave it out and go on.
-    let mut read = Vec::with_capacity(entries.len());
-    while !entries.is_empty() {
-        let mut msrs = wrap(&entries)?;
-        let count = fd
-            .get_msrs(&mut msrs)
-            .map_err(KvmError::call("KVM_GET_MSRS"))?;
-        read.extend_from_slice(&msrs.as_slice()[..count]);
-        entries.drain(..(count + 1).min(entries.len()));
-    }
-    for entry in &mut read {
-        match entry.index {
-            MSR_IA32_MISC_ENABLE => entry.data |= MISC_ENABLE_FAST_STRING,
-            MSR_MTRR_DEF_TYPE => entry.data = MTRR_WRITE_BACK,
-            _ => {}
-        }
-    }
-    Ok(read)
-}
-
-fn write_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), KvmError> {
-    let mut rest = entries;
-    while !rest.is_empty() {
-        let count = fd
-            .set_msrs(&wrap(rest)?)
-            .map_err(KvmError::call("KVM_SET_MSRS"))?;
-        if let Some(refused) = rest.get(count) {
-            // Read-only to the host as well; it cannot have changed.
-            tracing::trace!("MSR {:#x} is not writable", refused.index);
-        }
-        rest = rest.get(count + 1..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-fn wrap(entries: &[kvm_msr_entry]) -> Result<Msrs, KvmError> {
-    Msrs::from_entries(entries).map_err(|error| KvmError::Call {
-        call: "MSR list",
-        source: io::Error::other(format!("{error:?}")),
-    })
-}
-
-fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
-    let bytes: [u8; 4] = std::array::from_fn(|i| lapic.regs[register + i] as u8);
-    // Mask (bit 16) off, delivery mode in bits 8 to 10.
-    let value = (u32::from_le_bytes(bytes) & !0x1_0700) | (mode << 8);
-    for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
-        lapic.regs[register + i] = byte as _;
-    }
 }

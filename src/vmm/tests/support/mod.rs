@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
     FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request,
-    RequestBody, RunState, ServerMessage, SpawnError, spawn,
+    RequestBody, Restore, RunState, ServerMessage, SpawnError, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -67,6 +67,8 @@ pub struct Options {
     pub jail: bool,
     pub user: Option<u32>,
     pub on_reset: OnReset,
+    /// State and memory to begin with.
+    pub restore: Option<[File; 2]>,
 }
 
 impl Options {
@@ -98,6 +100,7 @@ impl Options {
             jail: false,
             user: None,
             on_reset: OnReset::Boot,
+            restore: None,
         }
     }
 }
@@ -392,6 +395,10 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             cmdline: options.cmdline,
         },
     };
+    let restore = options.restore.map(|[state, memory]| Restore {
+        state: add(state.into()),
+        memory: add(memory.into()),
+    });
     Launch {
         version: PROTOCOL_VERSION,
         guest: GuestConfig {
@@ -408,6 +415,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         kvm: add(kvm.expect("/dev/kvm").into()),
         control: add(listener),
         exit_record: add(record.into()),
+        restore,
         uid_gid: options.user.map(|user| (user, user)),
         jail: options.jail,
     }

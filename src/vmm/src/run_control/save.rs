@@ -1,0 +1,51 @@
+//! Requests about the guest's saved state.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use lodge_vmm_proto::{Answer, ErrorCode, MAX_PIECE, RunState};
+
+use super::{RunControl, error};
+use crate::saved;
+
+impl RunControl {
+    pub(super) fn save_state(&self, fds: Vec<OwnedFd>) -> Answer {
+        let file = match self.file_to_save_in("save_state", fds) {
+            Ok(file) => file,
+            Err(answer) => return answer,
+        };
+        let saved = self.machine.save();
+        match saved.and_then(|machine| saved::write(&file, &machine)) {
+            Ok(()) => Answer::Done,
+            Err(problem) => error(ErrorCode::Internal, format!("saving the guest: {problem}")),
+        }
+    }
+
+    pub(super) fn save_memory(&self, offset: u64, length: u64, fds: Vec<OwnedFd>) -> Answer {
+        let file = match self.file_to_save_in("save_memory", fds) {
+            Ok(file) => file,
+            Err(answer) => return answer,
+        };
+        if length > MAX_PIECE {
+            let message = format!("a piece of memory has at most {MAX_PIECE} bytes");
+            return error(ErrorCode::BadRequest, message);
+        }
+        let range = offset..offset.saturating_add(length);
+        match self.machine.save_memory(range, &file) {
+            Ok(written) => Answer::Saved { written },
+            Err(problem) => error(ErrorCode::Internal, format!("saving memory: {problem}")),
+        }
+    }
+
+    fn file_to_save_in(&self, request: &str, fds: Vec<OwnedFd>) -> Result<File, Answer> {
+        let Ok([file]) = <[OwnedFd; 1]>::try_from(fds) else {
+            let message = format!("{request} takes exactly one descriptor");
+            return Err(error(ErrorCode::BadRequest, message));
+        };
+        if self.state != RunState::Paused {
+            let message = "only a paused guest can be saved".to_owned();
+            return Err(error(ErrorCode::WrongState, message));
+        }
+        Ok(file.into())
+    }
+}
