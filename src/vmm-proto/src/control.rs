@@ -30,7 +30,10 @@ pub enum RequestBody {
     Subscribe,
     /// Stop all vCPUs and quiesce devices. Idempotent.
     Pause,
-    /// Continue after [`RequestBody::Pause`]. Idempotent.
+    /// Pause for as long as this connection lives: should the asker die in the middle of saving the guest, the guest
+    /// runs on. One that is paused already stays so. Ended by [`RequestBody::Resume`].
+    Hold,
+    /// Continue after [`RequestBody::Pause`] or [`RequestBody::Hold`]. Idempotent.
     Resume,
     /// Hardware reset: the guest boots again, in place. Allowed while paused (it stays paused).
     Reset,

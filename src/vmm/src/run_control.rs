@@ -23,6 +23,8 @@ pub struct RunControl {
     state: RunState,
     started: Instant,
     resets: u64,
+    /// Paused for a connection.
+    held: bool,
     events: Vec<GuestEvent>,
 }
 
@@ -32,6 +34,8 @@ pub struct Handled {
     pub answer: Answer,
     /// The asker wants events from now on.
     pub subscribe: bool,
+    /// The guest is held for the asker: [`RunControl::let_go`] when it goes away.
+    pub holds: bool,
     /// The guest is at its end.
     pub end: Option<ExitRecord>,
 }
@@ -45,6 +49,7 @@ impl RunControl {
             state: RunState::Running,
             started: Instant::now(),
             resets: 0,
+            held: false,
             events: Vec::new(),
         }
     }
@@ -121,7 +126,19 @@ impl RunControl {
                 self.machine.press_power_button();
                 Ok(None)
             }
-            RequestBody::Pause => self.pause().map(|()| None),
+            RequestBody::Pause => {
+                self.held = false;
+                self.pause().map(|()| None)
+            }
+            RequestBody::Hold => match self.hold() {
+                Ok(()) => {
+                    return Handled {
+                        holds: true,
+                        ..Handled::answer(Answer::Done)
+                    };
+                }
+                Err(message) => Err(message),
+            },
             RequestBody::Resume => {
                 self.resume();
                 Ok(None)
@@ -145,6 +162,21 @@ impl RunControl {
         self.end(ExitReason::LaunchFailed, message.to_owned())
     }
 
+    /// Lets a guest run on whose holder is gone.
+    pub fn let_go(&mut self) {
+        if self.held {
+            self.resume();
+        }
+    }
+
+    fn hold(&mut self) -> Result<(), String> {
+        if self.state == RunState::Running {
+            self.pause()?;
+            self.held = true;
+        }
+        Ok(())
+    }
+
     /// An error means that the machine is beyond help.
     fn pause(&mut self) -> Result<(), String> {
         if self.state == RunState::Running {
@@ -156,6 +188,7 @@ impl RunControl {
     }
 
     fn resume(&mut self) {
+        self.held = false;
         if self.state == RunState::Paused {
             self.machine.resume_devices();
             self.machine.run();
@@ -284,6 +317,7 @@ impl Handled {
         Self {
             answer,
             subscribe: false,
+            holds: false,
             end: None,
         }
     }

@@ -8,9 +8,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use lodge_vmm_proto::{
-    Answer, ErrorCode, ExitReason, LaunchError, MAX_PIECE, RequestBody, RunState, SpawnError,
+    Answer, ErrorCode, ExitReason, GuestEvent, LaunchError, MAX_PIECE, Request, RequestBody,
+    RunState, ServerMessage, SpawnError,
 };
-use support::{Guest, Options, kvm_missing};
+use support::{Guest, Options, kvm_missing, receive};
 
 const MEMORY: u64 = 64 << 20;
 
@@ -228,4 +229,39 @@ fn a_state_that_does_not_fit_is_refused() {
         ..counter(false, 1)
     };
     expect(damaged, LaunchError::State, "checksum");
+}
+
+#[test]
+fn a_guest_held_for_somebody_who_dies_runs_on() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(counter(true, 1));
+    guest.prints("r");
+    assert_eq!(guest.ask(RequestBody::Subscribe), Answer::Done);
+    let hold = |guest: &Guest| {
+        let holder = guest.connect();
+        let body = RequestBody::Hold;
+        holder.send(&Request { id: 1, body }, &[]).unwrap();
+        let ServerMessage::Reply(reply) = receive(&holder) else {
+            panic!("no reply");
+        };
+        assert_eq!(reply.answer, Answer::Done);
+        holder
+    };
+    let state = |state| GuestEvent::State { state };
+    let holder = hold(&guest);
+    assert_eq!(guest.state(), RunState::Paused);
+    guest.notices.clear();
+    drop(holder);
+    guest.wait_for(&state(RunState::Running));
+    // Whoever pauses it meanwhile is obeyed.
+    let holder = hold(&guest);
+    assert_eq!(guest.ask(RequestBody::Pause), Answer::Done);
+    drop(holder);
+    // The end of the other connection was seen before this is answered, or comes too late for it.
+    for _ in 0..10 {
+        assert_eq!(guest.state(), RunState::Paused);
+    }
+    guest.kill();
 }

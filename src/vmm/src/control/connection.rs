@@ -19,6 +19,7 @@ pub struct Connection {
     channel: Channel,
     pending: VecDeque<ServerMessage>,
     subscribed: bool,
+    holds: bool,
 }
 
 /// The connection is at its end.
@@ -39,6 +40,7 @@ impl Connection {
             channel: Channel::new(socket),
             pending: VecDeque::new(),
             subscribed: false,
+            holds: false,
         }
     }
 
@@ -55,6 +57,16 @@ impl Connection {
     /// Sends later events here too.
     pub fn subscribe(&mut self) {
         self.subscribed = true;
+    }
+
+    /// The guest is held for this one.
+    pub fn hold(&mut self) {
+        self.holds = true;
+    }
+
+    /// Whether the guest was held for this one.
+    pub fn holds(&self) -> bool {
+        self.holds
     }
 
     /// Takes the requests that have arrived, a few at most.

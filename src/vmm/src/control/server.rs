@@ -64,7 +64,9 @@ impl Server {
                 Ok(None) => {}
                 Ok(end) => return end,
                 Err(Gone) => {
-                    self.connections.swap_remove(index);
+                    if self.connections.swap_remove(index).holds() {
+                        control.let_go();
+                    }
                 }
             }
         }
@@ -127,10 +129,14 @@ impl Server {
                     let Handled {
                         answer,
                         subscribe,
+                        holds,
                         end,
                     } = control.handle(&request.body, fds);
                     if subscribe {
                         connection.subscribe();
+                    }
+                    if holds {
+                        connection.hold();
                     }
                     let reply = connection.reply(Reply {
                         id: request.id,
@@ -148,8 +154,13 @@ impl Server {
 
     fn broadcast(&mut self, control: &mut RunControl) {
         for event in control.take_events() {
-            self.connections
-                .retain_mut(|connection| connection.notify(&event).is_ok());
+            self.connections.retain_mut(|connection| {
+                let stays = connection.notify(&event).is_ok();
+                if !stays && connection.holds() {
+                    control.let_go();
+                }
+                stays
+            });
         }
     }
 }
