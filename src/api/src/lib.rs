@@ -25,6 +25,7 @@ mod balloon;
 mod boot_device;
 mod name;
 mod size;
+pub mod snapshot;
 
 pub use name::{Name, NameError};
 pub use problem::{ErrorCode, Problem};

@@ -266,15 +266,37 @@ impl Datastore {
         progress: Progress<'_>,
     ) -> Result<CloneMethod, DatastoreError> {
         self.require_free(name)?;
-        let new = self.new_file()?;
-        let method = if copy::share_extents(source, new.file())? {
-            CloneMethod::Shared
-        } else {
-            copy::sparse(source, new.file(), progress)?;
-            CloneMethod::Copied
-        };
+        let (new, method) = self.copy_of(source, progress)?;
         new.commit(name)?;
         Ok(method)
+    }
+
+    /// As [`Datastore::clone_file`], in place of the file that has the name, if there is one. At any moment the name
+    /// stands for the old or the new one.
+    ///
+    /// # Errors
+    /// [`DatastoreError::Cancelled`], [`DatastoreError::NoSpace`]; the old file stays then.
+    pub fn replace_file(
+        &self,
+        source: &File,
+        name: &FileName,
+        progress: Progress<'_>,
+    ) -> Result<(), DatastoreError> {
+        let (new, _) = self.copy_of(source, progress)?;
+        new.replace(name)
+    }
+
+    fn copy_of(
+        &self,
+        source: &File,
+        progress: Progress<'_>,
+    ) -> Result<(NewFile, CloneMethod), DatastoreError> {
+        let new = self.new_file()?;
+        if copy::share_extents(source, new.file())? {
+            return Ok((new, CloneMethod::Shared));
+        }
+        copy::sparse(source, new.file(), progress)?;
+        Ok((new, CloneMethod::Copied))
     }
 
     /// Makes a disk larger; the new part reads as zeroes. Durable on return.

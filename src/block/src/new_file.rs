@@ -67,7 +67,19 @@ impl NewFile {
     /// # Errors
     /// [`DatastoreError::Exists`] when the name is taken, [`DatastoreError::NoSpace`];
     /// the file is removed then.
-    pub fn commit(mut self, name: &FileName) -> Result<(), DatastoreError> {
+    pub fn commit(self, name: &FileName) -> Result<(), DatastoreError> {
+        self.appear(name, RenameFlags::RENAME_NOREPLACE)
+    }
+
+    /// As [`NewFile::commit`], in place of the file that has the name, if there is one: whoever has that open keeps it.
+    ///
+    /// # Errors
+    /// [`DatastoreError::NoSpace`]; the file is removed then, and the other stays.
+    pub fn replace(self, name: &FileName) -> Result<(), DatastoreError> {
+        self.appear(name, RenameFlags::empty())
+    }
+
+    fn appear(mut self, name: &FileName, flags: RenameFlags) -> Result<(), DatastoreError> {
         self.file
             .sync_all()
             .map_err(|error| DatastoreError::host("flushing", error))?;
@@ -76,7 +88,7 @@ impl NewFile {
             self.temporary.as_str(),
             &self.directory,
             name.as_str(),
-            RenameFlags::RENAME_NOREPLACE,
+            flags,
         )
         .map_err(|errno| DatastoreError::named("naming the file", name.as_str(), errno))?;
         self.temporary.clear();

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    disk, event, image, network, operation, query, remote, system, token, user, vm,
+    disk, event, image, network, operation, query, remote, snapshot, system, token, user, vm,
 };
 use crate::output::Format;
 
@@ -51,6 +51,9 @@ pub(crate) enum Noun {
     /// Virtual disks
     #[command(subcommand)]
     Disk(disk::Verb),
+    /// What virtual machines were at one moment, to go back to or to make others of
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
     /// Networks guests attach to
     #[command(subcommand)]
     Network(network::Verb),

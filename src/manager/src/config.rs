@@ -7,7 +7,7 @@ use lodge_store::StoreError;
 /// Where the manager lives and what it may touch.
 #[derive(Debug, Clone)]
 pub struct ManagerConfig {
-    /// Holds `store`, `images`, `disks`, `variables` (of UEFI), `state`; created when absent.
+    /// Holds `store`, `images`, `disks`, `variables` (of UEFI), `snapshots`, `state`; created when absent.
     pub data_dir: PathBuf,
     /// Holds the control sockets of running guests; must not survive a restart of the host.
     pub run_dir: PathBuf,

@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) disks: Arc<Datastore>,
     /// UEFI variables of each guest that has run by that firmware, under its id.
     pub(crate) variables: Arc<Datastore>,
+    /// Files of snapshots.
+    pub(crate) saved: Arc<Datastore>,
     pub(crate) events: EventStream,
     pub(crate) operations: Operations,
     pub(crate) sessions: Sessions,

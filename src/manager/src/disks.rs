@@ -40,6 +40,26 @@ pub(crate) struct DiskRecord {
     created_at: Timestamp,
 }
 
+impl DiskRecord {
+    /// A new disk of `size` bytes.
+    pub(crate) fn new(name: Name, size: u64) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            name,
+            size: Size(size),
+            created_at: Timestamp::now(),
+        }
+    }
+
+    /// The same disk with that many bytes.
+    pub(crate) fn with_size(&self, size: u64) -> Self {
+        Self {
+            size: Size(size),
+            ..self.clone()
+        }
+    }
+}
+
 impl Record for DiskRecord {
     const TABLE: &'static str = "disks";
     const SCHEMA: u32 = 1;
@@ -133,12 +153,7 @@ impl Core {
             )
             .with_hint("give at least the image's size, or leave the size out"));
         }
-        let record = DiskRecord {
-            id: Uuid::now_v7(),
-            name: create.name,
-            size,
-            created_at: Timestamp::now(),
-        };
+        let record = DiskRecord::new(create.name, size.bytes());
         Ok(Plan { record, image })
     }
 

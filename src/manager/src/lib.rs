@@ -26,6 +26,7 @@ mod networks;
 mod operations;
 mod password;
 mod sessions;
+mod snapshots;
 mod system;
 mod throttle;
 mod tokens;

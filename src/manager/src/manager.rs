@@ -31,6 +31,7 @@ use crate::log_ring::LogRing;
 use crate::networks;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
+use crate::snapshots;
 use crate::system::HostView;
 use crate::vms::{Registry, VmRecord};
 
@@ -167,6 +168,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         &config.data_dir.join("images"),
         &config.data_dir.join("disks"),
         &config.data_dir.join("variables"),
+        &config.data_dir.join("snapshots"),
         &config.run_dir,
         &config.run_dir.join("vms"),
     ] {
@@ -181,6 +183,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
     let variables = open_datastore(&config.data_dir.join("variables"))?;
+    let saved = open_datastore(&config.data_dir.join("snapshots"))?;
     if let Some(batch) = networks::missing_default(&store.snapshot(), &config)? {
         store.commit(batch).await?;
     }
@@ -188,6 +191,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     remove_unrecorded::<ImageRecord>(&images, &snapshot);
     remove_unrecorded::<DiskRecord>(&disks, &snapshot);
     remove_unrecorded::<VmRecord>(&variables, &snapshot);
+    snapshots::remove_unrecorded(&saved, &snapshot);
     let hostname = HostName::read(&config, boot.as_ref());
     let network = networks::start(&config, boot.as_ref(), hostname.get(), &snapshot)
         .await
@@ -204,6 +208,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         images: Arc::new(images),
         disks: Arc::new(disks),
         variables: Arc::new(variables),
+        saved: Arc::new(saved),
         events: EventStream::open(config.run_dir.join("events"), epoch()),
         operations: Operations::load(&snapshot),
         sessions: Sessions::new(&snapshot)?,

@@ -7,6 +7,7 @@ pub(crate) mod network;
 pub(crate) mod operation;
 pub(crate) mod query;
 pub(crate) mod remote;
+pub(crate) mod snapshot;
 pub(crate) mod system;
 pub(crate) mod token;
 pub(crate) mod user;
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
         Noun::Vm(verb) => vm::run(&context, verb).await,
         Noun::Image(verb) => image::run(&context, verb).await,
         Noun::Disk(verb) => disk::run(&context, verb).await,
+        Noun::Snapshot(verb) => snapshot::run(&context, verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,
         Noun::Operation(verb) => operation::run(&context, verb).await,
         Noun::Event(verb) => event::run(&context, verb).await,

@@ -28,6 +28,30 @@ struct Held {
     uid_index: u32,
 }
 
+/// Disks claimed for as long as this lives.
+pub(crate) struct DiskClaim<'a> {
+    claims: &'a Claims,
+    holder: Uuid,
+}
+
+impl<'a> DiskClaim<'a> {
+    /// Claims disks for something that is no guest, by an id that nobody else has.
+    pub(crate) fn new(
+        claims: &'a Claims,
+        holder: Uuid,
+        disks: &[(Uuid, bool)],
+    ) -> Result<Self, Conflict> {
+        claims.disks(holder, disks)?;
+        Ok(Self { claims, holder })
+    }
+}
+
+impl Drop for DiskClaim<'_> {
+    fn drop(&mut self) {
+        self.claims.release(self.holder);
+    }
+}
+
 /// A disk somebody else holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {

@@ -117,7 +117,7 @@ impl Manager {
 }
 
 /// The way to a guest's monitor.
-async fn reach(handle: &Handle) -> Result<Control, Problem> {
+pub(super) async fn reach(handle: &Handle) -> Result<Control, Problem> {
     let gone = || Problem::new(ErrorCode::WrongState, "the guest has just been deleted");
     let (reply, control) = oneshot::channel();
     let command = Command::Reach { reply };

@@ -17,7 +17,7 @@ use lodge_host::system::Memory;
 use lodge_store::Snapshot;
 use lodge_vmm_proto::{
     DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError, NicConfig,
-    OnReset, PROTOCOL_VERSION, SpawnError,
+    OnReset, PROTOCOL_VERSION, Restore, SpawnError,
 };
 use nix::fcntl::FcntlArg;
 use tokio::sync::mpsc;
@@ -30,6 +30,7 @@ use super::{VmRecord, boot, disc, spawn, spec_check};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
+use crate::snapshots::{self, Part};
 
 /// How long a guest may take until it runs. Machines that emulate KVM are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,9 +72,14 @@ pub(crate) struct Launched {
 /// Starts a guest. After an error nothing of it is left, and it holds nothing.
 ///
 /// A guest may have ended before it is found: then it was started all the same.
-pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Fate, Problem> {
+/// `from` names the snapshot whose memory it goes on from; without, it boots.
+pub(crate) async fn launch(
+    core: Arc<Core>,
+    record: VmRecord,
+    from: Option<uuid::Uuid>,
+) -> Result<Fate, Problem> {
     let id = record.id;
-    let result = try_launch(&core, &record).await;
+    let result = try_launch(&core, &record, from).await;
     if result.is_err() {
         core.vms.claims.release(id);
         clean_up(&core, &RunDir::new(&core.config.run_dir, id), id).await;
@@ -81,7 +87,11 @@ pub(crate) async fn launch(core: Arc<Core>, record: VmRecord) -> Result<Fate, Pr
     result
 }
 
-async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem> {
+async fn try_launch(
+    core: &Arc<Core>,
+    record: &VmRecord,
+    from: Option<uuid::Uuid>,
+) -> Result<Fate, Problem> {
     let kvm = open_kvm(core)?;
     claim(core, record)?;
     // Before the run directory is made: a manager that ends meanwhile leaves nothing to be found.
@@ -92,6 +102,8 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
     let (disks, disk_ids) = open_disks(core, record, &mut fds).await?;
     let cdroms = disc::open_all(core, record, &mut fds)?;
     let nics = attach_nics(core, record, &mut fds).await?;
+    let restore = from.map(|from| open_saved(core, from, &mut fds));
+    let restore = restore.transpose()?;
     let run = RunDir::new(&core.config.run_dir, record.id);
     let failed = |error: io::Error| internal(format!("the run directory: {error}"));
     run.create().map_err(failed)?;
@@ -123,6 +135,7 @@ async fn try_launch(core: &Arc<Core>, record: &VmRecord) -> Result<Fate, Problem
         kvm,
         control,
         exit_record,
+        restore,
         uid_gid: uid_index.map(|index| (FIRST_UID + index, FIRST_UID + index)),
         jail: core.config.jail,
     };
@@ -339,6 +352,14 @@ fn try_lock(file: &File, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// The state and memory of a snapshot.
+fn open_saved(core: &Core, id: uuid::Uuid, fds: &mut Descriptors) -> Result<Restore, Problem> {
+    Ok(Restore {
+        state: fds.add(snapshots::open(&core.saved, id, Part::State)?),
+        memory: fds.add(snapshots::open(&core.saved, id, Part::Memory)?),
+    })
+}
+
 async fn attach_nics(
     core: &Core,
     record: &VmRecord,
@@ -414,6 +435,8 @@ fn spawn_problem(error: &SpawnError, run: &RunDir) -> Problem {
         }
         LaunchError::Disk => at("/disks"),
         LaunchError::Nic => at("/nics"),
+        LaunchError::State => Problem::new(ErrorCode::WrongState, message)
+            .with_hint("start the guest from its disks instead"),
         LaunchError::Kvm => Problem::new(ErrorCode::KvmUnavailable, message),
         LaunchError::Jail | LaunchError::Internal => internal(message),
     }

@@ -13,7 +13,7 @@ mod restart;
 mod run_dir;
 mod screenshot;
 mod spawn;
-mod spec_check;
+pub(crate) mod spec_check;
 mod start;
 mod state;
 mod typing;
@@ -39,6 +39,8 @@ use uuid::Uuid;
 
 use self::actor::{Actor, Command, ConsoleRequest};
 use self::claims::Claims;
+pub(crate) use self::claims::DiskClaim;
+pub(crate) use self::control::Control;
 use self::state::{Observed, Outcome, check_action};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, internal};
@@ -79,7 +81,7 @@ pub(crate) struct VmRecord {
 }
 
 impl VmRecord {
-    fn new(spec: VmSpec) -> Self {
+    pub(crate) fn new(spec: VmSpec) -> Self {
         Self {
             id: Uuid::now_v7(),
             spec,
@@ -248,7 +250,18 @@ impl Core {
         Actor::new(self.clone(), record.id, queue, sender)
     }
 
-    fn check_spec(
+    /// Makes a new guest known, stopped. The catalogue is held.
+    pub(crate) async fn add_vm(
+        self: &Arc<Self>,
+        record: &VmRecord,
+    ) -> Result<Versioned<VmRecord>, Problem> {
+        let made = self.add(record).await?;
+        let actor = self.actor(record);
+        self.tasks.spawn(actor.live());
+        Ok(made)
+    }
+
+    pub(crate) fn check_spec(
         &self,
         spec: &mut VmSpec,
         snapshot: &lodge_store::Snapshot,
@@ -283,6 +296,23 @@ async fn command(
     outcome.await.map_err(|_| gone())?
 }
 
+/// Starts a stopped guest from the memory of a snapshot.
+pub(crate) async fn start_from(core: &Core, vm: Uuid, snapshot: Uuid) -> Result<(), Problem> {
+    let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
+    let from = Some(snapshot);
+    command(&handle, |reply| Command::Start { from, reply }).await
+}
+
+/// A way to the monitor of a running guest.
+pub(crate) async fn reach(core: &Core, vm: Uuid) -> Result<Control, Problem> {
+    let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
+    display::reach(&handle).await
+}
+
+fn just_deleted() -> Problem {
+    Problem::new(ErrorCode::WrongState, "the guest has just been deleted")
+}
+
 impl Manager {
     /// By name. Filter fields: `id name state vcpus memory autostart kernel`.
     pub fn vm_list(&self, params: &ListParams) -> Result<Page<Vm>, Problem> {
@@ -308,9 +338,7 @@ impl Manager {
             let mut spec = spec;
             core.check_spec(&mut spec, &snapshot, None)?;
             let record = VmRecord::new(spec);
-            let made = core.add(&record).await?;
-            let actor = core.actor(&record);
-            core.tasks.spawn(actor.live());
+            let made = core.add_vm(&record).await?;
             core.make_known(&caller, "vm_create", record.target(), Change::Created);
             Ok(core.vm_of(&made))
         })
@@ -517,7 +545,7 @@ async fn carry_out(
     operation: crate::operations::OperationHandle,
 ) -> Result<(), Problem> {
     match action {
-        VmAction::Start => command(&handle, |reply| Command::Start { reply }).await,
+        VmAction::Start => command(&handle, |reply| Command::Start { from: None, reply }).await,
         VmAction::Kill => command(&handle, |reply| Command::Kill { reply }).await,
         VmAction::Reset | VmAction::Pause | VmAction::Resume => {
             command(&handle, |reply| Command::Do { action, reply }).await

@@ -15,6 +15,7 @@ mod manager_process;
 mod network;
 mod programs;
 mod refusals;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod survival;
@@ -66,6 +67,12 @@ tests!(
     ],
     balloon: [
         a_running_guest_is_asked_for_memory,
+    ],
+    snapshots: [
+        a_running_guest_goes_back_to_where_it_was,
+        a_warm_template_makes_guests_that_go_on_apart,
+        a_stopped_guest_has_disks_only,
+        files_of_unfinished_snapshots_are_removed,
     ],
     network: [
         guests_get_taps_on_their_network,

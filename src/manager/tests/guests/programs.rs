@@ -55,3 +55,22 @@ guest!(
     "out dx, al",
     "jmp 1b",
 );
+
+// Prints `r`, and a digit for each byte it gets, the next one each time. It counts in memory.
+guest!(
+    pub counts,
+    "mov dword ptr [0x300000], 0x30",
+    "mov edx, 0x3f8",
+    "mov al, 'r'",
+    "out dx, al",
+    "1: mov edx, 0x3fd",
+    "in al, dx",
+    "test al, 1",
+    "jz 1b",
+    "mov edx, 0x3f8",
+    "in al, dx",
+    "inc dword ptr [0x300000]",
+    "mov al, [0x300000]",
+    "out dx, al",
+    "jmp 1b",
+);

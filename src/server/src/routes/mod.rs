@@ -8,6 +8,7 @@ mod networks;
 mod operations;
 mod root;
 mod sessions;
+mod snapshots;
 mod socket;
 mod system;
 mod tokens;
@@ -31,6 +32,7 @@ pub fn table() -> Vec<Route> {
         vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
+        snapshots::routes(),
         images::routes(),
         disks::routes(),
         networks::routes(),

@@ -35,7 +35,7 @@ impl Machine {
         let mut tsc_khz = None;
         for vcpu in &self.vcpus {
             let vcpu = vcpu.lock().unwrap();
-            tsc_khz = tsc_khz.or(vcpu.tsc_khz());
+            tsc_khz = tsc_khz.or_else(|| vcpu.tsc_khz());
             vcpus.push(vcpu.save()?);
         }
         Ok(SavedMachine {

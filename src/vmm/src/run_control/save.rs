@@ -12,7 +12,7 @@ impl RunControl {
     pub(super) fn save_state(&self, fds: Vec<OwnedFd>) -> Answer {
         let file = match self.file_to_save_in("save_state", fds) {
             Ok(file) => file,
-            Err(answer) => return answer,
+            Err((code, message)) => return error(code, message),
         };
         let saved = self.machine.save();
         match saved.and_then(|machine| saved::write(&file, &machine)) {
@@ -24,7 +24,7 @@ impl RunControl {
     pub(super) fn save_memory(&self, offset: u64, length: u64, fds: Vec<OwnedFd>) -> Answer {
         let file = match self.file_to_save_in("save_memory", fds) {
             Ok(file) => file,
-            Err(answer) => return answer,
+            Err((code, message)) => return error(code, message),
         };
         if length > MAX_PIECE {
             let message = format!("a piece of memory has at most {MAX_PIECE} bytes");
@@ -37,14 +37,18 @@ impl RunControl {
         }
     }
 
-    fn file_to_save_in(&self, request: &str, fds: Vec<OwnedFd>) -> Result<File, Answer> {
+    fn file_to_save_in(
+        &self,
+        request: &str,
+        fds: Vec<OwnedFd>,
+    ) -> Result<File, (ErrorCode, String)> {
         let Ok([file]) = <[OwnedFd; 1]>::try_from(fds) else {
             let message = format!("{request} takes exactly one descriptor");
-            return Err(error(ErrorCode::BadRequest, message));
+            return Err((ErrorCode::BadRequest, message));
         };
         if self.state != RunState::Paused {
             let message = "only a paused guest can be saved".to_owned();
-            return Err(error(ErrorCode::WrongState, message));
+            return Err((ErrorCode::WrongState, message));
         }
         Ok(file.into())
     }

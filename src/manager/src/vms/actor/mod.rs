@@ -47,8 +47,8 @@ pub(crate) type Reply = oneshot::Sender<Result<(), Problem>>;
 /// What a guest's task is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Start; answered when it runs.
-    Start { reply: Reply },
+    /// Start, by booting or from the memory of a snapshot; answered when it runs.
+    Start { from: Option<Uuid>, reply: Reply },
     /// Press the power button; answered when the guest has ended, or at the deadline.
     Stop {
         timeout: Duration,
@@ -243,7 +243,7 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Start { reply } => self.start(Some(reply)),
+            Command::Start { from, reply } => self.start(from, Some(reply)),
             Command::Stop {
                 timeout,
                 force,
@@ -353,7 +353,7 @@ impl Actor {
         }
     }
 
-    fn start(&mut self, reply: Option<Reply>) {
+    fn start(&mut self, from: Option<Uuid>, reply: Option<Reply>) {
         self.restarts.cancel();
         let record = self
             .check(VmAction::Start, false)
@@ -369,7 +369,7 @@ impl Actor {
                 self.start_reply = reply;
                 self.asked_to_end = false;
                 self.set_state(VmState::Starting, None);
-                self.starting = Some(tokio::spawn(launch(self.core.clone(), record)));
+                self.starting = Some(tokio::spawn(launch(self.core.clone(), record, from)));
             }
         }
     }

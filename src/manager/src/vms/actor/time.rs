@@ -37,7 +37,7 @@ impl Actor {
         }
         if due(self.restarts.due()) {
             tracing::info!(vm = %self.name(), "restarting a crashed guest");
-            self.start(None);
+            self.start(None, None);
         }
         if self.tick_at <= now {
             self.tick_at = now + TICK;

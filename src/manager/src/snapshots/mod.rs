@@ -1,0 +1,149 @@
+//! Snapshots: copies of a guest's disks, memory and state that depend on nothing else.
+//!
+//! The files come first, then the record: a file without one belongs to a snapshot that was never finished, and is removed
+//! when the manager starts.
+
+mod clone;
+mod files;
+mod revert;
+mod take;
+
+use jiff::Timestamp;
+use lodge_api::event::Change;
+use lodge_api::page::{ListParams, Page};
+use lodge_api::snapshot::Snapshot;
+use lodge_api::vm::VmSpec;
+use lodge_api::{Name, Problem, Size};
+use lodge_store::{Batch, Record, Versioned};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub(crate) use self::files::{Part, open, remove_unrecorded};
+use crate::catalogue::{self, Object};
+use crate::core::{Core, blocking};
+use crate::filter::Field;
+use crate::{Caller, IfMatch, Manager};
+
+const FIELDS: &[Field] = &[
+    ("id", "/id"),
+    ("name", "/name"),
+    ("vm", "/vm"),
+    ("memory", "/memory"),
+];
+
+/// A snapshot as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    id: Uuid,
+    name: Name,
+    description: String,
+    vm: Name,
+    vm_id: Uuid,
+    memory: bool,
+    spec: VmSpec,
+    /// The disks that were copied, in the order of `spec`.
+    disks: Vec<Uuid>,
+    /// UEFI variables were copied.
+    variables: bool,
+    created_at: Timestamp,
+}
+
+impl Record for SnapshotRecord {
+    const TABLE: &'static str = "snapshots";
+    const SCHEMA: u32 = 1;
+}
+
+impl Object for SnapshotRecord {
+    const KIND: &'static str = "snapshot";
+    const PATH: &'static str = "snapshots";
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl SnapshotRecord {
+    /// Everything it consists of.
+    fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = (0..self.disks.len()).map(Part::Disk).collect();
+        if self.memory {
+            parts.extend([Part::State, Part::Memory]);
+        }
+        if self.variables {
+            parts.push(Part::Variables);
+        }
+        parts
+    }
+}
+
+impl Core {
+    fn snapshot_of(&self, record: &Versioned<SnapshotRecord>) -> Snapshot {
+        let snapshot = &record.value;
+        let allocated = |part| {
+            let name = files::name(snapshot.id, part).ok()?;
+            Some(self.saved.info(&name).ok()?.allocated)
+        };
+        Snapshot {
+            id: snapshot.id,
+            name: snapshot.name.clone(),
+            description: snapshot.description.clone(),
+            vm: snapshot.vm.clone(),
+            vm_id: snapshot.vm_id,
+            memory: snapshot.memory,
+            spec: snapshot.spec.clone(),
+            allocated: Size(snapshot.parts().into_iter().filter_map(allocated).sum()),
+            created_at: snapshot.created_at,
+            revision: record.revision,
+        }
+    }
+}
+
+impl Manager {
+    /// By name. Filter fields: `id name vm memory`.
+    pub fn snapshot_list(&self, params: &ListParams) -> Result<Page<Snapshot>, Problem> {
+        let view = |snapshot: &_| self.core.snapshot_of(snapshot);
+        catalogue::page::<SnapshotRecord, _>(
+            &self.core.snapshot(),
+            params,
+            FIELDS,
+            view,
+            |snapshot| &snapshot.name,
+        )
+    }
+
+    /// One snapshot, by name or id.
+    pub fn snapshot_view(&self, key: &str) -> Result<Snapshot, Problem> {
+        let record = catalogue::find(&self.core.snapshot(), key)?;
+        Ok(self.core.snapshot_of(&record))
+    }
+
+    /// Deletes a snapshot. Guests that were started from it run on.
+    pub async fn snapshot_delete(
+        &self,
+        caller: &Caller,
+        key: &str,
+        if_match: IfMatch,
+    ) -> Result<(), Problem> {
+        let (caller, key) = (caller.clone(), key.to_owned());
+        self.to_the_end(move |manager| async move {
+            let core = &manager.core;
+            let held = core.hold::<SnapshotRecord>(&key, if_match).await?;
+            let record = held.old.value.clone();
+            let mut batch = Batch::new();
+            catalogue::remove(&mut batch, &held.old)?;
+            core.commit(batch).await?;
+            core.make_known(&caller, "snapshot_delete", record.target(), Change::Deleted);
+            let saved = core.saved.clone();
+            blocking(move || {
+                files::remove(&saved, record.id, &record.parts());
+                Ok(())
+            })
+            .await
+        })
+        .await
+    }
+}
