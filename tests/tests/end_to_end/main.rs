@@ -7,6 +7,7 @@ mod firmware;
 mod guests;
 mod network;
 mod refusals;
+mod snapshots;
 mod survival;
 mod tour;
 mod virtualization;
