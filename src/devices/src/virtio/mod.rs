@@ -13,6 +13,7 @@ pub mod rng;
 mod served;
 #[cfg(test)]
 mod test_driver;
+mod vhost;
 pub(crate) mod wait;
 
 pub use buffers::{Buffers, Segment};

@@ -23,8 +23,9 @@ use virtio_queue::{Queue, QueueT as _};
 use self::link::Tap;
 use self::session::{Start, Worker};
 pub use self::statistics::{Statistics, Totals};
-use self::vhost::Vhost;
+use self::vhost::Cable;
 use super::queue_thread::{Prologue, QueueThread};
+use super::vhost::{Switch as _, Vhost};
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
 
@@ -59,7 +60,7 @@ pub struct Net {
 
 /// Who moves the packets.
 enum Backend {
-    Kernel(Vhost),
+    Kernel(Vhost<Cable>),
     Thread(QueueThread<Worker>),
 }
 
@@ -78,8 +79,8 @@ impl Net {
     ) -> io::Result<Self> {
         let tap = Arc::new(Tap::new(tap)?);
         let statistics = Arc::<Statistics>::default();
-        let backend = match vhost.map(Vhost::new).transpose()? {
-            Some(vhost) => Backend::Kernel(vhost),
+        let backend = match vhost {
+            Some(vhost) => Backend::Kernel(Vhost::new(vhost, Cable(Arc::clone(&tap)))?),
             None => {
                 let worker = Worker::new(Arc::clone(&tap), Arc::clone(&statistics));
                 Backend::Thread(QueueThread::spawn("net-queues", prologue, worker)?)
@@ -145,10 +146,9 @@ impl VirtioDevice for Net {
         match &mut self.backend {
             Backend::Kernel(vhost) => vhost
                 .start(
-                    &self.tap,
                     &activation.memory,
-                    activation.features,
-                    [receive, transmit],
+                    activation.features & Cable::FEATURES,
+                    vec![receive, transmit],
                 )
                 .map_err(host("starting vhost-net"))?,
             Backend::Thread(thread) => thread.start(Start {
