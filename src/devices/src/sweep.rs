@@ -27,6 +27,7 @@ use crate::virtio::VirtioDevice;
 use crate::virtio::console::VirtioConsole;
 use crate::virtio::pci::{BAR_BYTES, VirtioPci, VirtioPciOptions};
 use crate::virtio::rng::Rng;
+use crate::virtio::vsock;
 
 const ECAM: u64 = 0xe000_0000;
 const PM: u64 = 0x600;
@@ -116,9 +117,10 @@ fn machine() -> Machine {
     root.add(Lpc::ADDRESS, lpc.clone()).unwrap();
     devices.add(lpc);
     let text = Console::new(&handle).unwrap();
-    let virtio: [(&str, Box<dyn VirtioDevice>); 2] = [
+    let virtio: [(&str, Box<dyn VirtioDevice>); 3] = [
         ("rng", Box::new(Rng::new(&handle))),
         ("console", Box::new(VirtioConsole::new(&handle, &text))),
+        ("vsock", Box::new(vsock::tests::parked(&handle))),
     ];
     for (slot, (name, device)) in (1..).zip(virtio) {
         let function = VirtioPci::new(VirtioPciOptions {
@@ -173,7 +175,7 @@ impl Machine {
     /// Turns memory decoding on, as drivers do, and notes where the BARs are.
     fn enable(&mut self) {
         self.bars.clear();
-        for slot in [1_u64, 2] {
+        for slot in [1_u64, 2, 3] {
             let base = ECAM + (slot << 15);
             self.memory.write(base + 4, &[6, 0]);
             let mut bar = [0; 8];
@@ -202,7 +204,7 @@ impl Machine {
             (false, ECAM + (0xfa << 12), 0x1000),
             (false, self.sata, 0x1000),
         ];
-        for slot in [0_u64, 1, 2, 3, 31] {
+        for slot in [0_u64, 1, 2, 3, 4, 31] {
             ranges.push((false, ECAM + (slot << 15), 0x1000));
         }
         ranges.extend(self.bars.iter().map(|&base| (false, base, BAR_BYTES)));
@@ -248,7 +250,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 13);
+    assert_eq!(saved.devices.len(), 14);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),

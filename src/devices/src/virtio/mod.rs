@@ -14,6 +14,7 @@ mod served;
 #[cfg(test)]
 mod test_driver;
 mod vhost;
+pub mod vsock;
 pub(crate) mod wait;
 
 pub use buffers::{Buffers, Segment};
