@@ -75,6 +75,9 @@ pub struct GuestConfig {
     /// Network interfaces in PCI slot order.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
+    /// Sockets between guest and host, where the host has them.
+    #[serde(default)]
+    pub vsock: Option<VsockConfig>,
     /// What comes of the guest's wish for a reset.
     #[serde(default)]
     pub on_reset: OnReset,
@@ -184,6 +187,15 @@ pub struct NicConfig {
     pub mtu: u16,
 }
 
+/// The virtio-vsock device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VsockConfig {
+    /// The guest's address: 3 to 0xffff_fffe, and no other running guest's of the host.
+    pub cid: u32,
+    /// `/dev/vhost-vsock`, opened for reading and writing.
+    pub vhost: FdIndex,
+}
+
 /// The monitor's only answer on the birth socket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -219,6 +231,8 @@ pub enum LaunchError {
     Nic,
     /// The saved state cannot be used for this guest.
     State,
+    /// The sockets between guest and host could not be had.
+    Vsock,
     /// KVM refused.
     Kvm,
     /// The jail could not be built.
@@ -299,6 +313,8 @@ impl Launch {
             all.push((format!("nics.{slot}.tap"), nic.tap));
             all.extend(nic.vhost.map(|fd| (format!("nics.{slot}.vhost"), fd)));
         }
+        let vsock = self.guest.vsock.as_ref();
+        all.extend(vsock.map(|vsock| ("vsock.vhost".to_owned(), vsock.vhost)));
         all
     }
 }
@@ -364,6 +380,11 @@ impl GuestConfig {
                     "must be at least 68",
                 ));
             }
+        }
+        // 0 to 2 are the hypervisor, the local machine and the host; the last stands for any.
+        let cid = self.vsock.as_ref().map(|vsock| vsock.cid);
+        if cid.is_some_and(|cid| !(3..u32::MAX).contains(&cid)) {
+            return Err(ConfigError::new("vsock.cid", "must be 3 to 4294967294"));
         }
         Ok(())
     }

@@ -179,6 +179,7 @@ mod tests {
                 disks: Vec::new(),
                 cdroms: Vec::new(),
                 nics: Vec::new(),
+                vsock: None,
                 on_reset: crate::OnReset::Boot,
             },
             kvm: FdIndex(0),

@@ -217,6 +217,7 @@ fn launch(
             disks,
             cdroms,
             nics: Vec::new(),
+            vsock: None,
             on_reset: options.on_reset,
         },
         kvm: fds.add(kvm.context("/dev/kvm")?),

@@ -17,7 +17,7 @@ use crate::boot::DirectBoot;
 use crate::control::Server;
 use crate::firmware::FirmwareBoot;
 use crate::jail;
-use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved};
+use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved, Vsock};
 use crate::run_control::RunControl;
 use crate::saved::{self, Pagemap};
 use crate::{exit, kvm, log, vcpu};
@@ -141,6 +141,13 @@ fn parts(
         disks: disks(guest, &mut descriptors)?,
         cdroms: cdroms(guest, &mut descriptors)?,
         nics: nics(guest, &mut descriptors)?,
+        vsock: match &guest.vsock {
+            Some(config) => Some(Vsock {
+                vhost: descriptors.take(config.vhost)?,
+                cid: config.cid,
+            }),
+            None => None,
+        },
         on_reset: guest.on_reset,
         saved: saved(launch, &mut descriptors)?,
         pagemap,
@@ -248,6 +255,7 @@ fn refuse(error: &ConfigError) -> Failure {
         Some("memory") => LaunchError::Memory,
         Some("disks" | "cdroms") => LaunchError::Disk,
         Some("nics") => LaunchError::Nic,
+        Some("vsock") => LaunchError::Vsock,
         _ if error.field == "boot.cmdline" => LaunchError::Cmdline,
         _ => LaunchError::Internal,
     };

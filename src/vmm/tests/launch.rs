@@ -170,3 +170,29 @@ fn a_disk_that_is_in_use_or_no_disk_is_refused() {
     });
     assert_eq!(error, LaunchError::Disk, "{message}");
 }
+
+#[test]
+fn sockets_need_vhost_vsock_and_an_address_of_a_guest() {
+    if kvm_missing() {
+        return;
+    }
+    let null = || {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+    };
+    for (cid, problem) in [
+        (2, "vsock.cid"),
+        (u32::MAX, "vsock.cid"),
+        (1000, "not vhost-vsock"),
+    ] {
+        let (error, message) = refused(Options {
+            vsock: Some((null(), cid)),
+            ..Options::code(stops_at_once())
+        });
+        assert_eq!(error, LaunchError::Vsock, "{message}");
+        assert!(message.contains(problem), "{message}");
+    }
+}

@@ -130,6 +130,7 @@ async fn try_launch(
             disks,
             cdroms,
             nics,
+            vsock: None,
             on_reset: OnReset::Boot,
         },
         kvm,
@@ -438,6 +439,6 @@ fn spawn_problem(error: &SpawnError, run: &RunDir) -> Problem {
         LaunchError::State => Problem::new(ErrorCode::WrongState, message)
             .with_hint("start the guest from its disks instead"),
         LaunchError::Kvm => Problem::new(ErrorCode::KvmUnavailable, message),
-        LaunchError::Jail | LaunchError::Internal => internal(message),
+        LaunchError::Vsock | LaunchError::Jail | LaunchError::Internal => internal(message),
     }
 }

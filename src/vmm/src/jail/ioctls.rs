@@ -77,7 +77,7 @@ pub const KVM_SAVE: &[u32] = &[
     read::<kvm_clock_data>(KVM, 0x7c),
 ];
 
-/// Starting and stopping network interfaces.
+/// Starting and stopping network interfaces, and sockets between guest and host.
 pub const NETWORK: &[u32] = &[
     write::<u64>(VHOST, 0x00),
     write::<u64>(VHOST, 0x03),
@@ -89,6 +89,7 @@ pub const NETWORK: &[u32] = &[
     write::<[u32; 2]>(VHOST, 0x21),
     write::<[u32; 2]>(VHOST, 0x22),
     write::<[u32; 2]>(VHOST, 0x30),
+    write::<i32>(VHOST, 0x61),
     write::<u32>(TUN, 208),
     write::<i32>(TUN, 216),
 ];

@@ -326,7 +326,7 @@ impl Hardware {
         Ok(())
     }
 
-    fn add_virtio(
+    pub(super) fn add_virtio(
         &mut self,
         name: &str,
         device: Box<dyn VirtioDevice>,

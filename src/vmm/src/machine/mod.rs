@@ -11,6 +11,7 @@ mod pirq;
 mod sata;
 mod saved;
 mod slots;
+mod vsock;
 
 use std::fs::File;
 use std::ops::Range;
@@ -45,6 +46,7 @@ pub use display::{Display, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
 use hardware::{Hardware, SetUpBy, Surroundings};
+pub use vsock::Vsock;
 
 /// How long vCPUs may take to come to the gate. A device that finishes a request to
 /// slow storage can hold one up.
@@ -104,6 +106,8 @@ pub struct Parts {
     pub cdroms: Vec<Option<RawDisk>>,
     /// Network interfaces in slot order.
     pub nics: Vec<Nic>,
+    /// Sockets between guest and host.
+    pub vsock: Option<Vsock>,
     /// What comes of the guest's wish for a reset.
     pub on_reset: OnReset,
     /// The state to begin with, instead of power-on.
@@ -201,6 +205,9 @@ impl Machine {
             high_window,
             set_up_by,
         })?;
+        if let Some(vsock) = parts.vsock {
+            hardware.add_vsock(vsock)?;
+        }
         for disk in parts.disks {
             hardware.add_disk(disk, u16::from(parts.vcpus))?;
         }

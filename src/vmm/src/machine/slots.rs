@@ -8,7 +8,9 @@ use lodge_devices::pci::Address;
 /// Slots for network interfaces, as long as they last.
 pub const NICS: RangeInclusive<u8> = 1..=8;
 /// Slots for disks, as long as they last.
-pub const DISKS: RangeInclusive<u8> = 9..=27;
+pub const DISKS: RangeInclusive<u8> = 9..=26;
+/// The sockets between guest and host.
+pub const VSOCK: RangeInclusive<u8> = 27..=27;
 /// The memory balloon.
 pub const BALLOON: RangeInclusive<u8> = 28..=28;
 /// The entropy device.
@@ -44,7 +46,7 @@ mod tests {
         for nics in 0..=24 {
             let mut slots = Slots::default();
             let mut seen = std::collections::BTreeSet::new();
-            let fixed = [BALLOON, RNG, CONSOLE].into_iter();
+            let fixed = [BALLOON, RNG, CONSOLE, VSOCK].into_iter();
             let all = fixed
                 .chain((0..nics).map(|_| NICS))
                 .chain((nics..24).map(|_| DISKS));

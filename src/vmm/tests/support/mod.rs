@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
     FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request,
-    RequestBody, Restore, RunState, ServerMessage, SpawnError, spawn,
+    RequestBody, Restore, RunState, ServerMessage, SpawnError, VsockConfig, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -64,6 +64,8 @@ pub struct Options {
     pub disks: Vec<File>,
     /// CD-ROM drives with their discs.
     pub cdroms: Vec<Option<File>>,
+    /// What is to serve sockets between guest and host, and the guest's address.
+    pub vsock: Option<(File, u32)>,
     pub jail: bool,
     pub user: Option<u32>,
     pub on_reset: OnReset,
@@ -97,6 +99,7 @@ impl Options {
             memory: 64 << 20,
             disks: Vec::new(),
             cdroms: Vec::new(),
+            vsock: None,
             jail: false,
             user: None,
             on_reset: OnReset::Boot,
@@ -382,6 +385,10 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         disc: disc.map(|file| add(file.into())),
     });
     let cdroms = cdroms.collect();
+    let vsock = options.vsock.map(|(file, cid)| VsockConfig {
+        cid,
+        vhost: add(file.into()),
+    });
     let boot = match options.firmware {
         Some((rom, variables)) => Boot::Firmware {
             code: add(file_of(&rom)),
@@ -410,6 +417,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             disks,
             cdroms,
             nics: Vec::new(),
+            vsock,
             on_reset: options.on_reset,
         },
         kvm: add(kvm.expect("/dev/kvm").into()),
