@@ -83,6 +83,8 @@ error_codes! {
     WrongState = 409, "Wrong state";
     /// Something else uses the object.
     InUse = 409, "In use";
+    /// Nobody in the guest listens there.
+    ConnectionRefused = 409, "Connection refused";
     /// `If-Match` names another revision.
     PreconditionFailed = 412, "Changed meanwhile";
     /// The body is larger than the method takes.
@@ -101,6 +103,8 @@ error_codes! {
     InsufficientResources = 503, "Insufficient resources";
     /// The host is shutting down.
     ShuttingDown = 503, "Shutting down";
+    /// The guest does not answer in time.
+    GuestTimeout = 504, "The guest does not answer";
     /// The store or a datastore has no space left.
     NoSpace = 507, "No space left";
 }

@@ -225,6 +225,9 @@ pub struct VmStatus {
     /// A running guest's memory in its own eyes; absent when it has no driver for its balloon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_memory: Option<VmGuestMemory>,
+    /// A running guest's address for `AF_VSOCK` sockets, see `GET /v1/vms/{vm}/vsock`; absent when the host has no vhost-vsock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock_cid: Option<u32>,
     /// Whether its configuration was changed since it was started.
     #[serde(default)]
     pub restart_pending: bool,
@@ -337,6 +340,18 @@ pub struct ConsoleParams {
     /// `serial` (default) or `virtio`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<ConsolePort>,
+}
+
+/// Query parameters of the WebSocket `GET /v1/vms/{vm}/vsock`.
+///
+/// Binary frames carry bytes both ways; an empty one says that no more comes, which the guest
+/// reads as the end. The server closes with code 1000 when the guest has closed its side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct VsockParams {
+    /// The port on which something in the guest listens, 0 to 4294967294.
+    pub port: u32,
 }
 
 /// A guest's text consoles.

@@ -14,3 +14,4 @@ pub mod private_file;
 pub mod process;
 pub mod seed;
 pub mod system;
+pub mod vsock;

@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, boot, disc, spawn, spec_check};
+use super::{VmRecord, boot, disc, spawn, spec_check, vsock};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -104,6 +104,7 @@ async fn try_launch(
     let nics = attach_nics(core, record, &mut fds).await?;
     let restore = from.map(|from| open_saved(core, from, &mut fds));
     let restore = restore.transpose()?;
+    let vsock = vsock::open(record.id, &mut fds);
     let run = RunDir::new(&core.config.run_dir, record.id);
     let failed = |error: io::Error| internal(format!("the run directory: {error}"));
     run.create().map_err(failed)?;
@@ -116,6 +117,7 @@ async fn try_launch(
         spec: record.spec.clone(),
         disks: disk_ids,
         uid_index,
+        vsock_cid: vsock.as_ref().map(|vsock| vsock.cid),
         started_at: Timestamp::now(),
     };
     run.write_note(&note).map_err(failed)?;
@@ -130,7 +132,7 @@ async fn try_launch(
             disks,
             cdroms,
             nics,
-            vsock: None,
+            vsock,
             on_reset: OnReset::Boot,
         },
         kvm,

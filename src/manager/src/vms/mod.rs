@@ -17,6 +17,7 @@ pub(crate) mod spec_check;
 mod start;
 mod state;
 mod typing;
+mod vsock;
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -224,6 +225,7 @@ impl Core {
                 memory_used: Size(usage.memory),
                 balloon: observed.balloon(),
                 guest_memory: observed.guest_memory(),
+                vsock_cid: observed.vsock_cid,
                 restart_pending: restart_pending(observed.launched.as_ref(), &vm.spec),
                 reason: observed.reason,
             },

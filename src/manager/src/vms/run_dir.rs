@@ -38,6 +38,9 @@ pub(crate) struct LaunchNote {
     pub(crate) disks: Vec<Uuid>,
     /// Index of its user id, from 0.
     pub(crate) uid_index: Option<u32>,
+    /// Its address for sockets to the host.
+    #[serde(default)]
+    pub(crate) vsock_cid: Option<u32>,
     pub(crate) started_at: Timestamp,
 }
 

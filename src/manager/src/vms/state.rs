@@ -31,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) disk_written_bytes: u64,
     /// What its monitor says about its memory, while it runs.
     pub(crate) memory: Option<MemoryReport>,
+    /// Its address for sockets to the host, while it runs.
+    pub(crate) vsock_cid: Option<u32>,
 }
 
 /// Processor time and memory of a monitor.
@@ -55,6 +57,7 @@ impl Observed {
             disk_read_bytes: 0,
             disk_written_bytes: 0,
             memory: None,
+            vsock_cid: None,
         }
     }
 

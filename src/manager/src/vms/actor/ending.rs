@@ -122,6 +122,7 @@ impl Actor {
             observed.disks = Vec::new();
             observed.cgroup = None;
             observed.memory = None;
+            observed.vsock_cid = None;
         });
         self.set_state(state, reason);
         self.keep_outcome().await;

@@ -432,6 +432,7 @@ impl Actor {
             observed.disks = note.disks;
             observed.cgroup.clone_from(&guest.cgroup);
             observed.memory = Some(MemoryReport::new(&status));
+            observed.vsock_cid = note.vsock_cid;
         });
         self.log_offset = 0;
         self.guest = Some(guest);
