@@ -1,5 +1,6 @@
 //! The methods of the API, one file per resource.
 
+pub mod carry;
 mod disks;
 mod events;
 mod images;
@@ -14,8 +15,9 @@ mod system;
 mod tokens;
 mod users;
 mod vm_balloon;
-pub mod vm_console;
+mod vm_console;
 mod vm_display;
+mod vm_vsock;
 mod vms;
 
 use crate::route::Route;
@@ -32,6 +34,7 @@ pub fn table() -> Vec<Route> {
         vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
+        vm_vsock::routes(),
         snapshots::routes(),
         images::routes(),
         disks::routes(),

@@ -1,4 +1,4 @@
-//! The console's WebSocket, with a socket pair in the place of a guest.
+//! The WebSockets of consoles and connections, with a socket pair in the place of a guest.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,19 +19,23 @@ use crate::app::App;
 use crate::auth::Authenticated;
 use crate::limits::Limits;
 use crate::route::{Access, get};
+use crate::routes::carry::{Kind, attach};
 use crate::routes::table;
-use crate::routes::vm_console::attach;
 use crate::wire::reply::Answer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server, a guest's end of its console, and the client's.
 async fn connected() -> (TestServer, UnixStream, Socket) {
+    connected_by(Kind::Console).await
+}
+
+async fn connected_by(kind: Kind) -> (TestServer, UnixStream, Socket) {
     let (ours, guest) = UnixStream::pair().unwrap();
     let ours = Arc::new(Mutex::new(Some(ours)));
     let handler = move |State(app): State<App>, who: Authenticated, upgrade: WebSocketUpgrade| {
         let guest = ours.lock().unwrap().take().expect("one console");
-        async move { Answer::Ok(attach(app, who, upgrade, guest)) }
+        async move { Answer::Ok(attach(app, who, upgrade, guest, kind)) }
     };
     let access = Access::Needs(Privilege::SystemRead);
     let mut methods = table();
@@ -86,6 +90,35 @@ async fn bytes_go_both_ways_until_the_guest_ends() {
         .unwrap()
         .unwrap();
     assert_eq!(&typed, b"\0\x03\xffls\n");
+    guest.write_all(b"bye").await.unwrap();
+    drop(guest);
+    assert_eq!(bytes(&mut socket).await, b"bye");
+    assert_eq!(close_code(&mut socket).await, CloseCode::Normal);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_directions_of_a_connection_end_one_by_one() {
+    let (server, mut guest, mut socket) = connected_by(Kind::Connection).await;
+    socket
+        .send(Message::Binary(b"question".as_slice().into()))
+        .await
+        .unwrap();
+    socket
+        .send(Message::Binary(Vec::new().into()))
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    let reading = guest.read_to_end(&mut heard);
+    timeout(PATIENCE, reading).await.unwrap().unwrap();
+    assert_eq!(heard, b"question");
+    guest.write_all(b"answer").await.unwrap();
+    assert_eq!(bytes(&mut socket).await, b"answer");
+    // What comes too late is dropped, and what the guest still says is not.
+    socket
+        .send(Message::Binary(b"more".as_slice().into()))
+        .await
+        .unwrap();
     guest.write_all(b"bye").await.unwrap();
     drop(guest);
     assert_eq!(bytes(&mut socket).await, b"bye");

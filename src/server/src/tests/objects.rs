@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Error;
 
 use super::TestServer;
 use super::client::Client;
+use super::sockets::{bearer, open};
 
 fn spec(name: &str) -> Value {
     json!({"name": name, "boot": {"kernel": "linux"}})
@@ -195,6 +197,34 @@ async fn operations_can_be_waited_for() {
         .get("/v1/operations/x")
         .await
         .problem(404, "not_found");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_connects_to_guests_that_do_not_run() {
+    let server = TestServer::start().await;
+    with_kernel(&server).await;
+    let (admin, token) = server.login_with_token().await;
+    admin.post("/v1/vms", spec("a")).await.expect(201);
+    admin
+        .get("/v1/vms/a/vsock?port=1024")
+        .await
+        .problem(400, "invalid_request");
+    let value = bearer(&token);
+    let headers = [("authorization", value.as_str())];
+    for (query, status) in [
+        ("port=1024", 409),
+        ("port=4294967295", 400),
+        ("port=4294967296", 400),
+        ("port=-1", 400),
+        ("", 400),
+    ] {
+        let path = format!("/v1/vms/a/vsock?{query}");
+        let Err(Error::Http(answer)) = open(&admin, &path, &headers).await else {
+            panic!("{query}");
+        };
+        assert_eq!(answer.status(), status, "{query}");
+    }
     server.stop().await;
 }
 

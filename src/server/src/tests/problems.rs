@@ -52,6 +52,7 @@ async fn methods_with_a_privilege_need_a_login() {
             "/metrics",
             "/v1/events",
             "/v1/vms/a/console",
+            "/v1/vms/a/vsock?port=1",
         ] {
             let reply = client.get(path).await;
             reply.problem(401, "unauthorized");
