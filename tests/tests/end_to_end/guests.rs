@@ -197,6 +197,44 @@ fn a_guest_lends_memory(host: &Host) -> Result<()> {
     anyhow::bail!("the guest keeps its memory: {}", host.vm("lender")?)
 }
 
+fn a_guest_answers_without_a_network(host: &Host) -> Result<()> {
+    host.create_guest("talker", "vsock,tick:1", &["--memory", "192MiB"])?;
+    let problem = host.cli.fails(&["vm", "connect", "talker", "1024"])?;
+    assert!(problem.contains("is stopped"), "{problem}");
+    host.cli.ok(&["vm", "start", "talker"])?;
+    let console = GuestConsole::open(&host.cli, "talker")?;
+    let rest = console.wait("LODGE-VSOCK port=1024")?;
+    assert_eq!(rest.trim(), "");
+    let cid = host.vm("talker")?["status"]["vsock_cid"].clone();
+    assert!(cid.as_u64().is_some_and(|cid| cid > 2), "{cid}");
+    let answer = || host.cli.ok(&["vm", "connect", "talker", "1024"]);
+    let first = answer()?;
+    assert!(
+        first.starts_with("LODGE-VSOCK-ANSWER name=talker boot="),
+        "{first}"
+    );
+    // It is asked each time, and a pause breaks nothing.
+    host.cli.ok(&["vm", "pause", "talker"])?;
+    let problem = host.cli.fails(&["vm", "connect", "talker", "1024"])?;
+    assert!(problem.contains("is paused"), "{problem}");
+    host.cli.ok(&["vm", "resume", "talker"])?;
+    let second = answer()?;
+    let random = |line: &str| line.split(' ').nth(3).map(str::to_owned);
+    assert!(random(&first).is_some_and(|word| word.starts_with("random=")));
+    assert_ne!(random(&first), random(&second));
+    let problem = host.cli.fails(&["vm", "connect", "talker", "1025"])?;
+    assert!(problem.contains("nobody listens"), "{problem}");
+    // The address stays, and so does the way to it, when the guest starts anew by itself.
+    host.cli.ok(&["vm", "reset", "talker"])?;
+    console.wait_count("LODGE-VSOCK port=1024", 2)?;
+    assert_ne!(answer()?.split(' ').nth(2), first.split(' ').nth(2));
+    host.cli.ok(&["vm", "kill", "talker"])?;
+    host.cli.ok(&["vm", "start", "talker"])?;
+    assert_eq!(host.vm("talker")?["status"]["vsock_cid"], cid);
+    host.cli.ok(&["vm", "kill", "talker"])?;
+    Ok(())
+}
+
 fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
     host.create_guest("faulty", "triple-fault", &["--memory", "192MiB"])?;
     host.cli.ok(&["vm", "start", "faulty"])?;
@@ -226,6 +264,7 @@ fn guests_live() {
     stop_presses_the_power_button(&host).unwrap();
     a_triple_fault_is_a_state_with_a_reason(&host).unwrap();
     a_guest_lends_memory(&host).unwrap();
+    a_guest_answers_without_a_network(&host).unwrap();
     guests_ping_each_other_and_the_host(&host).unwrap();
     host.shut_down().unwrap();
 }

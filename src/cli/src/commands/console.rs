@@ -1,4 +1,4 @@
-//! A guest's console in this terminal.
+//! A guest's console in this terminal, and connections into it.
 
 use std::io::{IsTerminal, Read, Write};
 
@@ -32,7 +32,12 @@ pub(crate) async fn open(
         eprintln!("Connected to {}; press Ctrl-] to leave.", target.name);
         crossterm::terminal::enable_raw_mode().map_err(terminal)?;
     }
-    let result = pump(socket, interactive).await;
+    let ends = if interactive {
+        Ends::Escape
+    } else {
+        Ends::Never
+    };
+    let result = pump(socket, ends).await;
     if interactive {
         crossterm::terminal::disable_raw_mode().map_err(terminal)?;
     }
@@ -43,6 +48,33 @@ pub(crate) async fn open(
     Ok(())
 }
 
+/// Connects standard input and output to a vsock port of the guest until the guest closes the connection.
+pub(crate) async fn connect(
+    context: &Context,
+    target: &Target,
+    port: u32,
+) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let url = format!("{}/vsock?port={port}", path("vms", &target.name));
+    let socket = client.websocket(&url).await?;
+    let reason = pump(socket, Ends::WithInput).await?;
+    if !reason.is_empty() {
+        eprintln!("{reason}");
+    }
+    Ok(())
+}
+
+/// What the end of standard input, or a key, means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Nothing: output goes on, as `console < script` expects.
+    Never,
+    /// A key leaves the console.
+    Escape,
+    /// The guest is told that no more comes.
+    WithInput,
+}
+
 fn terminal(source: std::io::Error) -> ClientError {
     ClientError::File {
         path: "terminal".to_owned(),
@@ -50,7 +82,7 @@ fn terminal(source: std::io::Error) -> ClientError {
     }
 }
 
-async fn pump(mut socket: Socket, interactive: bool) -> Result<String, ClientError> {
+async fn pump(mut socket: Socket, ends: Ends) -> Result<String, ClientError> {
     let mut input = keyboard();
     let mut output = std::io::stdout();
     let mut listening = true;
@@ -58,7 +90,7 @@ async fn pump(mut socket: Socket, interactive: bool) -> Result<String, ClientErr
         tokio::select! {
             typed = input.recv(), if listening => match typed {
                 Some(bytes) => {
-                    let escape = bytes.iter().position(|b| *b == ESCAPE).filter(|_| interactive);
+                    let escape = bytes.iter().position(|b| *b == ESCAPE).filter(|_| ends == Ends::Escape);
                     let rest = escape.map_or_else(|| bytes.clone(), |at| bytes.slice(..at));
                     if !rest.is_empty() {
                         socket.send(rest).await?;
@@ -68,8 +100,14 @@ async fn pump(mut socket: Socket, interactive: bool) -> Result<String, ClientErr
                         return Ok(String::new());
                     }
                 }
-                // Standard input ended: go on showing output, as `console < script` expects.
-                None => listening = false,
+                None => {
+                    listening = false;
+                    if ends == Ends::WithInput {
+                        // An empty message stands for the end. A host that takes no more may still
+                        // have something to say.
+                        let _ = socket.send(Bytes::new()).await;
+                    }
+                }
             },
             message = socket.receive() => match message? {
                 SocketMessage::Bytes(bytes) => {

@@ -147,6 +147,19 @@ pub(crate) enum Verb {
         #[arg(long)]
         virtio: bool,
     },
+    /// Connect standard input and output to a vsock port of a running VM; no network is needed
+    #[command(
+        after_help = "The connection is made by the host (AF_VSOCK), to a program that listens in the VM.
+The end of the input is passed on; the command ends when the VM closes the connection.
+
+Example: echo status | lodge vm connect web 1024"
+    )]
+    Connect {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Port on which the VM listens
+        port: u32,
+    },
     /// Save what is on the screen as a PNG file
     Screenshot(screen::Screenshot),
     /// Type on the keyboard
@@ -247,6 +260,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             scrollback,
             virtio,
         } => console::open(context, &name, scrollback, virtio).await,
+        Verb::Connect { name, port } => console::connect(context, &name, port).await,
         Verb::Screenshot(options) => screen::screenshot(context, options).await,
         Verb::Type(options) => screen::type_in(context, options).await,
     }
@@ -489,6 +503,13 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("Disks", join(disks.collect())),
         ("CD-ROM drives", join(cdroms.collect())),
         ("NICs", join(nics.collect())),
+    ]);
+    rows.extend(
+        vm.status
+            .vsock_cid
+            .map(|cid| ("Vsock address", cid.to_string())),
+    );
+    rows.extend([
         (
             "Autostart",
             if spec.autostart { "yes" } else { "no" }.to_owned(),
