@@ -205,7 +205,8 @@ impl Machine {
             high_window,
             set_up_by,
         })?;
-        if let Some(vsock) = parts.vsock {
+        let saved = parts.saved.as_ref().map(|saved| &saved.state.devices);
+        if let Some(vsock) = vsock::wanted(parts.vsock, saved)? {
             hardware.add_vsock(vsock)?;
         }
         for disk in parts.disks {
