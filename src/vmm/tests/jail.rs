@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{Answer, ExitReason, RequestBody};
-use support::{Guest, Options, kvm_missing};
+use support::{Guest, LIMIT, Options, kvm_missing};
 
 /// Nobody's user on any machine these tests run on.
 const USER: u32 = 54_321;
@@ -81,6 +82,14 @@ fn status(path: &Path) -> HashMap<String, String> {
         .collect()
 }
 
+fn all_filtered(tasks: &str) -> bool {
+    let mut tasks = fs::read_dir(tasks).expect("tasks");
+    tasks.all(|task| {
+        let status = status(&task.expect("task").path());
+        status["Name"].starts_with("kvm-") || status["Seccomp"] == "2"
+    })
+}
+
 #[test]
 fn every_thread_is_filtered_and_without_rights() {
     if jail_impossible() {
@@ -89,6 +98,11 @@ fn every_thread_is_filtered_and_without_rights() {
     let mut guest = Guest::start(jailed(prints_and_idles()));
     guest.prints("r");
     let tasks = format!("/proc/{}/task", guest.pid());
+    // A thread locks itself in before it does anything else, but the guest may print before it has got to run at all.
+    let begin = Instant::now();
+    while !all_filtered(&tasks) && begin.elapsed() < LIMIT {
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
     let mut names = Vec::new();
     for task in fs::read_dir(tasks).expect("tasks") {
         let path = task.expect("task").path();
@@ -191,8 +205,10 @@ fn it_holds_only_descriptors_it_was_given() {
             == fs::read_link("/proc/self/fd/2")
                 .expect("log")
                 .to_string_lossy();
+        // Which of its own pages were touched, by which it saves its guest: opened before the walls were up.
+        let own_pages = target.ends_with("/pagemap");
         assert!(
-            nameless || log || known.iter().any(|kind| target.starts_with(kind)),
+            nameless || log || own_pages || known.iter().any(|kind| target.starts_with(kind)),
             "{target}"
         );
     }
