@@ -129,6 +129,7 @@ pub mod pflash;
 pub mod port92;
 pub mod power;
 pub mod ramfb;
+pub mod random;
 pub mod serial;
 pub mod state;
 #[cfg(test)]

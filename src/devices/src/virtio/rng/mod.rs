@@ -1,7 +1,5 @@
 //! Virtio entropy device (virtio 1.2, 5.4): random bytes from the host's kernel.
 
-mod kernel;
-
 use std::io;
 use std::sync::Arc;
 
@@ -13,6 +11,7 @@ use super::served::{self, Handler, Slot};
 use super::{ActivateError, Activation, VirtioDevice};
 use crate::GuestMemory;
 use crate::event_loop::{LoopHandle, Registration};
+use crate::random::random;
 use crate::state::{DeviceState, RestoreError};
 
 const KIND: &str = "virtio-rng";
@@ -53,7 +52,7 @@ impl Handler for Source {
         let mut done = 0;
         while done < wanted {
             let piece = &mut piece[..PIECE.min(wanted - done)];
-            let count = match kernel::random(piece) {
+            let count = match random(piece) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {

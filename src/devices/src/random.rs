@@ -1,7 +1,7 @@
 //! Random bytes by system call.
 //!
 //! The `getrandom` crate looks the C library's function up at run time, finds nothing in a static
-//! program, and opens `/dev/urandom` instead, which a jailed monitor can not.
+//! program, and opens `/dev/urandom` instead, which a jailed monitor cannot.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -10,7 +10,7 @@ use std::io;
 ///
 /// # Errors
 /// Before the kernel's generator is seeded, early in the host's life.
-pub(super) fn random(buffer: &mut [u8]) -> io::Result<usize> {
+pub fn random(buffer: &mut [u8]) -> io::Result<usize> {
     let flags = libc::GRND_NONBLOCK;
     // SAFETY: the buffer is ours to write for as many bytes as it is long.
     let count = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), flags) };
