@@ -137,6 +137,7 @@ mod sweep;
 #[cfg(test)]
 mod test_machine;
 pub mod virtio;
+pub mod vmgenid;
 
 /// The memory of a guest as devices see it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

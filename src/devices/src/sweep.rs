@@ -22,12 +22,13 @@ use crate::pci::{
 };
 use crate::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
-use crate::test_machine::{TestLine, TestPlatform, TestPower};
+use crate::test_machine::{TestLine, TestPage, TestPlatform, TestPower};
 use crate::virtio::VirtioDevice;
 use crate::virtio::console::VirtioConsole;
 use crate::virtio::pci::{BAR_BYTES, VirtioPci, VirtioPciOptions};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock;
+use crate::vmgenid::VmGenId;
 
 const ECAM: u64 = 0xe000_0000;
 const PM: u64 = 0x600;
@@ -98,6 +99,8 @@ fn machine() -> Machine {
     devices.add(i8042);
     let pm = Arc::new(Mutex::new(AcpiPm::new(TestLine::new(), power.clone())));
     devices.add(pm.clone());
+    let generation = VmGenId::new(Box::new(TestPage::new()), pm.clone()).unwrap();
+    devices.add(Arc::new(Mutex::new(generation)));
     let root = Arc::new(PciRoot::new());
     let config = Arc::new(Mutex::new(ConfigPorts::new(root.clone(), power.clone())));
     ports

@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::console::{ConsoleSink, ConsoleSource};
 use crate::interrupt::{InterruptLine, MsiMessage, MsiVector, Platform};
 use crate::power::PowerControl;
+use crate::vmgenid::{ID_LENGTH, IdPage};
 
 /// A wired interrupt that remembers every level driven.
 #[derive(Default)]
@@ -60,6 +61,26 @@ impl PowerControl for TestPower {
 
     fn power_off(&self) {
         self.power_offs.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The page of a generation id.
+#[derive(Clone, Default)]
+pub struct TestPage(Arc<Mutex<[u8; ID_LENGTH]>>);
+
+impl TestPage {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn id(&self) -> [u8; ID_LENGTH] {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl IdPage for TestPage {
+    fn set(&mut self, id: [u8; ID_LENGTH]) {
+        *self.0.lock().unwrap() = id;
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`ECAM_BASE`] | PCI Express configuration space, 256 MiB |
 //! | [`PCI_WINDOW_BASE`] – [`PCI_WINDOW_END`] | 32-bit PCI memory window |
 //! | [`IO_APIC_BASE`], [`LOCAL_APIC_BASE`] | interrupt controllers |
+//! | [`GENERATION_ID`] | a page with the id of this instance of the guest |
 //! | [`KVM_PRIVATE_BASE`] | four pages that KVM on Intel needs for itself |
 //! | – [`FIRMWARE_END`] | firmware: variables, then code up to the end |
 //! | [`HIGH_MEMORY_BASE`] – | the rest of memory |
@@ -42,6 +43,9 @@ pub const IO_APIC_BASE: u32 = 0xfec0_0000;
 
 /// The local APICs' registers.
 pub const LOCAL_APIC_BASE: u32 = 0xfee0_0000;
+
+/// The page that begins with the generation id, right below KVM's own.
+pub const GENERATION_ID: u64 = KVM_PRIVATE_BASE - 0x1000;
 
 /// Identity-map page (1) and task state segment (3) of `KVM_SET_IDENTITY_MAP_ADDR`
 /// and `KVM_SET_TSS_ADDR`.

@@ -21,6 +21,7 @@ mod memory;
 mod power;
 mod run_control;
 mod saved;
+mod slot;
 mod smbios;
 mod vcpu;
 

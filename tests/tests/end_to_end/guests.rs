@@ -21,6 +21,7 @@ fn reaches_init_and_powers_off(host: &Host) -> Result<()> {
     host.cli.ok(&["vm", "start", "once"])?;
     let console = GuestConsole::open(&host.cli, "once")?;
     console.wait("LODGE-GUEST-READY")?;
+    console.wait("LODGE-FACTS generation_id=driven")?;
     console.wait("LODGE-FACTS cpus=2")?;
     console.wait("LODGE-GUEST-POWEROFF")?;
     let vm = host.wait_state("once", "stopped")?;

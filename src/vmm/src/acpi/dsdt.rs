@@ -8,8 +8,9 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
-use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize};
-use crate::layout::{KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI};
+use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize, vmgenid};
+use crate::layout::{GENERATION_ID, KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI};
+use crate::memory::PAGE;
 
 const HEADER: u32 = 36;
 const REVISION: u8 = 2;
@@ -28,6 +29,7 @@ pub fn build(machine: &Machine) -> Vec<u8> {
     );
     dsdt.append_slice(&soft_off());
     dsdt.append_slice(&system_bus(machine));
+    dsdt.append_slice(&vmgenid::event());
     dsdt.update_checksum();
     dsdt.as_slice().to_vec()
 }
@@ -43,8 +45,9 @@ fn system_bus(machine: &Machine) -> Vec<u8> {
     let board = Raw(board_resources(machine));
     let serial = Raw(serial_port());
     let clock = Raw(clock());
+    let generation = Raw(vmgenid::device());
     let (keyboard, mouse) = (Raw(keyboard()), Raw(mouse()));
-    let mut devices: Vec<&dyn Aml> = vec![&host_bridge, &board, &serial, &clock];
+    let mut devices: Vec<&dyn Aml> = vec![&host_bridge, &board, &serial, &clock, &generation];
     if machine.keyboard {
         devices.extend([&keyboard as &dyn Aml, &mouse]);
     }
@@ -100,7 +103,8 @@ fn board_resources(machine: &Machine) -> Vec<u8> {
         // The host bridge decodes it below 4 GiB only, see `Machine::ecam`.
         Memory32Fixed::new(true, ecam.start as u32, (ecam.end - ecam.start) as u32)
     });
-    let mut resources: Vec<&dyn Aml> = Vec::new();
+    let generation = Memory32Fixed::new(false, GENERATION_ID as u32, PAGE as u32);
+    let mut resources: Vec<&dyn Aml> = vec![&generation];
     if let Some(ecam) = &ecam {
         resources.push(ecam);
     }

@@ -7,6 +7,7 @@ mod dsdt;
 mod fadt;
 mod madt;
 mod root;
+mod vmgenid;
 
 use std::ops::Range;
 

@@ -3,7 +3,10 @@
 use lodge_devices::GuestMemory;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::layout::{ABOVE_1M, CONVENTIONAL_END, ECAM_BASE, ECAM_LENGTH};
+use crate::layout::{
+    ABOVE_1M, CONVENTIONAL_END, ECAM_BASE, ECAM_LENGTH, GENERATION_ID, KVM_PRIVATE_BASE,
+};
+use crate::memory::PAGE;
 
 /// Usable memory.
 pub const USABLE: u32 = 1;
@@ -38,6 +41,8 @@ pub fn ranges(memory: &GuestMemory) -> Vec<Range> {
         map.push(range(base.max(ABOVE_1M), end, USABLE));
         if base == 0 {
             map.push(range(ECAM_BASE, ECAM_BASE + ECAM_LENGTH, RESERVED));
+            let end = KVM_PRIVATE_BASE + 4 * PAGE;
+            map.push(range(GENERATION_ID, end, RESERVED));
         }
     }
     map

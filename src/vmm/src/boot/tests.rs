@@ -141,6 +141,12 @@ fn the_memory_map_covers_memory_and_no_more() {
             .filter(|range| range.kind == memory_map::USABLE)
             .map(|range| range.length)
             .sum();
+        let page = crate::layout::GENERATION_ID;
+        let reserved = |range: &memory_map::Range| {
+            let inside = range.base <= page && page < range.base + range.length;
+            inside && range.kind == memory_map::RESERVED
+        };
+        assert!(map.iter().any(reserved));
         // All but the kilobyte under 640 KiB and the legacy hole.
         let legacy = crate::layout::ABOVE_1M - CONVENTIONAL_END;
         assert_eq!(usable, bytes - legacy);

@@ -9,7 +9,9 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use super::table_loader::{self, RSDP, SCRIPT, TABLES};
 use crate::acpi::{self, Tables};
 use crate::boot::memory_map::{RESERVED, USABLE};
-use crate::layout::{ABOVE_1M, CONVENTIONAL_END, HIGH_MEMORY_BASE, KVM_PRIVATE_BASE};
+use crate::layout::{
+    ABOVE_1M, CONVENTIONAL_END, GENERATION_ID, HIGH_MEMORY_BASE, KVM_PRIVATE_BASE,
+};
 use crate::machine::Chipset;
 use crate::memory::PAGE;
 use crate::smbios;
@@ -81,7 +83,7 @@ fn add_acpi(items: &mut Items, chipset: &Chipset) {
     items.add_file(RSDP, move || acpi::movable(&chipset.describe()).rsdp);
 }
 
-/// `etc/e820`: the memory there is, and what KVM keeps for itself. Firmware adds its own reservations.
+/// `etc/e820`: the memory there is, the generation id with what KVM keeps for itself. Firmware adds its own reservations.
 fn e820(memory: &GuestMemory) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |base: u64, length: u64, kind: u32| {
@@ -92,7 +94,11 @@ fn e820(memory: &GuestMemory) -> Vec<u8> {
     for region in memory.iter() {
         add(region.start_addr().0, region.len(), USABLE);
     }
-    add(KVM_PRIVATE_BASE, 4 * PAGE, RESERVED);
+    add(
+        GENERATION_ID,
+        KVM_PRIVATE_BASE + 4 * PAGE - GENERATION_ID,
+        RESERVED,
+    );
     bytes
 }
 

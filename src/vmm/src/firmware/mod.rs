@@ -8,7 +8,6 @@ mod configuration;
 mod display_rom;
 mod order;
 mod rom;
-mod slot;
 mod table_loader;
 mod variables;
 

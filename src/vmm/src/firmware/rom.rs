@@ -10,12 +10,10 @@ use lodge_vmm_proto::LaunchError;
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::FirmwareError;
-use super::slot::ReadOnlySlot;
 use crate::layout::{ABOVE_1M, FIRMWARE_END, SHADOW_LENGTH};
 use crate::machine::Failure;
 use crate::memory::{self, PAGE};
-
-const SLOT: u32 = 16;
+use crate::slot::{self, ReadOnlySlot};
 
 /// A ROM has room for the reset code at least, and leaves room for the interrupt controllers below it.
 const SIZES: std::ops::RangeInclusive<u64> = (64 << 10)..=(8 << 20);
@@ -49,7 +47,7 @@ impl Rom {
             libc::MAP_PRIVATE | libc::MAP_NORESERVE,
         )
         .map_err(|error| read(io::Error::other(error)))?;
-        let slot = ReadOnlySlot::new(vm, SLOT, FIRMWARE_END - length, mapping);
+        let slot = ReadOnlySlot::new(vm, slot::CODE, FIRMWARE_END - length, mapping);
         slot.show(true)?;
         Ok(Self { file, slot })
     }

@@ -11,9 +11,8 @@ use lodge_devices::pflash::{Array, BLOCK};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::FirmwareError;
-use super::slot::ReadOnlySlot;
+use crate::slot::{self, ReadOnlySlot};
 
-const SLOT: u32 = 17;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The cells.
@@ -51,7 +50,7 @@ impl Variables {
             .map_err(|error| read(io::Error::other(error)))?;
         Ok(Self {
             file,
-            slot: ReadOnlySlot::new(vm, SLOT, end - length, mapping),
+            slot: ReadOnlySlot::new(vm, slot::VARIABLES, end - length, mapping),
             changed: None,
         })
     }

@@ -29,6 +29,7 @@ use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
 use lodge_devices::virtio::{Complain, VirtioDevice};
+use lodge_devices::vmgenid::VmGenId;
 use lodge_vmm_proto::{DiskBus, LaunchError};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -87,6 +88,8 @@ pub struct Hardware {
     pub com1: Arc<Console>,
     /// The power button.
     pub pm: Arc<Mutex<AcpiPm>>,
+    /// The generation id, once it is placed.
+    pub generation: Option<Arc<Mutex<VmGenId>>>,
     /// The virtio console's other end.
     pub console: Arc<Console>,
     /// What the disks have read and written.
@@ -143,6 +146,7 @@ impl Hardware {
             devices: DeviceSet::new(),
             com1,
             pm,
+            generation: None,
             console,
             disk_statistics: Vec::new(),
             balloon: balloon.handle(),

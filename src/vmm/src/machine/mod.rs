@@ -6,6 +6,7 @@ mod boot_source;
 mod chipset;
 mod display;
 mod failure;
+mod generation;
 mod hardware;
 mod pirq;
 mod sata;
@@ -219,6 +220,7 @@ impl Machine {
         for nic in parts.nics {
             hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
         }
+        hardware.add_generation_id(&vm)?;
         hardware.assign_addresses()?;
         let (boot, loaded) = prepared.finish(&identity, &vm, &memory, content, &mut hardware)?;
         let prologue = parts.prologues.event_loop;

@@ -80,6 +80,7 @@ impl Machine {
         let devices = &mut self.hardware.devices;
         devices.pause();
         devices.restore(&saved.devices)?;
+        self.hardware.renew_generation()?;
         // The guest's clocks go on as if it had slept.
         kvm::set_clock(&self.vm, saved.clock.saturating_add(age))?;
         self.resume_devices();

@@ -1,4 +1,6 @@
-//! A range of guest-physical memory that the guest can read and execute; its writes leave the guest.
+//! Ranges of guest-physical memory that the guest can read and execute; its writes leave the guest.
+//!
+//! Each is one of KVM's memory slots. The first numbers are those of guest memory, from 0.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -8,6 +10,13 @@ use kvm_ioctls::VmFd;
 use vm_memory::MmapRegion;
 
 use crate::kvm::KvmError;
+
+/// The slot of the firmware's code.
+pub const CODE: u32 = 16;
+/// The slot of the firmware's variables.
+pub const VARIABLES: u32 = 17;
+/// The slot of the page with the generation id.
+pub const GENERATION_ID: u32 = 18;
 
 /// One of KVM's memory slots.
 pub struct ReadOnlySlot {
