@@ -35,6 +35,12 @@ pub trait Device: Send {
     /// # Errors
     /// The state is not this device's, or makes no sense; the device is unchanged.
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
+
+    /// Whether states of earlier releases may lack the device, which is then as at power-on. For devices that every machine was given
+    /// later than others.
+    fn came_later(&self) -> bool {
+        false
+    }
 }
 
 /// A device shared with the buses that address it.
@@ -143,22 +149,47 @@ impl DeviceSet {
         if !self.paused {
             return Err(LifecycleError::Running);
         }
-        let expected = self.names();
-        let found: Vec<String> = saved.devices.iter().map(|(name, _)| name.clone()).collect();
-        if expected != found {
-            return Err(LifecycleError::Devices {
-                expected: expected.join(", "),
-                found: found.join(", "),
-            });
-        }
-        for (device, (name, state)) in self.devices.iter().zip(&saved.devices) {
-            let restored = device.lock().unwrap().restore(state);
+        for (device, state) in self.devices.iter().zip(self.states(saved)?) {
+            let mut device = device.lock().unwrap();
+            let Some(state) = state else {
+                device.reset();
+                continue;
+            };
+            let restored = device.restore(state);
             restored.map_err(|source| LifecycleError::Restore {
-                name: name.clone(),
+                name: device.name().to_owned(),
                 source,
             })?;
         }
         Ok(())
+    }
+
+    /// The state for each device; none for those that came later.
+    fn states<'a>(
+        &self,
+        saved: &'a SavedDevices,
+    ) -> Result<Vec<Option<&'a DeviceState>>, LifecycleError> {
+        let mut left = saved.devices.iter().peekable();
+        let mut states = Vec::with_capacity(self.devices.len());
+        let mut fits = true;
+        for device in &self.devices {
+            let device = device.lock().unwrap();
+            let state = left.next_if(|(name, _)| name == device.name());
+            fits &= state.is_some() || device.came_later();
+            states.push(state.map(|(_, state)| state));
+        }
+        if fits && left.next().is_none() {
+            return Ok(states);
+        }
+        let found: Vec<&str> = saved
+            .devices
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        Err(LifecycleError::Devices {
+            expected: self.names().join(", "),
+            found: found.join(", "),
+        })
     }
 
     fn names(&self) -> Vec<String> {

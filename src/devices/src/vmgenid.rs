@@ -99,6 +99,10 @@ impl Device for VmGenId {
         self.show(id);
         Ok(())
     }
+
+    fn came_later(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
