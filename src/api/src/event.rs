@@ -53,6 +53,13 @@ pub enum EventBody {
         /// The guest.
         vm: Name,
     },
+    /// The guest's system said that it has crashed. The guest stays as it is: it may be writing a dump, or reset itself soon.
+    VmPanicked {
+        /// The guest.
+        vm: Name,
+        /// Whether its crash kernel takes over.
+        crash_kernel: bool,
+    },
     /// An operation started, progressed or ended.
     Operation {
         /// Its present state.
@@ -96,7 +103,7 @@ pub struct EventParams {
     /// The stream `since` belongs to; when it is another one, everything kept is sent after a `gap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// Only these types, separated by commas: `object,vm_state,vm_reset,operation,system`.
+    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,operation,system`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
 }

@@ -210,6 +210,10 @@ pub struct VmStatus {
     /// Resets since it was started.
     #[serde(default)]
     pub resets: u64,
+    /// When its system said that it has crashed, if it has since its last reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub panicked_at: Option<Timestamp>,
     /// Process id of its monitor on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

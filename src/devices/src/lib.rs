@@ -128,6 +128,7 @@ pub mod pci;
 pub mod pflash;
 pub mod port92;
 pub mod power;
+pub mod pvpanic;
 pub mod ramfb;
 pub mod random;
 pub mod serial;

@@ -21,6 +21,7 @@ use crate::pci::{
     Windows,
 };
 use crate::port92::{PORT_92, PORT_92_LENGTH, Port92};
+use crate::pvpanic::{PVPANIC_PORT, PVPANIC_PORT_LENGTH, PvPanic};
 use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
 use crate::test_machine::{TestLine, TestPage, TestPlatform, TestPower};
 use crate::virtio::VirtioDevice;
@@ -142,11 +143,16 @@ fn machine() -> Machine {
     let sata = sata(&memory);
     root.add(Ahci::ADDRESS, sata.clone()).unwrap();
     devices.add(sata);
-    let port92 = Arc::new(Mutex::new(Port92::new(power)));
+    let port92 = Arc::new(Mutex::new(Port92::new(power.clone())));
     ports
         .insert(PORT_92, PORT_92_LENGTH, port92.clone())
         .unwrap();
     devices.add(port92);
+    let pvpanic = Arc::new(Mutex::new(PvPanic::new(power, Arc::new(|_| {}))));
+    ports
+        .insert(PVPANIC_PORT, PVPANIC_PORT_LENGTH, pvpanic.clone())
+        .unwrap();
+    devices.add(pvpanic);
     let mut items = Items::new();
     items.add_file("etc/file", vec![7; 100]);
     let fw_cfg = Arc::new(Mutex::new(FwCfg::new(ram(), items)));
@@ -203,6 +209,7 @@ impl Machine {
             (true, CONFIG_PORTS, CONFIG_PORTS_LENGTH),
             (true, PM, PM_BLOCK_LENGTH),
             (true, PORT_92, PORT_92_LENGTH),
+            (true, PVPANIC_PORT, PVPANIC_PORT_LENGTH),
             (true, FW_CFG_PORTS, FW_CFG_PORTS_LENGTH),
             (false, ECAM + (0xfa << 12), 0x1000),
             (false, self.sata, 0x1000),
@@ -253,7 +260,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 14);
+    assert_eq!(saved.devices.len(), 15);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),
@@ -264,6 +271,18 @@ fn the_set_saves_and_restores() {
     fewer.devices.pop();
     assert!(matches!(
         other.devices.restore(&fewer),
+        Err(LifecycleError::Devices { .. })
+    ));
+    // A release before some devices came.
+    let earlier = |(name, _): &(String, _)| !["vmgenid", "pvpanic"].contains(&name.as_str());
+    let mut old = saved.clone();
+    old.devices.retain(earlier);
+    assert_eq!(old.devices.len(), 13);
+    other.devices.restore(&old).unwrap();
+    let mut twice = saved.clone();
+    twice.devices.push(saved.devices[0].clone());
+    assert!(matches!(
+        other.devices.restore(&twice),
         Err(LifecycleError::Devices { .. })
     ));
     let mut mixed = saved.clone();

@@ -249,7 +249,14 @@ fn read_back(path: &Path, epoch: &str) -> io::Result<VecDeque<Arc<Event>>> {
 struct Types(Option<Vec<String>>);
 
 impl Types {
-    const KNOWN: [&'static str; 5] = ["object", "vm_state", "vm_reset", "operation", "system"];
+    const KNOWN: [&'static str; 6] = [
+        "object",
+        "vm_state",
+        "vm_reset",
+        "vm_panicked",
+        "operation",
+        "system",
+    ];
 
     fn parse(text: Option<&str>) -> Result<Self, Problem> {
         let Some(text) = text else {
@@ -275,6 +282,7 @@ impl Types {
             EventBody::Object { .. } => "object",
             EventBody::VmState { .. } => "vm_state",
             EventBody::VmReset { .. } => "vm_reset",
+            EventBody::VmPanicked { .. } => "vm_panicked",
             EventBody::Operation { .. } => "operation",
             EventBody::System { .. } => "system",
             // Everybody must know that something is missing.

@@ -200,6 +200,9 @@ pub struct GuestStatus {
     pub uptime_ms: u64,
     /// How often the guest has been reset since.
     pub resets: u64,
+    /// When the guest's system first said that it has crashed, since its last reset, in milliseconds of Unix time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panicked_at_ms: Option<u64>,
     /// CPU time of all vCPU threads, in microseconds.
     #[serde(default)]
     pub vcpu_time_us: u64,
@@ -268,6 +271,11 @@ pub enum GuestEvent {
     },
     /// The guest asked for a reset and boots again.
     Reset,
+    /// The guest's system says that it has crashed. It runs on, as far as it can. Told once for each kind until the next reset.
+    Panicked {
+        /// Whether its crash kernel takes over, to write a dump.
+        crash_kernel: bool,
+    },
     /// A device broke off (`DEVICE_NEEDS_RESET`) or a disk reported an error.
     DeviceError {
         /// Which device, e.g. `disk0`.
@@ -330,6 +338,7 @@ mod tests {
                     state: RunState::Paused,
                     uptime_ms: 5,
                     resets: 2,
+                    panicked_at_ms: Some(11),
                     vcpu_time_us: 3,
                     disk_read_bytes: 4,
                     disk_written_bytes: 6,
@@ -366,6 +375,9 @@ mod tests {
             }),
             ServerMessage::Notice(Notice {
                 event: GuestEvent::Reset,
+            }),
+            ServerMessage::Notice(Notice {
+                event: GuestEvent::Panicked { crash_kernel: true },
             }),
         ] {
             let text = serde_json::to_string(&message).unwrap();

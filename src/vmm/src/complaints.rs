@@ -61,6 +61,14 @@ impl Complaints {
         let _ = self.event.write(1);
     }
 
+    /// Passes on that the guest's system has crashed. Comes from a device that tells it once, and is not logged: a guest
+    /// that crashes and resets for ever would fill the host with it.
+    pub fn panicked(&self, crash_kernel: bool) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.events.push(GuestEvent::Panicked { crash_kernel });
+        let _ = self.event.write(1);
+    }
+
     /// Takes what has come since the last call, oldest first.
     pub fn take(&self) -> Vec<GuestEvent> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Running, paused, stopping: what a guest may be told to do when.
 
 mod display;
+mod events;
 mod save;
 
 use std::fs::File;
@@ -26,6 +27,8 @@ pub struct RunControl {
     /// Paused for a connection.
     held: bool,
     events: Vec<GuestEvent>,
+    /// When its system crashed, since its last reset, in milliseconds of Unix time.
+    panicked_at_ms: Option<u64>,
 }
 
 /// What came of a request.
@@ -51,6 +54,7 @@ impl RunControl {
             resets: 0,
             held: false,
             events: Vec::new(),
+            panicked_at_ms: None,
         }
     }
 
@@ -78,12 +82,6 @@ impl RunControl {
                 Err(message) => Some(self.fail(message)),
             },
         }
-    }
-
-    /// Events since the last call, oldest first.
-    pub fn take_events(&mut self) -> Vec<GuestEvent> {
-        self.events.extend(self.machine.complaints().take());
-        std::mem::take(&mut self.events)
     }
 
     /// Serves a request; `fds` came with it.
@@ -209,7 +207,7 @@ impl RunControl {
             .reset()
             .map_err(|failure| failure.to_string())?;
         self.resets += 1;
-        self.events.push(GuestEvent::Reset);
+        self.happened(GuestEvent::Reset);
         if self.state == RunState::Running {
             self.machine.run();
         }
@@ -266,6 +264,7 @@ impl RunControl {
             state: self.state,
             uptime_ms: self.uptime_ms(),
             resets: self.resets,
+            panicked_at_ms: self.panicked_at_ms,
             vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
             disk_read_bytes,
             disk_written_bytes,
@@ -304,7 +303,7 @@ impl RunControl {
 
     fn enter(&mut self, state: RunState) {
         self.state = state;
-        self.events.push(GuestEvent::State { state });
+        self.happened(GuestEvent::State { state });
     }
 
     fn uptime_ms(&self) -> u64 {

@@ -479,6 +479,12 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ),
     ];
     rows.extend(vm.status.reason.clone().map(|reason| ("Reason", reason)));
+    let crash = |at| format!("{} ago", age(at));
+    rows.extend(
+        vm.status
+            .panicked_at
+            .map(|at| ("System crashed", crash(at))),
+    );
     rows.extend(vm.status.pid.map(|pid| {
         (
             "Monitor",

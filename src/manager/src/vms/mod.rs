@@ -220,6 +220,7 @@ impl Core {
                 state: observed.state,
                 since: observed.since,
                 resets: observed.resets,
+                panicked_at: observed.panicked_at,
                 pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
                 cpu_time_us: usage.cpu_us,
                 memory_used: Size(usage.memory),

@@ -20,6 +20,8 @@ pub(crate) struct Observed {
     pub(crate) reason: Option<String>,
     pub(crate) since: Timestamp,
     pub(crate) resets: u64,
+    /// When its system crashed, since its last reset.
+    pub(crate) panicked_at: Option<Timestamp>,
     /// Process id of its monitor.
     pub(crate) pid: Option<i32>,
     /// The configuration it runs with.
@@ -50,6 +52,7 @@ impl Observed {
             reason: outcome.and_then(|outcome| outcome.reason.clone()),
             since: outcome.map_or(created_at, |outcome| outcome.since),
             resets: 0,
+            panicked_at: None,
             pid: None,
             launched: None,
             disks: Vec::new(),

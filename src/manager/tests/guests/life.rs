@@ -200,3 +200,26 @@ pub async fn a_device_that_breaks_is_an_event() {
     host.done("web", VmAction::Kill).await;
     host.manager.close().await;
 }
+
+pub async fn a_system_that_crashes_is_an_event_and_its_guest_stays() {
+    let host = host_with("web", programs::panics()).await;
+    host.done("web", VmAction::Start).await;
+    assert_eq!(host.vm("web").status.panicked_at, None);
+    let mut events = host.listen();
+    attach(&host, "web").await.write_all(b"x").await.unwrap();
+    event(&mut events, |body| {
+        matches!(body, EventBody::VmPanicked { vm, crash_kernel: false } if vm.as_str() == "web")
+    })
+    .await;
+    let status = host.vm("web").status;
+    assert_eq!(status.state, VmState::Running);
+    assert!(status.panicked_at.is_some());
+    host.done("web", VmAction::Reset).await;
+    event(&mut events, |body| {
+        matches!(body, EventBody::VmReset { .. })
+    })
+    .await;
+    assert_eq!(host.vm("web").status.panicked_at, None);
+    host.done("web", VmAction::Kill).await;
+    host.manager.close().await;
+}

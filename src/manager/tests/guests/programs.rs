@@ -39,6 +39,22 @@ guest!(
     "1: jmp 1b",
 );
 
+// Prints `r`, and says that it has crashed, again and again, when a byte comes on its serial port.
+guest!(
+    pub panics,
+    "mov edx, 0x3f8",
+    "mov al, 'r'",
+    "out dx, al",
+    "1: mov edx, 0x3fd",
+    "in al, dx",
+    "test al, 1",
+    "jz 1b",
+    "mov edx, 0x505",
+    "mov al, 1",
+    "2: out dx, al",
+    "jmp 2b",
+);
+
 // An empty interrupt table, and an undefined instruction.
 guest!(pub triple_faults, "lidt [0x4000]", "ud2");
 

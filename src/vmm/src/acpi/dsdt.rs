@@ -8,7 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
-use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialize, vmgenid};
+use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, pvpanic, serialize, vmgenid};
 use crate::layout::{GENERATION_ID, KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI};
 use crate::memory::PAGE;
 
@@ -46,8 +46,10 @@ fn system_bus(machine: &Machine) -> Vec<u8> {
     let serial = Raw(serial_port());
     let clock = Raw(clock());
     let generation = Raw(vmgenid::device());
+    let panic = Raw(pvpanic::device());
     let (keyboard, mouse) = (Raw(keyboard()), Raw(mouse()));
-    let mut devices: Vec<&dyn Aml> = vec![&host_bridge, &board, &serial, &clock, &generation];
+    let mut devices: Vec<&dyn Aml> =
+        vec![&host_bridge, &board, &serial, &clock, &generation, &panic];
     if machine.keyboard {
         devices.extend([&keyboard as &dyn Aml, &mouse]);
     }

@@ -6,6 +6,7 @@
 mod dsdt;
 mod fadt;
 mod madt;
+mod pvpanic;
 mod root;
 mod vmgenid;
 

@@ -21,6 +21,7 @@ use lodge_devices::pci::{
     Windows,
 };
 use lodge_devices::port92::{PORT_92, PORT_92_LENGTH, Port92};
+use lodge_devices::pvpanic::{OnPanic, PVPANIC_PORT, PVPANIC_PORT_LENGTH, PvPanic};
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
 use lodge_devices::virtio::balloon;
 use lodge_devices::virtio::blk::{self, Block, Statistics};
@@ -61,6 +62,8 @@ pub struct Surroundings {
     pub events: LoopHandle,
     /// Who hears what goes wrong in devices.
     pub complain: Complain,
+    /// Who hears that the guest's system has crashed.
+    pub on_panic: OnPanic,
     /// For threads of queues.
     pub queue_prologue: Prologue,
     /// Window for 64-bit memory BARs.
@@ -194,6 +197,9 @@ impl Hardware {
         self.add_keyboard_controller()?;
         let power = Arc::clone(&self.surroundings.power);
         self.add_port_device(PORT_92, PORT_92_LENGTH, Port92::new(power))?;
+        let power = Arc::clone(&self.surroundings.power);
+        let panic = PvPanic::new(power, Arc::clone(&self.surroundings.on_panic));
+        self.add_port_device(PVPANIC_PORT, PVPANIC_PORT_LENGTH, panic)?;
         self.place(
             CMOS_PORTS,
             CMOS_PORTS_LENGTH,

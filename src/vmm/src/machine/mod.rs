@@ -27,6 +27,7 @@ use lodge_devices::GuestMemory;
 use lodge_devices::ahci::CdromHandle;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
+use lodge_devices::pvpanic::{OnPanic, Panic};
 use lodge_devices::virtio::{Complain, net};
 use lodge_vmm_proto::{DiskBus, LaunchError, OnReset};
 use uuid::Uuid;
@@ -202,6 +203,7 @@ impl Machine {
             power: Arc::clone(&power),
             events: events.clone(),
             complain: complain_to(&complaints),
+            on_panic: panics_to(&complaints),
             queue_prologue: Arc::clone(&parts.prologues.queue),
             high_window,
             set_up_by,
@@ -399,6 +401,11 @@ impl Machine {
 fn complain_to(complaints: &Arc<Complaints>) -> Complain {
     let complaints = Arc::clone(complaints);
     Arc::new(move |device, message| complaints.add(device, message))
+}
+
+fn panics_to(complaints: &Arc<Complaints>) -> OnPanic {
+    let complaints = Arc::clone(complaints);
+    Arc::new(move |panic| complaints.panicked(panic == Panic::CrashKernel))
 }
 
 #[allow(unsafe_code)]

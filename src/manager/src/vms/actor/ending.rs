@@ -123,6 +123,7 @@ impl Actor {
             observed.cgroup = None;
             observed.memory = None;
             observed.vsock_cid = None;
+            observed.panicked_at = None;
         });
         self.set_state(state, reason);
         self.keep_outcome().await;

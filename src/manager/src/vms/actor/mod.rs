@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use lodge_api::event::EventBody;
 use lodge_api::vm::{VmAction, VmDiscChange, VmState};
 use lodge_api::{ErrorCode, Name, Problem, Size};
-use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
+use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, GuestStatus, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -427,6 +427,7 @@ impl Actor {
         let note = guest.note.clone();
         self.observed.send_modify(|observed| {
             observed.resets = status.resets;
+            observed.panicked_at = panicked_at(&status);
             observed.pid = Some(guest.pid);
             observed.launched = Some(note.spec);
             observed.disks = note.disks;
@@ -466,8 +467,17 @@ impl Actor {
     fn noticed(&mut self, event: GuestEvent) {
         match event {
             GuestEvent::Reset => {
-                self.observed.send_modify(|observed| observed.resets += 1);
+                self.observed.send_modify(|observed| {
+                    observed.resets += 1;
+                    observed.panicked_at = None;
+                });
                 self.publish(|vm| EventBody::VmReset { vm });
+            }
+            GuestEvent::Panicked { crash_kernel } => {
+                self.observed.send_modify(|observed| {
+                    observed.panicked_at.get_or_insert_with(Timestamp::now);
+                });
+                self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
             GuestEvent::State { state } => {
                 let state = state_of(state);
@@ -489,6 +499,12 @@ impl Actor {
             }
         }
     }
+}
+
+/// When the guest's system crashed, as its monitor says.
+fn panicked_at(status: &GuestStatus) -> Option<Timestamp> {
+    let at = i64::try_from(status.panicked_at_ms?).ok()?;
+    Timestamp::from_millisecond(at).ok()
 }
 
 fn state_of(state: RunState) -> VmState {

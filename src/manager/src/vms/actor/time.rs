@@ -3,7 +3,7 @@
 use lodge_api::{ErrorCode, Problem};
 use tokio::time::Instant;
 
-use super::{Actor, KILL_PATIENCE, TICK, Waiter};
+use super::{Actor, KILL_PATIENCE, TICK, Waiter, panicked_at};
 use crate::vms::balloon::MemoryReport;
 use crate::vms::control;
 use crate::vms::launch::Guest;
@@ -108,6 +108,7 @@ impl Actor {
                 observed.disk_read_bytes = status.disk_read_bytes;
                 observed.disk_written_bytes = status.disk_written_bytes;
                 observed.memory = Some(MemoryReport::new(&status));
+                observed.panicked_at = panicked_at(&status);
             });
         }
         self.guest = Some(guest);
