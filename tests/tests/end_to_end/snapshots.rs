@@ -1,6 +1,6 @@
 //! A guest that writes without a pause is saved, and goes on from there.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lodge_tests::host::Host;
 use lodge_tests::machine::Builder;
 use lodge_tests::terminal::GuestConsole;
@@ -67,11 +67,53 @@ fn goes_back_while_it_writes(host: &Host, memory: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a guest says on its socket: its boot, and random numbers.
+fn answer(host: &Host, vm: &str) -> Result<(String, String)> {
+    let line = host.cli.ok(&["vm", "connect", vm, "1024"])?;
+    let field = |name: &str| {
+        let found = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name));
+        found.map(str::to_owned).context(line.clone())
+    };
+    Ok((field("boot=")?, field("random=")?))
+}
+
+/// Guests of a warm template were booted together, and are each another all the same.
+fn a_warm_template_makes_guests_of_their_own(host: &Host) -> Result<()> {
+    host.create_guest("template", "vsock,tick:1", &["--memory", "192MiB"])?;
+    host.cli.ok(&["vm", "start", "template"])?;
+    let console = GuestConsole::open(&host.cli, "template")?;
+    console.wait("LODGE-VSOCK port=1024")?;
+    console.wait("LODGE-TICK 1 ")?;
+    let (boot, _) = answer(host, "template")?;
+    host.cli.ok(&["snapshot", "create", "template", "warm"])?;
+    host.cli.ok(&["vm", "kill", "template"])?;
+    let mut seen = Vec::new();
+    for name in ["clone-a", "clone-b", "clone-c"] {
+        host.cli.ok(&["snapshot", "clone", "warm", name])?;
+        let (same, random) = answer(host, name)?;
+        assert_eq!(same, boot, "{name}");
+        let cid = host.vm(name)?["status"]["vsock_cid"].clone();
+        seen.push((random, cid.to_string()));
+    }
+    for (number, (random, cid)) in seen.iter().enumerate() {
+        for (other_random, other_cid) in &seen[..number] {
+            assert!(random != other_random && cid != other_cid, "{seen:?}");
+        }
+    }
+    for name in ["clone-a", "clone-b", "clone-c"] {
+        host.cli.ok(&["vm", "kill", name])?;
+    }
+    Ok(())
+}
+
 #[test]
-fn a_guest_goes_back_to_where_it_was_while_it_wrote() {
+fn guests_go_on_from_snapshots() {
     let builder = Builder::new().memory_mib(8192).data_disk(20 << 30);
     let host = Host::boot(builder).unwrap();
     host.upload_guest().unwrap();
+    a_warm_template_makes_guests_of_their_own(&host).unwrap();
     for memory in setting("LODGE_TEST_MEMORY", MEMORY).split(',') {
         goes_back_while_it_writes(&host, memory).unwrap();
     }
