@@ -206,7 +206,8 @@ pub async fn a_system_that_crashes_is_an_event_and_its_guest_stays() {
     host.done("web", VmAction::Start).await;
     assert_eq!(host.vm("web").status.panicked_at, None);
     let mut events = host.listen();
-    attach(&host, "web").await.write_all(b"x").await.unwrap();
+    let mut console = attach(&host, "web").await;
+    console.write_all(b"x").await.unwrap();
     event(&mut events, |body| {
         matches!(body, EventBody::VmPanicked { vm, crash_kernel: false } if vm.as_str() == "web")
     })
