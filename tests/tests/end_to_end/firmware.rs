@@ -74,6 +74,18 @@ fn screenshot(host: &Host, vm: &str) -> Result<Picture> {
     Picture::read(&file)
 }
 
+/// What a guest that has fallen silent is doing.
+fn condition(host: &Host, vm: &str) -> String {
+    let status = || match host.vm(vm) {
+        Ok(vm) => vm["status"].to_string(),
+        Err(problem) => problem.to_string(),
+    };
+    let before = status();
+    // Long enough to see a processor that runs in circles.
+    std::thread::park_timeout(Duration::from_secs(5));
+    format!("{vm} was {before}, and is {} now", status())
+}
+
 fn discs_start_by_bios(host: &Host) -> Result<()> {
     upload_discs(host, &["grub-rescue", "ipxe"])?;
     let arguments = [
@@ -89,9 +101,13 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
     host.cli.ok(&[&arguments[..], &drive].concat())?;
     let mut console = GuestConsole::open(&host.cli, "rescue")?;
     console.wait_drawn("GNU GRUB")?;
+    // Drawn to its end.
+    console.wait_drawn("automatically in")?;
     let menu = screenshot(host, "rescue")?;
     host.cli.ok(&["vm", "type", "rescue", "--keys", "c"])?;
-    console.wait_drawn("grub> ")?;
+    console
+        .wait_drawn("grub> ")
+        .with_context(|| condition(host, "rescue"))?;
     // A BIOS remembers fifteen keys.
     console.write("ls\r")?;
     console.wait_drawn("(cd")?;

@@ -23,6 +23,10 @@ const LEVEL_CORE: u32 = 2;
 const HYPERVISOR_BASE: u32 = 0x4000_0000;
 /// Frequencies, as first defined by VMware and read by many systems.
 const HYPERVISOR_TIMING: u32 = 0x4000_0010;
+/// Paravirtual features (Linux, Documentation/virt/kvm/x86/cpuid.rst).
+const KVM_FEATURES: u32 = 0x4000_0001;
+/// The guest ends interrupts by a bit in memory.
+const KVM_FEATURE_PV_EOI: u32 = 1 << 6;
 /// KVM's APIC timer counts nanoseconds.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
@@ -62,6 +66,15 @@ impl CpuidTemplate {
     }
 
     fn from_supported(supported: &[kvm_cpuid_entry2], vcpus: u8, deadline: bool) -> Self {
+        Self::from_leaves(supported, vcpus, deadline, is_emulated())
+    }
+
+    fn from_leaves(
+        supported: &[kvm_cpuid_entry2],
+        vcpus: u8,
+        deadline: bool,
+        emulated: bool,
+    ) -> Self {
         let topology_leaf = |function| matches!(function, 0xb | 0x1f);
         let mut template = Self {
             entries: supported
@@ -73,6 +86,9 @@ impl CpuidTemplate {
             tsc_khz: None,
         };
         template.adjust_features(deadline);
+        if emulated {
+            template.take_paravirtual_eoi();
+        }
         template.set_topology();
         template
     }
@@ -165,6 +181,17 @@ impl CpuidTemplate {
         })
     }
 
+    /// QEMU's emulator (up to 10.0 at least) delivers an interrupt twice now and then, whether or not interrupts are enabled, when a nested
+    /// guest has not left it since the first time. Linux died of it in the first instructions of system calls. An end of
+    /// interrupt that leaves the guest makes that all but impossible.
+    fn take_paravirtual_eoi(&mut self) {
+        for entry in &mut self.entries {
+            if entry.function == KVM_FEATURES {
+                entry.eax &= !KVM_FEATURE_PV_EOI;
+            }
+        }
+    }
+
     fn adjust_features(&mut self, deadline: bool) {
         let many = self.vcpus > 1;
         let count = self.vcpus;
@@ -244,11 +271,18 @@ fn feature_bits(function: u32, register: &str) -> u32 {
         (0x1 | 0x8000_0001, "ecx" | "edx")
         | (0x7, "ebx" | "ecx" | "edx")
         | (0x8000_0008, "ebx")
-        | (0x4000_0001, "eax") => u32::MAX,
+        | (KVM_FEATURES, "eax") => u32::MAX,
         // XSAVEOPT, XSAVEC and so on; the state components of subleaf 0 are a set as well.
         (0xd, "eax") => 0xffff,
         _ => 0,
     }
+}
+
+/// Whether this host's processor is itself emulated by QEMU.
+fn is_emulated() -> bool {
+    let name = std::arch::x86_64::__cpuid(HYPERVISOR_BASE);
+    let bytes = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes);
+    bytes.concat() == b"TCGTCGTCGTCG"
 }
 
 /// Extended topology enumeration: threads of a core, cores of the socket, the end.
@@ -313,6 +347,20 @@ mod tests {
             .collect();
         assert_eq!(found.len(), 1, "leaf {function:#x}.{index}");
         *found[0]
+    }
+
+    #[test]
+    fn emulated_hosts_get_every_end_of_interrupt() {
+        let leaf = kvm_cpuid_entry2 {
+            function: KVM_FEATURES,
+            eax: 0xff,
+            ..Default::default()
+        };
+        for (emulated, features) in [(false, 0xff), (true, 0xbf)] {
+            let template = CpuidTemplate::from_leaves(&[leaf], 1, true, emulated);
+            let cpuid = template.for_vcpu(0, None).unwrap();
+            assert_eq!(find(&cpuid, KVM_FEATURES, 0).eax, features);
+        }
     }
 
     #[test]
