@@ -108,7 +108,7 @@ if [ "\$grub_platform" = pc ]; then
     terminal_input serial
     terminal_output serial
 fi
-linux /vmlinuz root=LABEL=$DEBIAN_LABEL ro console=ttyS0
+linux /vmlinuz root=LABEL=$DEBIAN_LABEL ro quiet console=ttyS0
 initrd /initrd.img
 boot
 GRUB
