@@ -1,5 +1,6 @@
 //! A virtual bare-metal machine: QEMU, with an emulated processor that has AMD-V.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -195,11 +196,11 @@ impl Builder {
             .context("starting qemu-system-x86_64")?;
         // QEMU connects its serial lines before it creates the control socket or fails: a
         // failure would leave us waiting for ever, so look at it first.
-        wait_for_socket(&mut qemu, &path.join("qmp"), &path.join("qemu.log"))?;
+        let control = connect(&mut qemu, &path.join("qmp"), &path.join("qemu.log"))?;
         Ok(Machine {
             console: console.accept()?,
             shell: shell.map(Socket::accept).transpose()?,
-            qmp: Qmp::connect(&path.join("qmp"))?,
+            qmp: Qmp::new(control)?,
             qemu,
             directory,
             port,
@@ -417,9 +418,13 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn wait_for_socket(qemu: &mut Child, socket: &Path, log: &Path) -> Result<()> {
+/// Connects to QEMU's control socket, which is there a moment before anybody listens on it.
+fn connect(qemu: &mut Child, socket: &Path, log: &Path) -> Result<UnixStream> {
     let begin = Instant::now();
-    while !socket.exists() {
+    loop {
+        if let Ok(stream) = UnixStream::connect(socket) {
+            return Ok(stream);
+        }
         if let Some(status) = qemu.try_wait()? {
             anyhow::bail!(
                 "QEMU ended with {status}: {}",
@@ -432,7 +437,6 @@ fn wait_for_socket(qemu: &mut Child, socket: &Path, log: &Path) -> Result<()> {
         );
         std::thread::yield_now();
     }
-    Ok(())
 }
 
 impl Machine {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -14,12 +13,11 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects and says hello.
+    /// Says hello on a connection.
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub fn connect(path: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(path).context("connecting to QEMU")?;
+    pub fn new(stream: UnixStream) -> Result<Self> {
         let mut qmp = Self {
             reader: BufReader::new(stream.try_clone()?),
             writer: stream,
