@@ -260,7 +260,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 15);
+    assert_eq!(saved.devices.len(), 16);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),
@@ -277,7 +277,7 @@ fn the_set_saves_and_restores() {
     let earlier = |(name, _): &(String, _)| !["vmgenid", "pvpanic"].contains(&name.as_str());
     let mut old = saved.clone();
     old.devices.retain(earlier);
-    assert_eq!(old.devices.len(), 13);
+    assert_eq!(old.devices.len(), 14);
     other.devices.restore(&old).unwrap();
     let mut twice = saved.clone();
     twice.devices.push(saved.devices[0].clone());
