@@ -173,6 +173,8 @@ pub enum ErrorCode {
     BadRequest,
     /// Too many consoles attached or connections open.
     Busy,
+    /// There is no room left where it was to write.
+    NoSpace,
     /// The monitor failed to do it.
     Internal,
 }

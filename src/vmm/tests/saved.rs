@@ -179,6 +179,37 @@ fn only_a_paused_guest_is_saved() {
 }
 
 #[test]
+fn a_full_disk_is_told_apart_from_other_failures() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(counter(false, 1));
+    guest.prints("r");
+    assert_eq!(guest.ask(RequestBody::Pause), Answer::Done);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let unwritable = File::open("/dev/null").unwrap();
+    let (offset, length) = (0, MAX_PIECE.min(MEMORY));
+    for body in [
+        RequestBody::SaveState,
+        RequestBody::SaveMemory { offset, length },
+    ] {
+        for (file, expected) in [
+            (&full, ErrorCode::NoSpace),
+            (&unwritable, ErrorCode::Internal),
+        ] {
+            let answer = guest.ask_with(body.clone(), &[file.as_fd()]);
+            assert!(
+                matches!(&answer, Answer::Error { code, .. } if *code == expected),
+                "{answer:?}"
+            );
+        }
+    }
+    // It is none the worse for it.
+    assert_eq!(guest.ask(RequestBody::Resume), Answer::Done);
+    guest.kill();
+}
+
+#[test]
 fn a_state_that_does_not_fit_is_refused() {
     if kvm_missing() {
         return;

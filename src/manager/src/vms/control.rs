@@ -20,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::internal;
+use crate::images::no_space;
 
 /// How long a monitor may take to answer. While its guest is reset it serves nobody, and loads the
 /// kernel anew: ten seconds on a machine that emulates KVM and has other things to do.
@@ -143,12 +144,13 @@ impl Control {
 
 /// What a monitor's refusal means to the caller.
 pub(crate) fn refusal(code: VmmErrorCode, message: &str) -> Problem {
+    let message: String = message.chars().take(300).collect();
     let code = match code {
+        VmmErrorCode::NoSpace => return no_space(message),
         VmmErrorCode::WrongState => ErrorCode::WrongState,
         VmmErrorCode::Busy => ErrorCode::InsufficientResources,
         VmmErrorCode::BadRequest | VmmErrorCode::Internal => ErrorCode::Internal,
     };
-    let message: String = message.chars().take(300).collect();
     Problem::new(code, message)
 }
 

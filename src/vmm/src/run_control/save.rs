@@ -1,12 +1,13 @@
 //! Requests about the guest's saved state.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use lodge_vmm_proto::{Answer, ErrorCode, MAX_PIECE, RunState};
 
 use super::{RunControl, error};
-use crate::saved;
+use crate::saved::{self, StateError};
 
 impl RunControl {
     pub(super) fn save_state(&self, fds: Vec<OwnedFd>) -> Answer {
@@ -17,7 +18,13 @@ impl RunControl {
         let saved = self.machine.save();
         match saved.and_then(|machine| saved::write(&file, &machine)) {
             Ok(()) => Answer::Done,
-            Err(problem) => error(ErrorCode::Internal, format!("saving the guest: {problem}")),
+            Err(problem) => {
+                let code = match &problem {
+                    StateError::Io(problem) => code(problem),
+                    _ => ErrorCode::Internal,
+                };
+                error(code, format!("saving the guest: {problem}"))
+            }
         }
     }
 
@@ -33,7 +40,7 @@ impl RunControl {
         let range = offset..offset.saturating_add(length);
         match self.machine.save_memory(range, &file) {
             Ok(written) => Answer::Saved { written },
-            Err(problem) => error(ErrorCode::Internal, format!("saving memory: {problem}")),
+            Err(problem) => error(code(&problem), format!("saving memory: {problem}")),
         }
     }
 
@@ -51,5 +58,12 @@ impl RunControl {
             return Err((ErrorCode::WrongState, message));
         }
         Ok(file.into())
+    }
+}
+
+fn code(problem: &io::Error) -> ErrorCode {
+    match problem.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        _ => ErrorCode::Internal,
     }
 }
