@@ -1,7 +1,5 @@
 //! Disks: raw files guests write to.
 
-use std::ops::ControlFlow;
-
 use jiff::Timestamp;
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
 use lodge_api::event::Change;
@@ -172,14 +170,7 @@ impl Core {
                 .open_file(&file_name(image)?, Access::default())
                 .map_err(failed)?;
             disks
-                .clone_file(&source, &name, &mut |progress| {
-                    handle.progress("copying", progress.position, progress.size);
-                    if handle.is_cancelled() {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                })
+                .clone_file(&source, &name, &mut |at| handle.copying("copying", at))
                 .map_err(failed)?;
             disks.grow_disk(&name, size).map_err(|error| {
                 // Recorded nowhere, it would be removed at the next start at the latest.

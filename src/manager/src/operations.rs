@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use lodge_api::event::EventBody;
 use lodge_api::operation::{Operation, OperationStatus, Progress};
 use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Problem};
+use lodge_block::copy::CopyProgress;
 use lodge_store::{Batch, Precondition, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -173,6 +175,16 @@ impl OperationHandle {
             *sent = Some(Instant::now());
             drop(sent);
             self.core.announce(&self.cell);
+        }
+    }
+
+    /// Tells how far a copy is, and whether to go on with it.
+    pub(crate) fn copying(&self, phase: &str, progress: CopyProgress) -> ControlFlow<()> {
+        self.progress(phase, progress.position, progress.size);
+        if self.is_cancelled() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     }
 

@@ -11,7 +11,7 @@ use lodge_block::datastore::DatastoreError;
 use lodge_store::Batch;
 use uuid::Uuid;
 
-use super::{Part, SnapshotRecord, files};
+use super::{COPYING, Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
 use crate::disks::DiskRecord;
@@ -131,16 +131,9 @@ impl Core {
             let failed = |error: DatastoreError| datastore_problem(&error);
             for (number, disk) in targets.into_iter().enumerate() {
                 let source = files::open(&saved, id, Part::Disk(number))?;
-                let mut progress = |progress: lodge_block::copy::CopyProgress| {
-                    handle.progress("copying disks", progress.position, progress.size);
-                    if handle.is_cancelled() {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                };
+                let name = file_name(disk)?;
                 disks
-                    .clone_file(&source, &file_name(disk)?, &mut progress)
+                    .clone_file(&source, &name, &mut |at| handle.copying(COPYING, at))
                     .map_err(failed)?;
             }
             if handle.is_cancelled() {

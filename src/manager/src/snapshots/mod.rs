@@ -31,6 +31,9 @@ const FIELDS: &[Field] = &[
     ("memory", "/memory"),
 ];
 
+/// What an operation is said to do while it copies disks.
+const COPYING: &str = "copying disks";
+
 /// A snapshot as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SnapshotRecord {

@@ -10,7 +10,7 @@ use lodge_block::datastore::DatastoreError;
 use lodge_store::{Batch, Versioned};
 use uuid::Uuid;
 
-use super::{Part, SnapshotRecord, files};
+use super::{COPYING, Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
 use crate::disks::DiskRecord;
@@ -122,7 +122,7 @@ impl Core {
                 let source = files::open(&saved, id, Part::Disk(number))?;
                 disks
                     .replace_file(&source, &file_name(disk)?, &mut |progress| {
-                        handle.progress("copying disks", progress.position, progress.size);
+                        handle.progress(COPYING, progress.position, progress.size);
                         ControlFlow::Continue(())
                     })
                     .map_err(failed)?;

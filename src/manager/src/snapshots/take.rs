@@ -1,7 +1,6 @@
 //! Taking a snapshot: one consistent point of disks and memory.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 use lodge_api::event::Change;
@@ -14,12 +13,12 @@ use lodge_block::datastore::{Access, DatastoreError};
 use lodge_vmm_proto::{Answer, MAX_PIECE, RequestBody};
 use uuid::Uuid;
 
-use super::{Part, SnapshotRecord, files};
+use super::{COPYING, Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
 use crate::images::{datastore_problem, file_name};
 use crate::operations::{OperationHandle, cancelled};
-use crate::vms::{Control, DiskClaim, VmRecord, reach, spec_check};
+use crate::vms::{Control, DiskClaim, VmRecord, hold, spec_check};
 use crate::{Caller, Manager};
 
 /// Longest description, in characters.
@@ -28,8 +27,8 @@ const MAX_DESCRIPTION: usize = 1024;
 /// What is to be saved of which guest.
 struct Plan {
     record: SnapshotRecord,
-    /// A way to the monitor of a guest that runs.
-    control: Option<Control>,
+    /// Whether the guest has a monitor, by which it is held.
+    runs: bool,
 }
 
 impl Manager {
@@ -101,10 +100,6 @@ impl Core {
             });
             disks.collect::<Result<_, Problem>>()?
         };
-        let control = match runs {
-            true => Some(reach(self, vm.id).await?),
-            false => None,
-        };
         let record = SnapshotRecord {
             id: Uuid::now_v7(),
             name: create.name,
@@ -117,7 +112,7 @@ impl Core {
             variables: false,
             created_at: Timestamp::now(),
         };
-        Ok(Plan { record, control })
+        Ok(Plan { record, runs })
     }
 
     async fn take_snapshot(
@@ -126,13 +121,10 @@ impl Core {
         plan: Plan,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let Plan {
-            mut record,
-            control,
-        } = plan;
-        let saved = match &control {
-            Some(control) => self.save_running(control, &mut record, handle).await,
-            None => self.save_stopped(&mut record, handle).await,
+        let Plan { mut record, runs } = plan;
+        let saved = match runs {
+            true => self.save_running(&mut record, handle).await,
+            false => self.save_stopped(&mut record, handle).await,
         };
         let made = match saved.and_then(|()| handle.commit_to_finish()) {
             Ok(()) => self.add(&record).await.map(drop),
@@ -170,20 +162,15 @@ impl Core {
     /// The guest is held while its memory and disks are copied. Should this manager die, its monitor lets it go.
     async fn save_running(
         &self,
-        control: &Control,
         record: &mut SnapshotRecord,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let was_paused = self.vms.observed(record.vm_id).state == VmState::Paused;
-        control.ask(RequestBody::Hold, None).await?;
-        let mut saved = self.save_held(control, record, handle).await;
-        if !was_paused {
-            let resumed = control.ask(RequestBody::Resume, None).await.map(drop);
-            saved = match (saved, resumed) {
-                (Ok(files), Ok(())) => Ok(files),
-                (Err(problem), _) | (Ok(_), Err(problem)) => Err(problem),
-            };
-        }
+        let held = hold(self, record.vm_id).await?;
+        let saved = self.save_held(held.control(), record, handle).await;
+        let saved = match (saved, held.release().await) {
+            (Ok(files), Ok(())) => Ok(files),
+            (Err(problem), _) | (Ok(_), Err(problem)) => Err(problem),
+        };
         let files = saved?;
         let id = record.id;
         blocking(move || {
@@ -260,16 +247,8 @@ impl Core {
             let failed = |error: DatastoreError| datastore_problem(&error);
             let copy = |source: File, part: Part| {
                 let name = files::name(id, part)?;
-                let mut progress = |progress: lodge_block::copy::CopyProgress| {
-                    handle.progress("copying disks", progress.position, progress.size);
-                    if handle.is_cancelled() {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                };
                 saved
-                    .clone_file(&source, &name, &mut progress)
+                    .clone_file(&source, &name, &mut |at| handle.copying(COPYING, at))
                     .map(drop)
                     .map_err(failed)
             };

@@ -14,7 +14,7 @@ use super::actor::Command;
 use super::boot::{self, Method};
 use super::control::{Control, refusal};
 use super::typing::{Keys, Pace, type_all};
-use super::{Handle, VmRecord, screenshot};
+use super::{Handle, VmRecord, just_deleted, screenshot};
 use crate::catalogue::{self, Object};
 use crate::core::{blocking, internal};
 use crate::{Caller, Manager};
@@ -117,12 +117,12 @@ impl Manager {
 }
 
 /// The way to a guest's monitor.
-pub(super) async fn reach(handle: &Handle) -> Result<Control, Problem> {
-    let gone = || Problem::new(ErrorCode::WrongState, "the guest has just been deleted");
+async fn reach(handle: &Handle) -> Result<Control, Problem> {
     let (reply, control) = oneshot::channel();
     let command = Command::Reach { reply };
-    handle.commands.send(command).await.map_err(|_| gone())?;
-    control.await.map_err(|_| gone())?
+    let sent = handle.commands.send(command).await;
+    sent.map_err(|_| just_deleted())?;
+    control.await.map_err(|_| just_deleted())?
 }
 
 async fn typed(control: Control, body: RequestBody) -> Result<usize, Problem> {

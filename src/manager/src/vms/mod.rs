@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+pub(crate) use self::actor::Held;
 use self::actor::{Actor, Command, ConsoleRequest};
 use self::claims::Claims;
 pub(crate) use self::claims::DiskClaim;
@@ -306,10 +307,14 @@ pub(crate) async fn start_from(core: &Core, vm: Uuid, snapshot: Uuid) -> Result<
     command(&handle, |reply| Command::Start { from, reply }).await
 }
 
-/// A way to the monitor of a running guest.
-pub(crate) async fn reach(core: &Core, vm: Uuid) -> Result<Control, Problem> {
+/// Holds a guest that runs or is paused, for as long as it is copied.
+pub(crate) async fn hold(core: &Core, vm: Uuid) -> Result<Held, Problem> {
     let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
-    display::reach(&handle).await
+    let (reply, held) = oneshot::channel();
+    let command = Command::Hold { reply };
+    let sent = handle.commands.send(command).await;
+    sent.map_err(|_| just_deleted())?;
+    held.await.map_err(|_| just_deleted())?
 }
 
 fn just_deleted() -> Problem {

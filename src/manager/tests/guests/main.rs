@@ -71,6 +71,7 @@ tests!(
     ],
     snapshots: [
         a_running_guest_goes_back_to_where_it_was,
+        a_guest_is_paused_and_resumed_while_it_is_copied,
         a_warm_template_makes_guests_that_go_on_apart,
         a_stopped_guest_has_disks_only,
         files_of_unfinished_snapshots_are_removed,

@@ -157,6 +157,35 @@ pub async fn a_running_guest_goes_back_to_where_it_was() {
     host.manager.close().await;
 }
 
+pub async fn a_guest_is_paused_and_resumed_while_it_is_copied() {
+    let host = counting().await;
+    host.done("web", VmAction::Start).await;
+    counts_to(&host, "web", '1').await;
+    for (action, state, number) in [
+        (VmAction::Pause, VmState::Paused, "one"),
+        (VmAction::Resume, VmState::Running, "two"),
+    ] {
+        let create = SnapshotCreate {
+            name: name(number),
+            description: String::new(),
+            memory: None,
+        };
+        let taken = host.manager.vm_snapshot(&admin(), "web", create).await;
+        host.done("web", action).await;
+        succeeded(&host, &taken.unwrap()).await;
+        // Whatever comes first: what the user wants is what it does afterwards.
+        assert_eq!(host.state("web"), state);
+    }
+    counts_to(&host, "web", '2').await;
+    host.done("web", VmAction::Kill).await;
+    for number in ["one", "two"] {
+        revert(&host, "web", number).await.unwrap();
+        counts_to(&host, "web", '2').await;
+        host.done("web", VmAction::Kill).await;
+    }
+    host.manager.close().await;
+}
+
 pub async fn a_warm_template_makes_guests_that_go_on_apart() {
     let host = counting().await;
     host.done("web", VmAction::Start).await;

@@ -14,6 +14,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(super) async fn set_balloon(&mut self, target: Size) -> Result<(), Problem> {
+        self.require_not_held()?;
         let launched = self.observed.borrow().launched.clone();
         // It may run with other memory than when the command was given, or not at all, which is
         // found out below.

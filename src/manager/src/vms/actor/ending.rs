@@ -91,6 +91,7 @@ impl Actor {
             return;
         };
         self.notices = None;
+        self.held = None;
         self.relay_log(&guest);
         let end = End {
             record: guest.run.exit_record(),

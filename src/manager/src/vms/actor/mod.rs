@@ -2,6 +2,7 @@
 
 mod balloon;
 mod ending;
+mod hold;
 mod time;
 
 use std::os::fd::OwnedFd;
@@ -28,6 +29,8 @@ use crate::vms::launch::{Guest, Launched, clean_up, launch};
 use crate::vms::restart::Restarts;
 use crate::vms::run_dir::RunDir;
 use crate::vms::state::{Observed, check_action};
+
+pub(crate) use hold::Held;
 
 /// Time between two looks at a running guest.
 const TICK: Duration = Duration::from_secs(5);
@@ -75,6 +78,10 @@ pub(crate) enum Command {
     Reach {
         reply: oneshot::Sender<Result<Control, Problem>>,
     },
+    /// Hold it while it is copied.
+    Hold {
+        reply: oneshot::Sender<Result<Held, Problem>>,
+    },
     /// The host goes down: end by the deadline, whatever the state.
     PowerOff { timeout: Duration, reply: Reply },
     /// The guest was deleted: the task ends.
@@ -94,6 +101,7 @@ pub(crate) struct ConsoleRequest {
 enum Happening {
     Command(Option<Command>),
     Started(Result<Fate, Problem>),
+    Released(Option<Reply>),
     Ended,
     Notice(Option<GuestEvent>),
     Time,
@@ -122,6 +130,8 @@ pub(crate) struct Actor {
     /// Consoles to be attached as soon as the guest runs.
     consoles: Vec<ConsoleRequest>,
     waiters: Vec<Waiter>,
+    /// While it is held: when that ends.
+    held: Option<hold::Hold>,
     /// Whether somebody wanted the end that is coming.
     asked_to_end: bool,
     signal_at: Option<Instant>,
@@ -149,6 +159,7 @@ impl Actor {
             start_reply: None,
             consoles: Vec::new(),
             waiters: Vec::new(),
+            held: None,
             asked_to_end: false,
             signal_at: None,
             reconnect_at: None,
@@ -184,6 +195,7 @@ impl Actor {
                 notice = next_notice(self.notices.as_mut()) => Happening::Notice(notice),
                 () = end_of(self.guest.as_ref()) => Happening::Ended,
                 result = end_of_start(self.starting.as_mut()) => Happening::Started(result),
+                reply = hold::end_of_hold(self.held.as_mut()) => Happening::Released(reply),
                 command = self.commands.recv() => Happening::Command(command),
                 () = tokio::time::sleep_until(deadline) => Happening::Time,
             };
@@ -191,10 +203,13 @@ impl Actor {
                 Happening::ManagerEnds | Happening::Command(None | Some(Command::Retire)) => return,
                 Happening::Command(Some(command)) => self.obey(command).await,
                 Happening::Started(result) => self.started(result).await,
+                Happening::Released(reply) => self.released(reply).await,
                 Happening::Ended => self.ended().await,
                 Happening::Notice(Some(event)) => self.noticed(event),
                 Happening::Notice(None) => {
                     self.notices = None;
+                    // Its monitor has let it go, so it is no longer what was being copied.
+                    self.held = None;
                     self.reconnect_at = Some(Instant::now() + RECONNECT);
                 }
                 Happening::Time => self.time().await,
@@ -279,6 +294,10 @@ impl Actor {
             Command::Reach { reply } => {
                 let _ = reply.send(self.control().cloned());
             }
+            Command::Hold { reply } => {
+                // Whoever asked and went lets it go by that.
+                let _ = reply.send(self.hold().await);
+            }
             Command::PowerOff { timeout, reply } => self.power_off(timeout, reply).await,
             Command::Retire => {}
         }
@@ -308,6 +327,7 @@ impl Actor {
         change: VmDiscChange,
         disc: Option<OwnedFd>,
     ) -> Result<(), Problem> {
+        self.require_not_held()?;
         let body = RequestBody::ChangeDisc {
             drive: change.drive,
             force: change.force,
@@ -447,6 +467,11 @@ impl Actor {
 
     async fn act(&mut self, action: VmAction) -> Result<(), Problem> {
         self.check(action, false)?;
+        if self.held.is_some() {
+            let state = self.act_held(action)?;
+            self.set_state(state, None);
+            return Ok(());
+        }
         let (body, state) = match action {
             VmAction::Reset => (RequestBody::Reset, self.state()),
             VmAction::Pause => (RequestBody::Pause, VmState::Paused),
@@ -479,6 +504,8 @@ impl Actor {
                 });
                 self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
+            // That it is held is no state of the guest.
+            GuestEvent::State { .. } if self.held.is_some() => {}
             GuestEvent::State { state } => {
                 let state = state_of(state);
                 let stopping = self.state() == VmState::Stopping && state == VmState::Running;
