@@ -54,6 +54,11 @@ pub fn disc(name: &str) -> PathBuf {
     built(&format!("guests/{name}.iso"))
 }
 
+/// What starts the Debian installer from the network: a script of iPXE, with kernel and initrd beside it.
+pub fn network_boot() -> PathBuf {
+    built("guests/network")
+}
+
 /// A Debian disk that starts by itself.
 pub fn guest_debian() -> PathBuf {
     built("guests/debian.raw")

@@ -65,6 +65,7 @@ pub struct Builder {
     data: Option<PathBuf>,
     data_size: Option<u64>,
     seed: Option<String>,
+    network_boot: Option<(PathBuf, String)>,
 }
 
 /// A running machine; it ends when it is dropped.
@@ -99,6 +100,7 @@ impl Default for Builder {
             data: None,
             data_size: None,
             seed: None,
+            network_boot: None,
         }
     }
 }
@@ -124,6 +126,13 @@ impl Builder {
     /// Its network cards; the first leads to the API.
     pub fn nics(mut self, nics: &[Nic]) -> Self {
         self.nics = nics.to_vec();
+        self
+    }
+
+    /// What its first network has for whoever boots from there: the files of a folder by TFTP, and the name of the one to
+    /// begin with.
+    pub fn network_boot(mut self, folder: PathBuf, file: &str) -> Self {
+        self.network_boot = Some((folder, file.to_owned()));
         self
     }
 
@@ -264,14 +273,19 @@ impl Builder {
 
     fn network(&self, command: &mut Command, port: u16) {
         for (index, nic) in self.nics.iter().enumerate() {
-            let forward = if index == 0 {
-                format!(",hostfwd=tcp:127.0.0.1:{port}-:443")
-            } else {
-                String::new()
-            };
+            let mut services = String::new();
+            if index == 0 {
+                services += &format!(",hostfwd=tcp:127.0.0.1:{port}-:443");
+                if let Some((folder, file)) = &self.network_boot {
+                    services += &format!(",tftp={},bootfile={file}", folder.display());
+                }
+            }
             let net = format!("10.0.{}.0/24", index + 2);
             command
-                .args(["-netdev", &format!("user,id=net{index},net={net}{forward}")])
+                .args([
+                    "-netdev",
+                    &format!("user,id=net{index},net={net}{services}"),
+                ])
                 .args([
                     "-device",
                     &format!(

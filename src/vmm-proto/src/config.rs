@@ -122,6 +122,9 @@ pub enum Boot {
         /// The option ROM that makes a BIOS show its text on the guest's screen: 1 byte to 64 KiB. UEFI brings its own.
         #[serde(default)]
         display_rom: Option<FdIndex>,
+        /// The option ROM by which a BIOS boots from virtio network cards: 1 byte to 128 KiB. UEFI brings its own.
+        #[serde(default)]
+        network_rom: Option<FdIndex>,
     },
 }
 
@@ -296,11 +299,13 @@ impl Launch {
                 code,
                 variables,
                 display_rom,
+                network_rom,
                 ..
             } => {
                 all.push(("boot.code".to_owned(), *code));
                 all.extend(variables.map(|fd| ("boot.variables".to_owned(), fd)));
                 all.extend(display_rom.map(|fd| ("boot.display_rom".to_owned(), fd)));
+                all.extend(network_rom.map(|fd| ("boot.network_rom".to_owned(), fd)));
             }
         }
         for (slot, disk) in self.guest.disks.iter().enumerate() {

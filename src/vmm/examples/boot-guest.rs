@@ -247,6 +247,7 @@ fn boot(options: &Options, fds: &mut Descriptors) -> Result<Boot> {
                 .chain((0..8).map(BootDevice::Cdrom))
                 .collect(),
             display_rom: open(&options.display_rom, false)?,
+            network_rom: None,
         });
     }
     Ok(Boot::Direct {

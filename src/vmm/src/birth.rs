@@ -15,7 +15,7 @@ use nix::unistd::{Uid, getuid};
 
 use crate::boot::DirectBoot;
 use crate::control::Server;
-use crate::firmware::FirmwareBoot;
+use crate::firmware::{FirmwareBoot, OptionRom};
 use crate::jail;
 use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved, Vsock};
 use crate::run_control::RunControl;
@@ -185,6 +185,7 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
             variables,
             order,
             display_rom,
+            network_rom,
         } => machine::Boot::Firmware(FirmwareBoot {
             code: descriptors.take(*code)?.into(),
             variables: match variables {
@@ -192,12 +193,27 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
                 None => None,
             },
             order: order.clone(),
-            display_rom: match display_rom {
-                Some(rom) => Some(descriptors.take(*rom)?.into()),
-                None => None,
-            },
+            option_roms: option_roms(
+                [
+                    (OptionRom::Display, *display_rom),
+                    (OptionRom::Network, *network_rom),
+                ],
+                descriptors,
+            )?,
         }),
     })
+}
+
+fn option_roms(
+    roms: [(OptionRom, Option<FdIndex>); 2],
+    descriptors: &mut Descriptors,
+) -> Result<Vec<(OptionRom, File)>, Failure> {
+    let given = roms
+        .into_iter()
+        .filter_map(|(rom, index)| Some((rom, index?)));
+    given
+        .map(|(rom, index)| Ok((rom, descriptors.take(index)?.into())))
+        .collect()
 }
 
 fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>, Failure> {

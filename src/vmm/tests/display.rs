@@ -269,23 +269,37 @@ fn bad_keys_are_refused_as_a_whole() {
 }
 
 #[test]
-fn a_display_rom_of_the_wrong_size_is_refused() {
+fn option_roms_of_the_wrong_size_are_refused() {
     if kvm_missing() {
         return;
     }
+    let firmware = || Options::firmware(rom(echoes_keys()), None);
     for length in [0, (64 << 10) + 1] {
+        let display_rom = Some(vec![0; length]);
         let options = Options {
-            display_rom: Some(vec![0; length]),
-            ..Options::firmware(rom(echoes_keys()), None)
+            display_rom,
+            ..firmware()
         };
-        match Guest::try_start(options) {
-            Err(SpawnError::Refused {
-                error: LaunchError::Firmware,
-                message,
-            }) => assert!(message.contains("firmware display ROM is"), "{message}"),
-            Err(other) => panic!("unexpected: {other:?}"),
-            Ok(_) => panic!("it started"),
-        }
+        refuses_to_start(options, "firmware display ROM is");
+    }
+    for length in [0, (128 << 10) + 1] {
+        let network_rom = Some(vec![0; length]);
+        let options = Options {
+            network_rom,
+            ..firmware()
+        };
+        refuses_to_start(options, "firmware network ROM is");
+    }
+}
+
+fn refuses_to_start(options: Options, why: &str) {
+    match Guest::try_start(options) {
+        Err(SpawnError::Refused {
+            error: LaunchError::Firmware,
+            message,
+        }) => assert!(message.contains(why), "{message}"),
+        Err(other) => panic!("unexpected: {other:?}"),
+        Ok(_) => panic!("it started"),
     }
 }
 

@@ -182,6 +182,32 @@ fn memtest_shows_itself_by_uefi(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// By the BIOS's iPXE: an address, the script, kernel and initrd, and the installer asks its first question.
+fn the_installer_starts_from_the_network(host: &Host) -> Result<()> {
+    let arguments = [
+        "vm",
+        "create",
+        "installer",
+        "--firmware",
+        "bios",
+        "--memory",
+        "1GiB",
+        "--nic",
+        "default",
+        "--start",
+    ];
+    host.cli.ok(&arguments)?;
+    let mut console = GuestConsole::open(&host.cli, "installer")?;
+    wait_drawn(host, "installer", &console, "boot.ipxe")?;
+    wait_drawn(host, "installer", &console, "Select a language")?;
+    // English, and it takes keys.
+    console.write("\r")?;
+    wait_drawn(host, "installer", &console, "Select your location")?;
+    host.cli.ok(&["vm", "kill", "installer"])?;
+    host.wait_state("installer", "stopped")?;
+    Ok(())
+}
+
 fn debian_starts_by_bios(host: &Host) -> Result<()> {
     let mut console = start_debian(host, "old", &["--firmware", "bios"])?;
     console.wait("SeaBIOS")?;
@@ -230,8 +256,10 @@ fn debian_starts_by_uefi_which_remembers(host: &Host) -> Result<()> {
 
 #[test]
 fn unmodified_systems_start_by_bios() {
-    let host = host(Builder::new()).unwrap();
+    let builder = Builder::new().network_boot(artifacts::network_boot(), "boot.ipxe");
+    let host = host(builder).unwrap();
     discs_start_by_bios(&host).unwrap();
+    the_installer_starts_from_the_network(&host).unwrap();
     debian_starts_by_bios(&host).unwrap();
     host.shut_down().unwrap();
 }

@@ -24,6 +24,7 @@ const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const BIOS: &str = "/usr/share/seabios/bios-256k.bin";
 /// Lets the BIOS show its text on the screen; UEFI brings its own driver.
 const BIOS_DISPLAY: &str = "/usr/share/seabios/vgabios-ramfb.bin";
+const BIOS_NETWORK: &str = "/usr/lib/ipxe/qemu/pxe-virtio.rom";
 
 /// What starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,24 +187,27 @@ fn open_firmware(
         BootDevice::Cdrom(number) => lodge_vmm_proto::BootDevice::Cdrom(number),
         BootDevice::Nic(number) => lodge_vmm_proto::BootDevice::Nic(number),
     });
-    let (code, variables, display_rom) = match firmware {
-        Firmware::Bios => (
-            open_file(BIOS, "seabios")?,
-            None,
-            Some(open_file(BIOS_DISPLAY, "seabios")?),
-        ),
-        Firmware::Uefi => (
-            open_file(UEFI_CODE, "ovmf")?,
-            Some(open_variables(core, record.id)?),
-            None,
-        ),
-    };
-    Ok(Boot::Firmware {
-        code: fds.add(code),
-        variables: variables.map(|file| fds.add(file)),
-        order: order.collect(),
-        display_rom: display_rom.map(|file| fds.add(file)),
-    })
+    let order = order.collect();
+    match firmware {
+        Firmware::Bios => Ok(Boot::Firmware {
+            code: fds.add(open_file(BIOS, "seabios")?),
+            variables: None,
+            order,
+            display_rom: Some(fds.add(open_file(BIOS_DISPLAY, "seabios")?)),
+            network_rom: if record.spec.nics.is_empty() {
+                None
+            } else {
+                Some(fds.add(open_file(BIOS_NETWORK, "ipxe-qemu")?))
+            },
+        }),
+        Firmware::Uefi => Ok(Boot::Firmware {
+            code: fds.add(open_file(UEFI_CODE, "ovmf")?),
+            variables: Some(fds.add(open_variables(core, record.id)?)),
+            order,
+            display_rom: None,
+            network_rom: None,
+        }),
+    }
 }
 
 fn open_file(path: &str, package: &str) -> Result<File, Problem> {

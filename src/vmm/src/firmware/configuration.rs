@@ -6,6 +6,7 @@ use lodge_devices::ramfb::{RAMFB_FILE, RamfbFile};
 use uuid::Uuid;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
+use super::option_rom::OptionRom;
 use super::table_loader::{self, RSDP, SCRIPT, TABLES};
 use crate::acpi::{self, Tables};
 use crate::boot::memory_map::{RESERVED, USABLE};
@@ -23,10 +24,6 @@ const SLACK: usize = 1024;
 /// The first serial port, for SeaBIOS to show its text on, beside the screen.
 const SERIAL_PORT: u16 = 0x3f8;
 
-/// Where SeaBIOS looks for the option ROM of a screen that is not on PCI. It runs it first of all ROMs, as that of the
-/// screen, and prints there from then on.
-const DISPLAY_ROM: &str = "vgaroms/vgabios-ramfb.bin";
-
 /// What the items are made from.
 pub struct Configuration {
     /// SMBIOS UUID.
@@ -35,8 +32,8 @@ pub struct Configuration {
     pub boot_order: Vec<u8>,
     /// Sets the screen up.
     pub screen: Option<RamfbFile>,
-    /// The option ROM for it.
-    pub display_rom: Option<Vec<u8>>,
+    /// What a BIOS runs for screen and network.
+    pub option_roms: Vec<(OptionRom, Vec<u8>)>,
     /// Describes the machine as it is at the moment.
     pub chipset: Chipset,
 }
@@ -56,8 +53,8 @@ pub fn fw_cfg(memory: &GuestMemory, configuration: Configuration) -> FwCfg {
     if let Some(screen) = configuration.screen {
         items.add_file(RAMFB_FILE, screen);
     }
-    if let Some(rom) = configuration.display_rom {
-        items.add_file(DISPLAY_ROM, rom);
+    for (rom, bytes) in configuration.option_roms {
+        items.add_file(rom.file_name(), bytes);
     }
     let (anchor, structures) = smbios::for_firmware(configuration.id);
     items.add_file("etc/smbios/smbios-anchor", anchor);

@@ -5,7 +5,7 @@
 //! in it at power-on (the PAM registers are kept, and have no effect), and there is no system management mode.
 
 mod configuration;
-mod display_rom;
+mod option_rom;
 mod order;
 mod rom;
 mod table_loader;
@@ -25,7 +25,7 @@ use lodge_vmm_proto::{BootDevice, LaunchError};
 use crate::layout::FIRMWARE_END;
 use crate::machine::Failure;
 pub use configuration::{Configuration, fw_cfg};
-pub use display_rom::read as read_display_rom;
+pub use option_rom::OptionRom;
 pub use order::{DiskPlace, Place, boot_order};
 use rom::Rom;
 use variables::Variables;
@@ -38,8 +38,8 @@ pub struct FirmwareBoot {
     pub variables: Option<File>,
     /// What it shall boot from, the first first.
     pub order: Vec<BootDevice>,
-    /// The option ROM for the screen, which a BIOS needs.
-    pub display_rom: Option<File>,
+    /// What a BIOS needs for screen and network.
+    pub option_roms: Vec<(OptionRom, File)>,
 }
 
 /// Firmware in its place.

@@ -13,7 +13,7 @@ use super::display::Display;
 use super::hardware::Hardware;
 use super::{Boot, Failure};
 use crate::boot::{self, DirectBoot, Entry, Loaded};
-use crate::firmware::{self, Configuration, Firmware, FirmwareBoot};
+use crate::firmware::{self, Configuration, Firmware, FirmwareBoot, FirmwareError};
 use crate::layout::{
     ACPI_BASE, ECAM_BASE, ECAM_LENGTH, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SMBIOS_BASE,
 };
@@ -131,8 +131,10 @@ impl BootSource {
         hardware: &mut Hardware,
     ) -> Result<Self, Failure> {
         let boot_order = firmware::boot_order(&boot.order, &hardware.place);
-        let display_rom = boot.display_rom.as_ref().map(firmware::read_display_rom);
-        let display_rom = display_rom.transpose()?;
+        let option_roms = boot.option_roms.iter();
+        let option_roms = option_roms
+            .map(|(rom, file)| Ok((*rom, rom.read(file)?)))
+            .collect::<Result<_, FirmwareError>>()?;
         let firmware = Firmware::place(vm, boot)?;
         if let Some(flash) = &firmware.variables {
             hardware.add_flash(flash)?;
@@ -144,7 +146,7 @@ impl BootSource {
                 id: identity.id,
                 boot_order,
                 screen: hardware.display.as_ref().map(Display::file),
-                display_rom,
+                option_roms,
                 chipset: hardware.chipset(identity.vcpus),
             },
         );

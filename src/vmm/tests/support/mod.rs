@@ -57,6 +57,7 @@ pub struct Options {
     pub firmware: Option<(Vec<u8>, Option<File>)>,
     /// The option ROM for the screen, beside firmware.
     pub display_rom: Option<Vec<u8>>,
+    pub network_rom: Option<Vec<u8>>,
     pub initrd: Option<Vec<u8>>,
     pub cmdline: String,
     pub vcpus: u8,
@@ -93,6 +94,7 @@ impl Options {
             kernel,
             firmware: None,
             display_rom: None,
+            network_rom: None,
             initrd: None,
             cmdline: String::new(),
             vcpus: 1,
@@ -395,6 +397,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             variables: variables.map(|file| add(file.into())),
             order: Vec::new(),
             display_rom: options.display_rom.map(|rom| add(file_of(&rom))),
+            network_rom: options.network_rom.map(|rom| add(file_of(&rom))),
         },
         None => Boot::Direct {
             kernel: add(file_of(&options.kernel)),

@@ -1,0 +1,64 @@
+//! Option ROMs of a BIOS: what puts its text on the screen, and what boots from the network.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::FirmwareError;
+
+/// An option ROM by what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionRom {
+    /// The guest's screen: it is run first and stays, from 0xc0000 on.
+    Display,
+    /// Virtio network cards: it throws most of itself away when it has been run, so it may be larger.
+    Network,
+}
+
+impl OptionRom {
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Display => "display ROM",
+            Self::Network => "network ROM",
+        }
+    }
+
+    /// Most bytes, and that for a person.
+    const fn limit(self) -> (u64, &'static str) {
+        match self {
+            Self::Display => (64 << 10, "1 byte to 64 KiB"),
+            Self::Network => (128 << 10, "1 byte to 128 KiB"),
+        }
+    }
+
+    /// Where SeaBIOS looks for it. A display that is not on PCI has a folder of its own, which is run first of all, as the
+    /// ROM of the screen; a PCI function's ROM goes by its vendor and device, here those of virtio-net (virtio 1.2,
+    /// sections 4.1.2 and 5.1).
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Display => "vgaroms/vgabios-ramfb.bin",
+            Self::Network => "pci1af4,1041.rom",
+        }
+    }
+
+    /// Reads the ROM. It is firmware that runs it, and checks what is in it.
+    ///
+    /// # Errors
+    /// When it is empty, too large, or cannot be read.
+    pub fn read(self, file: &File) -> Result<Vec<u8>, FirmwareError> {
+        let what = self.what();
+        let failed = |source: io::Error| FirmwareError::Read { what, source };
+        let length = file.metadata().map_err(failed)?.len();
+        let (most, expected) = self.limit();
+        if !(1..=most).contains(&length) {
+            return Err(FirmwareError::Size {
+                what,
+                length,
+                expected,
+            });
+        }
+        let mut rom = vec![0; length as usize];
+        file.read_exact_at(&mut rom, 0).map_err(failed)?;
+        Ok(rom)
+    }
+}
