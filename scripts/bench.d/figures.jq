@@ -31,13 +31,60 @@ def memories: (.[] | select(.figure == "memory"))
     | ($report.data.memory.rss_kib / 10.24 | round / 100)
     | one("memory beyond the guest"; $report.monitor; $report.detail; "MiB");
 
-def exits: map(select(.figure == "exit")) | group_by(.monitor)[]
+def densities: (.[] | select(.figure == "density"))
+    as $report
+    | ($report.data.memory.pss_kib / 10.24 | round / 100)
+    | one("memory beyond each guest"; $report.monitor; $report.detail + " guests"; "MiB");
+
+def firmwares: (.[] | select(.figure == "firmware"))
+    as $report
+    | $report.data.line_ms
+    | one("start to /init by firmware"; $report.monitor; $report.detail; "ms");
+
+def restores: map(select(.figure == "restore")) | group_by(.monitor)[]
+    | .[0].monitor as $monitor
+    | (map(.data.line_ms) | summary("restore to first answer"; $monitor; "reference"; "ms")),
+      (map(.data.memory.private_dirty_kib / 1024) | summary("own memory after it, guest not counted"; $monitor; "reference"; "MiB"));
+
+# Several guests, started one right after the other, until the last has said its line.
+def many($figure; $name): (.[] | select(.figure == $figure))
+    as $report
+    | ($report.detail | tonumber | . * 1000 / $report.data.line_ms)
+    | one($name; $report.monitor; $report.detail + " guests"; "1/s");
+
+def rates: many("rate"; "guests started"), many("clones"; "guests restored");
+
+# Cycles of both loops of a bare guest, less those of the loop without what is measured, for each round. One cycle of the
+# virtual processor's counter is a nanosecond.
+def cycles($figure; $with; $without; $rounds; $name; $condition):
+    map(select(.figure == $figure)) | group_by(.monitor)[]
     | (map({ (.detail): (.data.line | capture("cycles=(?<digits>[0-9a-f]+)").digits | hex) }) | add)
       as $cycles
     | .[0].monitor as $monitor
-    # One cycle of the virtual processor's counter is a nanosecond.
-    | (($cycles["exit-cycles"] - $cycles["loop-cycles"]) / 10000 / 1000)
-    | one("exit to user space"; $monitor; "in from a device register"; "us");
+    | (($cycles[$with] - $cycles[$without]) / $rounds / 1000)
+    | one($name; $monitor; $condition; "us");
+
+def exits:
+    cycles("exit"; "exit-cycles"; "loop-cycles"; 10000; "exit to user space"; "in from a device register"),
+    cycles("interrupt"; "interrupt-cycles"; "masked-cycles"; 5000; "interrupt"; "of a device in user space, acknowledged");
+
+# The pairs NAME=NUMBER of a line.
+def pairs: [scan("([a-z0-9-]+)=([0-9.]+)") | { name: .[0], value: (.[1] | tonumber) }];
+
+def disks: (.[] | select(.figure == "disk"))
+    as $report
+    | $report.data.line | pairs[]
+    | .name as $name
+    | (1e6 / .value)
+    | one("disk, time for 4 KiB"; $report.monitor; $name; "us");
+
+def nets: (.[] | select(.figure == "net"))
+    as $report
+    | $report.data.line | pairs[]
+    | .name as $name
+    | .value
+    | if $name == "round-trip" then one("network round trip"; $report.monitor; $report.detail; "us")
+      else one("network rate"; $report.monitor; $name + " " + $report.detail; "Mbit/s") end;
 
 def api: .[] | select(.figure == "api")
     | .condition as $request | .data
@@ -67,4 +114,5 @@ def ready: log as $log
       end;
 
 . as $text | reports as $reports
-| [($reports | starts), ($reports | memories), ($reports | exits), ($text | ready), ($reports | api)]
+| [$reports | starts, firmwares, restores, rates, memories, densities, exits, disks, nets]
+  + [$text | ready] + [$reports | api]

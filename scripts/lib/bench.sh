@@ -36,16 +36,18 @@ bench_root() {
     mkdir -p "$root/bench/guests"
     install -m 0755 "$(packages_tree "$BENCH_LOCK" busybox-static)/bin/busybox" "$root/bench/busybox"
     install -m 0755 "$BENCH_HERE/vm-init" "$root/bench/init"
-    bench_exit_cost "$root/bench/guests/exit-cost"
+    install -m 0644 "$BENCH_HERE/vm-monitors" "$root/bench/monitors"
+    install -m 0644 "$BENCH_HERE/vm-figures" "$root/bench/figures"
+    bench_bare_guest exit-cost "$root/bench/guests/exit-cost"
     printf '%s\n' "$root"
 }
 
-# bench_exit_cost OUTPUT : the guest that measures exits.
-bench_exit_cost() {
-    as --64 -o "$BENCH/exit-cost.o" "$BENCH_HERE/exit-cost.s"
+# bench_bare_guest NAME OUTPUT : assembles a guest without a system.
+bench_bare_guest() {
+    as --64 -I "$BENCH_HERE" -o "$BENCH/$1.o" "$BENCH_HERE/$1.s"
     # The linker dislikes memory that is both writable and executable. It is a guest without paging.
     ld -m elf_x86_64 --no-warn-rwx-segments -z max-page-size=4096 --build-id=none \
-        -T "$BENCH_HERE/exit-cost.ld" -o "$1" "$BENCH/exit-cost.o"
+        -T "$BENCH_HERE/pvh.ld" -o "$2" "$BENCH/$1.o"
 }
 
 # bench_reference : prints the folder of the kernel that Firecracker's figure was taken with.
@@ -53,30 +55,68 @@ bench_reference() {
     packages_tree "$BENCH_LOCK" "$(packages_kernel "$BENCH_LOCK")"
 }
 
-# bench_guests DESTINATION : the guests whose start is measured.
+# bench_guests DESTINATION : the guests that are measured.
 bench_guests() {
-    local tree root=$BENCH/guest.root
+    local tree name
     tree=$(bench_reference)
     kernel_unpack "$tree/boot/vmlinuz-$(modules_release "$tree")" "$1/reference"
     cp "$ROOT/build/guests/vmlinux" "$ROOT/build/guests/vmlinuz" "$1/"
+    bench_guest_initrd "$1/initrd" ""
+    bench_guest_initrd "$1/devices.initrd" "$tree"
+    for name in hello interrupt-cost; do
+        bench_bare_guest "$name" "$1/$name"
+    done
+    cp -L /usr/share/OVMF/OVMF_CODE_4M.fd "$1/code.fd"
+    cp -L /usr/share/OVMF/OVMF_VARS_4M.fd "$1/variables.fd"
+    bench_disc "$tree/boot/vmlinuz-$(modules_release "$tree")" "$1/initrd" "$1/disc.iso"
+    bench_tools "$BENCH/tools.root" fio iperf3
+    truncate -s 0 "$1/tools.raw"
+    truncate -s 128M "$1/tools.raw"
+    mke2fs -q -t ext4 -d "$BENCH/tools.root" "$1/tools.raw"
+}
+
+# bench_guest_initrd OUTPUT TREE : the small initramfs of the measured guests, with modules for devices if there is a TREE
+# to take them from.
+bench_guest_initrd() {
+    local root=$BENCH/guest.root
     rm -rf "$root"
     mkdir -p "$root/bin"
     install -m 0755 "$(packages_tree "$BENCH_LOCK" busybox-static)/bin/busybox" "$root/bin/busybox"
     ln -s busybox "$root/bin/sh"
     install -m 0755 "$BENCH_HERE/guest-init" "$root/init"
-    initramfs_pack "$root" "$INITRAMFS_EPOCH" | gzip -n -9 >"$1/initrd"
+    if [[ -n $2 ]]; then
+        modules_install "$2" "$BENCH_HERE/guest-modules.list" "$root"
+    fi
+    initramfs_pack "$root" "$INITRAMFS_EPOCH" | gzip -n -9 >"$1"
 }
 
-# bench_qemu DESTINATION : the QEMU of this machine, its libraries and the firmware it needs.
-bench_qemu() {
-    local program file
-    program=$(command -v qemu-system-x86_64)
-    mkdir -p "$1/firmware"
-    cp -L "$program" "$1/"
-    ldd "$program" | grep -o '/[^ ]*' | while read -r file; do
-        cp -L "$file" "$1/"
+# bench_disc KERNEL INITRD OUTPUT : a disc that BIOS and UEFI start.
+bench_disc() {
+    local pc efi lock=$ROOT/initramfs/packages.lock
+    pc=$(packages_tree "$lock" grub-pc-bin)/usr/lib/grub/i386-pc
+    efi=$(packages_tree "$lock" grub-efi-amd64-bin)/usr/lib/grub/x86_64-efi
+    iso_build "$pc" "$efi" "$BENCH_HERE/grub" "$1" "$2" "$3"
+}
+
+# bench_tools DESTINATION NAME... : programs of this machine, and their libraries.
+bench_tools() {
+    local destination=$1 name program file
+    shift
+    rm -rf "$destination"
+    mkdir -p "$destination"
+    for name in "$@"; do
+        program=$(command -v "$name")
+        cp -L "$program" "$destination/"
+        ldd "$program" | grep -o '/[^ ]*' | while read -r file; do
+            cp -L "$file" "$destination/"
+        done
     done
-    cp -L /usr/share/seabios/bios-256k.bin /usr/share/qemu/{bios-microvm,pvh,linuxboot_dma,kvmvapic}.bin "$1/firmware/"
+}
+
+# bench_firmware DESTINATION : the firmware that QEMU needs, and that guests boot by.
+bench_firmware() {
+    mkdir -p "$1"
+    cp -L /usr/share/seabios/bios-256k.bin /usr/share/qemu/{bios-microvm,pvh,linuxboot_dma,kvmvapic}.bin "$1/"
 }
 
 # bench_initrd ROOT OUTPUT : the ISO's own initramfs with the folder in a second one behind it. Quick to pack: what is in
@@ -139,7 +179,8 @@ bench_run_guests() {
     root=$(bench_root guests)
     install -m 0755 "$CARGO_IMAGE"/examples/{boot-guest,measure-guest} "$root/bench/"
     bench_guests "$root/bench/guests"
-    bench_qemu "$root/bench/qemu"
+    bench_tools "$root/bench/tools" qemu-system-x86_64 iperf3
+    bench_firmware "$root/bench/firmware"
     bench_initrd "$root" "$BENCH/guests.initrd"
     say "Measuring guests on the virtual clock ($1)"
     bench_vm guests -kernel "$(bench_iso_file /boot/vmlinuz)" -initrd "$BENCH/guests.initrd" \

@@ -16,7 +16,7 @@ declare -A INSTALL_GROUPS=(
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
     # scripts/bench: beside what scripts/run needs.
-    [bench]="binutils bsdextrautils cpio gzip jq qemu-system-x86 seabios xorriso zstd"
+    [bench]="binutils bsdextrautils cpio e2fsprogs fio gzip iperf3 jq ovmf qemu-system-x86 seabios xorriso zstd"
     # scripts/test: what drives the machine from outside.
     [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs iproute2 jq mtools openssl procps python3 qemu-utils shellcheck socat tmux xfsprogs xorriso"
 )
