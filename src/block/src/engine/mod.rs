@@ -10,6 +10,7 @@
 mod bounce;
 mod helper;
 mod operation;
+mod ring;
 mod transfer;
 mod watch;
 
@@ -122,11 +123,7 @@ impl Engine {
     /// When the kernel refuses the ring.
     pub fn new(disk: Arc<RawDisk>, depth: u16) -> io::Result<Self> {
         let depth = depth.clamp(1, MAX_DEPTH);
-        // Completions are looked for on the way out of the kernel only; without this each would
-        // interrupt the thread wherever it is.
-        let ring = IoUring::builder()
-            .setup_coop_taskrun()
-            .build(u32::from(depth))?;
+        let ring = ring::new(u32::from(depth))?;
         // The disk is not registered with the ring: the kernel tears rings down some time after
         // they are closed, and until then a restarted guest could not claim its disk.
         Ok(Self {
