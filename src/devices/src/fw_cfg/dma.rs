@@ -3,6 +3,7 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::FwCfg;
+use crate::GuestMemory;
 
 const ERROR: u32 = 1 << 0;
 const READ: u32 = 1 << 1;
@@ -64,10 +65,7 @@ impl FwCfg {
         let zeroes = length - there;
         zeroes <= MAX_ZEROES
             && memory.write_slice(bytes, GuestAddress(address)).is_ok()
-            && (zeroes == 0
-                || memory
-                    .write_slice(&vec![0; zeroes as usize], GuestAddress(end))
-                    .is_ok())
+            && write_zeroes(&memory, end, zeroes)
     }
 
     fn write_from(&mut self, address: u64, length: u64) -> bool {
@@ -86,6 +84,22 @@ impl FwCfg {
         self.advance(length);
         self.items.write(key, offset, &bytes)
     }
+}
+
+/// In pieces: what is taken from the allocator for a guest's wish stays with the process.
+fn write_zeroes(memory: &GuestMemory, address: u64, length: u64) -> bool {
+    const PIECE: [u8; 4096] = [0; 4096];
+    let pieces = (0..length).step_by(PIECE.len());
+    pieces
+        .map(|done| (done, (length - done).min(4096)))
+        .all(|(done, count)| {
+            let at = address.checked_add(done);
+            at.is_some_and(|at| {
+                memory
+                    .write_slice(&PIECE[..count as usize], GuestAddress(at))
+                    .is_ok()
+            })
+        })
 }
 
 fn quarters(bytes: &[u8; 16]) -> [u32; 4] {
