@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod code;
+pub mod tap;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
-    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, OnReset, PROTOCOL_VERSION, Request,
-    RequestBody, Restore, RunState, ServerMessage, SpawnError, VsockConfig, spawn,
+    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, OnReset, PROTOCOL_VERSION,
+    Request, RequestBody, Restore, RunState, ServerMessage, SpawnError, VsockConfig, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -63,8 +64,12 @@ pub struct Options {
     pub vcpus: u8,
     pub memory: u64,
     pub disks: Vec<File>,
+    /// Disks on the SATA controller.
+    pub sata_disks: Vec<File>,
     /// CD-ROM drives with their discs.
     pub cdroms: Vec<Option<File>>,
+    /// Taps of network interfaces.
+    pub nics: Vec<OwnedFd>,
     /// What is to serve sockets between guest and host, and the guest's address.
     pub vsock: Option<(File, u32)>,
     pub jail: bool,
@@ -72,6 +77,8 @@ pub struct Options {
     pub on_reset: OnReset,
     /// State and memory to begin with.
     pub restore: Option<[File; 2]>,
+    /// Where the monitor's log goes, if not to the test's own.
+    pub log: Option<File>,
 }
 
 impl Options {
@@ -100,12 +107,15 @@ impl Options {
             vcpus: 1,
             memory: 64 << 20,
             disks: Vec::new(),
+            sata_disks: Vec::new(),
             cdroms: Vec::new(),
+            nics: Vec::new(),
             vsock: None,
             jail: false,
             user: None,
             on_reset: OnReset::Boot,
             restore: None,
+            log: None,
         }
     }
 }
@@ -133,12 +143,13 @@ impl Guest {
         Self::launch(options, |_| {})
     }
 
-    fn launch(options: Options, early: impl FnOnce(&Channel)) -> Result<Self, SpawnError> {
+    fn launch(mut options: Options, early: impl FnOnce(&Channel)) -> Result<Self, SpawnError> {
         let listener = seqpacket();
         bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).expect("bind");
         listen(&listener, Backlog::new(1).expect("backlog")).expect("listen");
         let address = getsockname::<UnixAddr>(listener.as_raw_fd()).expect("address");
         let record = tempfile::tempfile().expect("exit record");
+        let log = options.log.take();
         let mut fds: Vec<OwnedFd> = Vec::new();
         let launch = launch(
             options,
@@ -148,6 +159,9 @@ impl Guest {
         );
         let mut command = Command::new(env!("CARGO_BIN_EXE_lodge-vmm"));
         command.stdin(Stdio::null());
+        if let Some(log) = log {
+            command.stderr(log);
+        }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         // Before the guest can end.
         let control = join(&address);
@@ -372,13 +386,20 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         FdIndex(fds.len() as u16 - 1)
     };
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let disks = options
+    let virtio = options
         .disks
         .into_iter()
+        .map(|file| (file, DiskBus::Virtio));
+    let sata = options
+        .sata_disks
+        .into_iter()
+        .map(|file| (file, DiskBus::Sata));
+    let disks = virtio
+        .chain(sata)
         .enumerate()
-        .map(|(slot, file)| DiskConfig {
+        .map(|(slot, (file, bus))| DiskConfig {
             file: add(file.into()),
-            bus: DiskBus::Virtio,
+            bus,
             read_only: false,
             serial: format!("disk{slot}"),
         });
@@ -387,6 +408,17 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         disc: disc.map(|file| add(file.into())),
     });
     let cdroms = cdroms.collect();
+    let nics = options
+        .nics
+        .into_iter()
+        .zip(1..)
+        .map(|(tap, last)| NicConfig {
+            tap: add(tap),
+            vhost: None,
+            mac: [2, 0, 0, 0, 0, last],
+            mtu: 1500,
+        });
+    let nics = nics.collect();
     let vsock = options.vsock.map(|(file, cid)| VsockConfig {
         cid,
         vhost: add(file.into()),
@@ -419,7 +451,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             boot,
             disks,
             cdroms,
-            nics: Vec::new(),
+            nics,
             vsock,
             on_reset: options.on_reset,
         },
