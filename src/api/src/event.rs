@@ -60,6 +60,14 @@ pub enum EventBody {
         /// Whether its crash kernel takes over.
         crash_kernel: bool,
     },
+    /// The guest's monitor tried a system call that its jail forbids. It was not made, and the guest has ended: it crashed, and is not started again
+    /// by itself. Either it had taken its monitor over, or the monitor has a defect.
+    VmJailViolation {
+        /// The guest.
+        vm: Name,
+        /// Name of the system call (section 2 of the manual of Linux).
+        system_call: String,
+    },
     /// An operation started, progressed or ended.
     Operation {
         /// Its present state.
@@ -103,7 +111,7 @@ pub struct EventParams {
     /// The stream `since` belongs to; when it is another one, everything kept is sent after a `gap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,operation,system`.
+    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,vm_jail_violation,operation,system`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
 }

@@ -192,7 +192,7 @@ pub enum OnCrash {
     /// Leave it stopped, with the reason in its status.
     #[default]
     Stop,
-    /// Start it again, with growing pauses between attempts.
+    /// Start it again, with growing pauses between attempts; but not after the event `vm_jail_violation`.
     Restart,
 }
 

@@ -249,11 +249,12 @@ fn read_back(path: &Path, epoch: &str) -> io::Result<VecDeque<Arc<Event>>> {
 struct Types(Option<Vec<String>>);
 
 impl Types {
-    const KNOWN: [&'static str; 6] = [
+    const KNOWN: [&'static str; 7] = [
         "object",
         "vm_state",
         "vm_reset",
         "vm_panicked",
+        "vm_jail_violation",
         "operation",
         "system",
     ];
@@ -283,6 +284,7 @@ impl Types {
             EventBody::VmState { .. } => "vm_state",
             EventBody::VmReset { .. } => "vm_reset",
             EventBody::VmPanicked { .. } => "vm_panicked",
+            EventBody::VmJailViolation { .. } => "vm_jail_violation",
             EventBody::Operation { .. } => "operation",
             EventBody::System { .. } => "system",
             // Everybody must know that something is missing.

@@ -35,4 +35,7 @@ pub enum ExitReason {
     LaunchFailed,
     /// The monitor gave up because of an error of its own.
     MonitorError,
+    /// The monitor tried a system call that its jail forbids, which was not made; the message is the call's name. Either the guest has taken
+    /// the monitor over, or the jail's list lacks a call.
+    JailViolation,
 }

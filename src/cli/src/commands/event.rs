@@ -17,7 +17,7 @@ pub(crate) enum Verb {
         /// Begin after this sequence number; 0: with all that is kept
         #[arg(long)]
         since: Option<u64>,
-        /// Only these types, separated by commas: object,vm_state,vm_reset,vm_panicked,operation,system
+        /// Only these types, separated by commas: object,vm_state,vm_reset,vm_panicked,vm_jail_violation,operation,system
         #[arg(long)]
         types: Option<String>,
         /// End after so many events
@@ -101,6 +101,9 @@ fn describe(body: &EventBody) -> String {
             format!("vm {vm} {}{reason}", state.as_str())
         }
         EventBody::VmReset { vm } => format!("vm {vm} reset"),
+        EventBody::VmJailViolation { vm, system_call } => {
+            format!("vm {vm} tried {system_call} by its monitor, which the jail forbids")
+        }
         EventBody::VmPanicked { vm, crash_kernel } => {
             let then = if *crash_kernel {
                 "; its crash kernel takes over"

@@ -161,7 +161,27 @@ impl End {
                 VmState::Crashed,
                 Some(because("the guest's monitor gave up")),
             ),
+            ExitReason::JailViolation => (
+                VmState::Crashed,
+                self.violation().map(|call| {
+                    format!("the guest's monitor tried {call}, which its jail forbids")
+                }),
+            ),
         }
+    }
+
+    /// The system call the monitor tried though its jail forbids it.
+    pub(crate) fn violation(&self) -> Option<&str> {
+        let record = self.record.as_ref()?;
+        if record.reason != ExitReason::JailViolation {
+            return None;
+        }
+        // Written by somebody who is not to be trusted any more.
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_ ".contains(&byte);
+        let call = record.message.as_str();
+        let named = (1..=32).contains(&call.len()) && call.bytes().all(plain);
+        Some(if named { call } else { "a system call" })
     }
 
     fn without_a_word(&self) -> (VmState, Option<String>) {
@@ -259,6 +279,28 @@ mod tests {
             assert_eq!(state, expected);
             assert!(text.ends_with(": details"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_monitor_that_tries_what_is_forbidden_is_told_on() {
+        let end = |message: &str| End {
+            record: record(ExitReason::JailViolation, message),
+            asked: true,
+            ..End::default()
+        };
+        let (state, reason) = verdict(&end("openat"));
+        assert_eq!(state, VmState::Crashed);
+        assert_eq!(
+            reason,
+            "the guest's monitor tried openat, which its jail forbids"
+        );
+        assert_eq!(end("openat").violation(), Some("openat"));
+        // It may write there what it likes.
+        for message in ["", "\u{1b}[2J", "a long name for a system call of Linux"] {
+            let reason = verdict(&end(message)).1;
+            assert!(reason.contains("tried a system call, which"), "{reason}");
+        }
+        assert_eq!(End::default().violation(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod balloon;
 mod code;
 mod common;
 mod display;
+mod hostile_monitor;
 mod life;
 mod manager_process;
 mod network;
@@ -76,6 +77,10 @@ tests!(
         a_stopped_guest_has_disks_only,
         files_of_unfinished_snapshots_are_removed,
     ],
+    hostile_monitor: [
+        a_monitor_that_turns_hostile_gets_nowhere_and_is_told_on,
+        a_guest_whose_monitor_turned_hostile_is_not_started_again,
+    ],
     network: [
         guests_get_taps_on_their_network,
     ],
@@ -84,7 +89,10 @@ tests!(
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
-        Some("vmm") => return lodge_vmm::main_from_birth_socket(),
+        Some("vmm") => {
+            hostile_monitor::prepare();
+            return lodge_vmm::main_from_birth_socket();
+        }
         Some("network") => {
             runtime().block_on(network::network_scenario());
             return ExitCode::SUCCESS;

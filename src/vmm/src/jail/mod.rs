@@ -7,11 +7,13 @@
 
 mod descriptors;
 mod ioctls;
+mod names;
 mod namespaces;
 mod privileges;
 mod root;
 mod seccomp;
 mod syscalls;
+mod violation;
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Locking threads in: anything that is not in the table kills the process.
+//! Locking threads in: anything that is not in the table ends the process, which says what it was ([`violation`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use seccompiler::{
 };
 
 use super::syscalls::{Call, Class, allowed};
+use super::violation;
 use crate::machine::{Failure, Prologue, Prologues};
 
 /// Compiled filters of all kinds of threads.
@@ -29,6 +30,10 @@ impl Filters {
     /// # Errors
     /// When the table is wrong.
     pub fn compile(enabled: bool) -> Result<Self, Failure> {
+        if enabled {
+            let failure = Failure::doing(LaunchError::Jail, "signal of the system call filter");
+            violation::install_handler().map_err(failure)?;
+        }
         let filter = |class| -> Result<Filter, Failure> {
             if !enabled {
                 return Ok(Arc::default());
@@ -87,7 +92,13 @@ fn compile(class: Class) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
             present.extend(rule);
         }
     }
-    let mut programs = Vec::new();
+    // What a monitor needs to keep others from telling on it, not even the handler hears of.
+    let other_signals = argument(0, SeccompCmpOp::Ne, libc::SIGABRT as u64)?;
+    let mut programs = vec![filter(
+        BTreeMap::from([(libc::SYS_rt_sigaction, vec![other_signals])]),
+        SeccompAction::Allow,
+        SeccompAction::KillProcess,
+    )?];
     if allowed(class).any(|call| matches!(call, Call::Thread)) {
         // What clone3 makes stands in memory, where no filter can look.
         // Told that there is none, the C library takes clone instead.
@@ -96,11 +107,7 @@ fn compile(class: Class) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
         programs.push(filter(clone3, SeccompAction::Allow, missing)?);
     }
     // Last, because it does not allow another to be installed.
-    programs.push(filter(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-    )?);
+    programs.push(filter(rules, SeccompAction::Trap, SeccompAction::Allow)?);
     Ok(programs)
 }
 
@@ -126,6 +133,10 @@ fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Bac
         Call::NotExecutable(number) => {
             let executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
             vec![(number, vec![argument(2, executable, 0)?])]
+        }
+        Call::Abort => {
+            let abort = argument(0, SeccompCmpOp::Eq, libc::SIGABRT as u64)?;
+            vec![(libc::SYS_rt_sigaction, vec![abort])]
         }
         Call::Thread => {
             let flags = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
@@ -176,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_table_kills_the_process() {
+    fn what_is_not_in_the_table_ends_the_process() {
         let exec = i64::from(libc::PROT_EXEC | libc::PROT_READ);
         let fork = i64::from(libc::SIGCHLD);
         for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
@@ -195,6 +206,9 @@ mod tests {
                 [libc::SYS_unshare, 0, 0, 0],
                 [libc::SYS_kill, 1, 0, 0],
                 [libc::SYS_io_uring_setup, 1, 0, 0],
+                // Its own signal.
+                [libc::SYS_rt_sigaction, i64::from(libc::SIGSYS), 0, 0],
+                [libc::SYS_rt_sigaction, i64::from(libc::SIGSEGV), 0, 0],
             ] {
                 let status = attempt(class, call);
                 let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
@@ -209,6 +223,7 @@ mod tests {
             for call in [
                 [libc::SYS_gettid, 0, 0, 0],
                 [libc::SYS_mmap, 0, 4096, i64::from(libc::PROT_READ)],
+                [libc::SYS_rt_sigaction, i64::from(libc::SIGABRT), 0, 0],
                 [
                     libc::SYS_ioctl,
                     -1,

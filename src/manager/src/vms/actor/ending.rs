@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lodge_api::event::EventBody;
 use lodge_api::vm::{OnCrash, VmAction, VmState};
 use lodge_api::{ErrorCode, Problem};
 use lodge_store::{Batch, Precondition};
@@ -129,6 +130,12 @@ impl Actor {
         self.set_state(state, reason);
         self.keep_outcome().await;
         self.release_waiters();
+        if let Some(system_call) = end.violation() {
+            let system_call = system_call.to_owned();
+            self.publish(|vm| EventBody::VmJailViolation { vm, system_call });
+            // Whoever has broken out of a guest once is not given another try.
+            return;
+        }
         let restart = self
             .record()
             .is_ok_and(|vm| vm.spec.on_crash == OnCrash::Restart);
