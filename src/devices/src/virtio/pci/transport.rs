@@ -263,7 +263,9 @@ impl VirtioPci {
 
     pub(super) fn resume_device(&mut self) {
         self.paused = false;
-        if self.active && !self.serving {
+        // A device that broke off must first be reset.
+        let broken = self.status() & NEEDS_RESET != 0;
+        if self.active && !self.serving && !broken {
             self.active = self.start();
             self.place_doorbells();
         }

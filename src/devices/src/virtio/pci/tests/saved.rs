@@ -128,6 +128,42 @@ fn a_restored_ring_is_checked_again() {
 }
 
 #[test]
+fn a_device_that_broke_off_stays_so_until_its_reset() {
+    let rig = rig();
+    rig.start();
+    {
+        let activation = rig.record.activation.lock().unwrap();
+        activation
+            .as_ref()
+            .unwrap()
+            .events
+            .needs_reset("a bad ring");
+    }
+    let saved = {
+        let mut function = rig.function.lock().unwrap();
+        function.pause();
+        let saved = function.save();
+        function.resume();
+        saved
+    };
+    assert!(!rig.active(), "a broken ring is served again");
+    let other = super::rig();
+    {
+        let mut function = other.function.lock().unwrap();
+        function.pause();
+        function.restore(&saved).unwrap();
+        function.resume();
+    }
+    for rig in [rig, other] {
+        assert_eq!(rig.status(), 0x4f);
+        assert!(!rig.active());
+        rig.set_status(0);
+        rig.start();
+        assert!(rig.active() && rig.status() == 15);
+    }
+}
+
+#[test]
 fn cleans_up_when_dropped() {
     let rig = rig();
     rig.start();
