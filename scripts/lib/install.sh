@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs the Debian packages that the scripts need, and only those that are missing.
 #
-#   install_packages build run      # groups: build, guests, kernel, run, bench, test
+#   install_packages build run      # groups: build, guests, kernel, fuzz, run, bench, test
 #
 # Needs log.sh.
 
@@ -13,6 +13,8 @@ declare -A INSTALL_GROUPS=(
     [guests]="binutils cpio debootstrap e2fsprogs gcc grub-common kmod libc6-dev lz4 mtools xz-utils zstd"
     # buildroot-config/check-fragment: the kernel's configuration programs.
     [kernel]="bison flex gcc libc6-dev make xz-utils"
+    # scripts/fuzz: libFuzzer is C++.
+    [fuzz]="g++ gcc libc6-dev"
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
     # scripts/bench: beside what scripts/run needs.

@@ -79,6 +79,20 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Serves what there is to serve, on the calling thread and at most `most` times, and does not wait.
+    ///
+    /// # Errors
+    /// When epoll fails, which it only does for a bug here.
+    #[cfg(feature = "fuzzing")]
+    pub fn turn(&mut self, most: usize) -> io::Result<()> {
+        for _ in 0..most {
+            if self.manager.run_with_timeout(0).map_err(io::Error::other)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs it on a new thread, after `prologue` (e.g. a seccomp filter) has run there.
     ///
     /// # Errors

@@ -120,6 +120,8 @@ pub mod bus;
 pub mod cmos;
 pub mod console;
 pub mod event_loop;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod fw_cfg;
 pub mod i8042;
 pub mod interrupt;
@@ -133,9 +135,9 @@ pub mod ramfb;
 pub mod random;
 pub mod serial;
 pub mod state;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod sweep;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod test_machine;
 pub mod virtio;
 pub mod vmgenid;

@@ -17,14 +17,17 @@ use crate::vmgenid::{ID_LENGTH, IdPage};
 /// A wired interrupt that remembers every level driven.
 #[derive(Default)]
 pub struct TestLine {
+    /// Levels in order.
     pub levels: Mutex<Vec<bool>>,
 }
 
 impl TestLine {
+    /// Low, as at power-on.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
+    /// The level now.
     pub fn high(&self) -> bool {
         self.levels.lock().unwrap().last().copied().unwrap_or(false)
     }
@@ -39,15 +42,19 @@ impl InterruptLine for TestLine {
 /// Counts what a guest asked of its machine.
 #[derive(Default)]
 pub struct TestPower {
+    /// Resets asked for.
     pub resets: AtomicU32,
+    /// Power-offs asked for.
     pub power_offs: AtomicU32,
 }
 
 impl TestPower {
+    /// Nothing asked for yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
+    /// Resets and power-offs.
     pub fn counts(&self) -> (u32, u32) {
         let load = |counter: &AtomicU32| counter.load(Ordering::SeqCst);
         (load(&self.resets), load(&self.power_offs))
@@ -69,10 +76,12 @@ impl PowerControl for TestPower {
 pub struct TestPage(Arc<Mutex<[u8; ID_LENGTH]>>);
 
 impl TestPage {
+    /// All zeroes.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// What is in it.
     pub fn id(&self) -> [u8; ID_LENGTH] {
         *self.0.lock().unwrap()
     }
@@ -87,7 +96,9 @@ impl IdPage for TestPage {
 /// The far end of a console: what was written, and what is typed.
 #[derive(Default)]
 pub struct TestConsole {
+    /// What the device wrote.
     pub written: Mutex<Vec<u8>>,
+    /// What it has not read yet.
     pub typed: Mutex<Vec<u8>>,
 }
 
@@ -113,13 +124,17 @@ impl ConsoleSource for TestConsole {
 
 /// A message-signalled interrupt that remembers.
 pub struct TestVector {
+    /// How it is set up, and what became of its messages.
     pub state: Mutex<VectorState>,
     irqfd: NixEventFd,
 }
 
+/// See [`TestVector`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VectorState {
+    /// What it sends.
     pub message: MsiMessage,
+    /// Sends nothing.
     pub masked: bool,
     /// Messages sent.
     pub sent: u32,
@@ -156,21 +171,26 @@ impl MsiVector for TestVector {
 /// Interrupts and doorbells.
 #[derive(Default)]
 pub struct TestPlatform {
+    /// Vectors in the order in which they were made.
     pub vectors: Mutex<Vec<Arc<TestVector>>>,
+    /// Doorbells by address.
     pub doorbells: Mutex<BTreeMap<u64, RawFd>>,
     /// Doorbells are refused.
     pub refuse_doorbells: bool,
 }
 
 impl TestPlatform {
+    /// Without vectors or doorbells.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
+    /// The state of a vector.
     pub fn vector(&self, number: usize) -> VectorState {
         *self.vectors.lock().unwrap()[number].state.lock().unwrap()
     }
 
+    /// Where doorbells are.
     pub fn doorbell_addresses(&self) -> Vec<u64> {
         self.doorbells.lock().unwrap().keys().copied().collect()
     }

@@ -11,6 +11,8 @@ mod complaints;
 mod control;
 mod exit;
 mod firmware;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod interrupt;
 mod jail;
 mod kvm;

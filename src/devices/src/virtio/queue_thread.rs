@@ -33,6 +33,8 @@ pub(crate) struct QueueThread<S: Serve> {
     stop: Arc<EventFd>,
     active: bool,
     thread: Option<JoinHandle<()>>,
+    #[cfg(feature = "fuzzing")]
+    by_hand: Option<crate::fuzzing::ByHand<S>>,
 }
 
 impl<S: Serve> QueueThread<S> {
@@ -41,6 +43,17 @@ impl<S: Serve> QueueThread<S> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let (inbox, starts) = channel();
         let (ends, outbox) = channel();
+        #[cfg(feature = "fuzzing")]
+        if crate::fuzzing::by_hand() {
+            return Ok(Self {
+                inbox: None,
+                outbox,
+                stop,
+                active: false,
+                thread: None,
+                by_hand: Some(crate::fuzzing::ByHand::new(server, ends)),
+            });
+        }
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -61,11 +74,19 @@ impl<S: Serve> QueueThread<S> {
             stop,
             active: false,
             thread: Some(thread),
+            #[cfg(feature = "fuzzing")]
+            by_hand: None,
         })
     }
 
     /// Lets it serve; [`QueueThread::stop`] comes before the next start.
     pub fn start(&mut self, start: S::Start) {
+        #[cfg(feature = "fuzzing")]
+        if let Some(by_hand) = &mut self.by_hand {
+            by_hand.turn(start, &self.stop);
+            self.active = true;
+            return;
+        }
         if let Some(inbox) = &self.inbox {
             self.active = inbox.send(start).is_ok();
         }

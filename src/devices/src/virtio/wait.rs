@@ -14,6 +14,10 @@ pub(crate) fn wait_for(event: &EventFd) {
 /// Tells which descriptors are readable, sleeping until one is if `sleep`.
 /// Errors and hang-ups count as readable.
 pub(crate) fn wait_for_fds<const N: usize>(fds: [BorrowedFd<'_>; N], sleep: bool) -> [bool; N] {
+    #[cfg(feature = "fuzzing")]
+    if sleep && wait_for_fds(fds, false) == [false; N] {
+        crate::fuzzing::end_turn();
+    }
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let timeout = if sleep {
         PollTimeout::NONE

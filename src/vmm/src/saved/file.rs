@@ -18,14 +18,19 @@ const MAX_BODY: u64 = 64 << 20;
 /// [`StateError::Io`].
 pub fn write(file: &File, machine: &SavedMachine) -> Result<(), StateError> {
     let body = serde_json::to_vec(machine).map_err(std::io::Error::other)?;
+    file.write_all_at(&with_header(&body), 0)?;
+    Ok(())
+}
+
+/// The content of a file with this body.
+pub fn with_header(body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&body);
-    file.write_all_at(&bytes, 0)?;
-    Ok(())
+    bytes.extend_from_slice(body);
+    bytes
 }
 
 /// Reads a state.
@@ -84,15 +89,6 @@ mod tests {
         file
     }
 
-    fn with_body(body: &[u8]) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(body);
-        bytes
-    }
-
     fn problem(bytes: &[u8]) -> String {
         match read(&file_of(bytes)) {
             Ok(_) => "none".to_owned(),
@@ -104,7 +100,7 @@ mod tests {
     fn what_is_no_state_is_refused() {
         assert!(problem(b"").contains("not a saved state"));
         assert!(problem(&[0; 4096]).contains("not a saved state"));
-        let good = with_body(b"{}");
+        let good = with_header(b"{}");
         assert!(problem(&good).contains("missing field"), "{good:?}");
         for cut in 0..good.len() {
             assert_ne!(problem(&good[..cut]), problem(&good), "{cut}");

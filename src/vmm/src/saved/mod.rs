@@ -32,6 +32,8 @@ use uuid::Uuid;
 
 use crate::kvm::{ChipsetState, KvmError};
 use crate::vcpu::{CpuidTemplate, LacksFeatures, VcpuState};
+#[cfg(feature = "fuzzing")]
+pub use file::with_header;
 pub use file::{read, write};
 pub use memory::{Pagemap, copy as copy_memory};
 

@@ -82,6 +82,10 @@ impl<'a> Session<'a> {
         let mut more = true;
         let mut completions = Vec::new();
         loop {
+            #[cfg(feature = "fuzzing")]
+            if !more {
+                crate::fuzzing::end_turn();
+            }
             let fired: Fired = self.engine.wait(!more, &mut completions)?;
             for completion in completions.drain(..) {
                 self.advance(completion);

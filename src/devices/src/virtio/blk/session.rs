@@ -122,6 +122,10 @@ impl<'a> Session<'a> {
         // There may be requests from before the activation, whose kick nobody will repeat.
         let mut more = true;
         loop {
+            #[cfg(feature = "fuzzing")]
+            if !more {
+                crate::fuzzing::end_turn();
+            }
             let fired = self.return_completed(!more)?;
             if fired.has(STOP) {
                 return self.finish_all();

@@ -77,7 +77,25 @@ impl Net {
         options: Options,
         prologue: Prologue,
     ) -> io::Result<Self> {
-        let tap = Arc::new(Tap::new(tap)?);
+        Self::with(Tap::new(tap)?, vhost, options, prologue)
+    }
+
+    /// A device driven by hand on a socket that carries whole packets with their headers.
+    ///
+    /// # Errors
+    /// From the socket.
+    #[cfg(feature = "fuzzing")]
+    pub fn on_socket(socket: OwnedFd, options: Options) -> io::Result<Self> {
+        Self::with(Tap::carrying(socket)?, None, options, Arc::new(|| {}))
+    }
+
+    fn with(
+        tap: Tap,
+        vhost: Option<OwnedFd>,
+        options: Options,
+        prologue: Prologue,
+    ) -> io::Result<Self> {
+        let tap = Arc::new(tap);
         let statistics = Arc::<Statistics>::default();
         let backend = match vhost {
             Some(vhost) => Backend::Kernel(Vhost::new(vhost, Cable(Arc::clone(&tap)))?),

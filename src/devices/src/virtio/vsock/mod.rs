@@ -5,8 +5,10 @@
 
 mod event;
 mod kernel;
+#[cfg(any(test, feature = "fuzzing"))]
+mod parked;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;

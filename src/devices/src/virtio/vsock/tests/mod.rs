@@ -11,42 +11,15 @@ use std::sync::mpsc;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::parked::CID;
 use super::*;
 use crate::event_loop::EventLoop;
 use crate::virtio::test_driver::{DriverQueue, PATIENCE, TestEvents, readable, writable};
 
-const CID: u32 = 0x1234_5678;
 const MEMORY: usize = 1 << 20;
 /// Rings below, data from here on.
 const DATA: u64 = 0x4_0000;
 const EVENT: usize = 2;
-
-/// A carrier for guests without a host: it keeps the queues until they are taken back.
-#[derive(Default)]
-struct Parked {
-    queues: Vec<ActiveQueue>,
-}
-
-impl Carrier for Parked {
-    fn features(&self) -> u64 {
-        SEQPACKET
-    }
-
-    fn start(&mut self, _: &GuestMemory, _: u64, queues: Vec<ActiveQueue>) -> io::Result<()> {
-        self.queues = queues;
-        Ok(())
-    }
-
-    fn stop(&mut self) -> Vec<Queue> {
-        let queues = std::mem::take(&mut self.queues);
-        queues.into_iter().map(|queue| queue.queue).collect()
-    }
-}
-
-/// A device that needs no vhost-vsock, for tests of whole machines.
-pub(crate) fn parked(events: &LoopHandle) -> Vsock {
-    Vsock::with(Box::new(Parked::default()), CID, events)
-}
 
 /// A carrier that the host refuses to start.
 struct Refused;
@@ -76,7 +49,7 @@ struct Rig {
 impl Rig {
     /// Not activated yet.
     fn new() -> Self {
-        Self::on(parked)
+        Self::on(Vsock::parked)
     }
 
     fn on(device: impl FnOnce(&LoopHandle) -> Vsock) -> Self {
