@@ -15,6 +15,9 @@ pub enum BarKind {
     Memory32,
     /// 64 bits, prefetchable: the only kind firmware and Linux place above 4 GiB.
     Memory64,
+    /// 64 bits, not prefetchable: registers whose specification wants room for 64 bits, and which firmware's drivers
+    /// reach below 4 GiB only.
+    Registers64,
 }
 
 impl BarKind {
@@ -22,7 +25,12 @@ impl BarKind {
         match self {
             Self::Memory32 => 0x0,
             Self::Memory64 => 0xc,
+            Self::Registers64 => 0x4,
         }
+    }
+
+    fn wide(self) -> bool {
+        self != Self::Memory32
     }
 }
 
@@ -72,14 +80,14 @@ impl Bars {
         device: Weak<Mutex<dyn BusDevice>>,
     ) -> Result<(), BarError> {
         let error = BarError { index, size };
-        let wide = kind == BarKind::Memory64;
+        let wide = kind.wide();
         let last = index + usize::from(wide);
         let too_big = !wide && size > 1 << 31;
         let taken = self
             .bars
             .get(index..=last)
             .is_none_or(|slots| slots.iter().any(Option::is_some))
-            || index > 0 && self.kind(index - 1) == Some(BarKind::Memory64);
+            || index > 0 && self.kind(index - 1).is_some_and(BarKind::wide);
         if !size.is_power_of_two() || size < 16 || too_big || taken {
             return Err(error);
         }
@@ -111,8 +119,8 @@ impl Bars {
     pub fn set(&self, config: &mut ConfigSpace, index: usize, base: u64) {
         let offset = register::BAR0 + index * 4;
         match self.kind(index) {
-            Some(BarKind::Memory32) => config.write(offset, &(base as u32).to_le_bytes()),
-            Some(BarKind::Memory64) => config.write(offset, &base.to_le_bytes()),
+            Some(kind) if kind.wide() => config.write(offset, &base.to_le_bytes()),
+            Some(_) => config.write(offset, &(base as u32).to_le_bytes()),
             None => {}
         }
     }
@@ -182,7 +190,7 @@ impl Bars {
         let bar = self.bars[index].as_ref()?;
         let offset = register::BAR0 + index * 4;
         let mut base = u64::from(config.u32(offset) & !0xf);
-        if bar.kind == BarKind::Memory64 {
+        if bar.kind.wide() {
             base |= u64::from(config.u32(offset + 4)) << 32;
         }
         // Zero is what a BAR holds before anybody gave it an address.

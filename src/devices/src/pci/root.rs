@@ -122,7 +122,7 @@ impl PciRoot {
         let mut high = windows.high.clone();
         for (size, address, index, kind) in requests {
             let base = match kind {
-                BarKind::Memory32 => take(&mut low, size),
+                BarKind::Memory32 | BarKind::Registers64 => take(&mut low, size),
                 BarKind::Memory64 => take(&mut high, size).or_else(|| take(&mut low, size)),
             };
             let base = base.ok_or(AssignError::NoRoom {
