@@ -126,6 +126,7 @@ pub mod fw_cfg;
 pub mod i8042;
 pub mod interrupt;
 pub mod lifecycle;
+pub mod nvme;
 pub mod pci;
 pub mod pflash;
 pub mod port92;

@@ -6,6 +6,8 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
+#[cfg(test)]
+use lodge_block::raw::RawDisk;
 use vm_memory::GuestAddress;
 
 use crate::GuestMemory;
@@ -18,6 +20,8 @@ use crate::event_loop::LoopHandle;
 use crate::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
 use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use crate::lifecycle::DeviceSet;
+#[cfg(test)]
+use crate::nvme::{self, Nvme, NvmeDiskOptions, NvmeOptions};
 use crate::pci::{
     Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
     Windows,
@@ -48,7 +52,8 @@ pub struct Machine {
     pub devices: DeviceSet,
     root: Arc<PciRoot>,
     events: LoopHandle,
-    bars: Vec<u64>,
+    /// First address and length of what is behind the first BARs.
+    bars: Vec<(u64, u64)>,
     sata: u64,
 }
 
@@ -73,6 +78,32 @@ fn sata(memory_bus: &Arc<Bus>, ram: &GuestMemory) -> Arc<Mutex<Ahci>> {
         memory: ram.clone(),
         platform: TestPlatform::new(),
         line: TestLine::new(),
+        memory_bus: memory_bus.clone(),
+        prologue: Arc::new(|| {}),
+        complain: Arc::new(|_, _| {}),
+    })
+    .unwrap()
+}
+
+/// What has a thread and a file behind it, which fuzzing does without.
+#[cfg(test)]
+const NVME_SLOT: u64 = 5;
+
+/// A controller with a small disk.
+#[cfg(test)]
+fn nvme(memory_bus: &Arc<Bus>, ram: &GuestMemory) -> Arc<Mutex<Nvme>> {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    Nvme::new(NvmeOptions {
+        name: "disk0".to_owned(),
+        image: RawDisk::open(file.into()).unwrap(),
+        disk: NvmeDiskOptions {
+            read_only: false,
+            serial: "sweep".to_owned(),
+            queues: 2,
+        },
+        memory: ram.clone(),
+        platform: TestPlatform::new(),
         memory_bus: memory_bus.clone(),
         prologue: Arc::new(|| {}),
         complain: Arc::new(|_, _| {}),
@@ -153,6 +184,13 @@ pub fn machine(events: &LoopHandle) -> Machine {
     let sata = sata(&memory, &ram);
     root.add(Ahci::ADDRESS, sata.clone()).unwrap();
     devices.add(sata);
+    #[cfg(test)]
+    {
+        let nvme = nvme(&memory, &ram);
+        let slot = Address::new(NVME_SLOT as u8, 0).unwrap();
+        root.add(slot, nvme.clone()).unwrap();
+        devices.add(nvme);
+    }
     let port92 = Arc::new(Mutex::new(Port92::new(power.clone())));
     ports
         .insert(PORT_92, PORT_92_LENGTH, port92.clone())
@@ -195,12 +233,17 @@ impl Machine {
     /// Turns memory decoding on, as drivers do, and notes where the BARs are.
     fn enable(&mut self) {
         self.bars.clear();
-        for slot in [1_u64, 2, 3] {
+        let virtio = [1_u64, 2, 3].map(|slot| (slot, BAR_BYTES));
+        #[cfg(test)]
+        let others = [(NVME_SLOT, nvme::BAR_BYTES)];
+        #[cfg(not(test))]
+        let others = [];
+        for (slot, length) in virtio.into_iter().chain(others) {
             let base = ECAM + (slot << 15);
             self.memory.write(base + 4, &[6, 0]);
             let mut bar = [0; 8];
             self.memory.read(base + 0x10, &mut bar);
-            self.bars.push(u64::from_le_bytes(bar) & !0xf);
+            self.bars.push((u64::from_le_bytes(bar) & !0xf, length));
         }
         // Function 2 of device 31, whose registers are behind the last BAR.
         let base = ECAM + (0xfa << 12);
@@ -225,10 +268,11 @@ impl Machine {
             (false, ECAM + (0xfa << 12), 0x1000),
             (false, self.sata, 0x1000),
         ];
-        for slot in [0_u64, 1, 2, 3, 4, 31] {
+        for slot in [0_u64, 1, 2, 3, 4, 5, 31] {
             ranges.push((false, ECAM + (slot << 15), 0x1000));
         }
-        ranges.extend(self.bars.iter().map(|&base| (false, base, BAR_BYTES)));
+        let bars = self.bars.iter();
+        ranges.extend(bars.map(|&(base, length)| (false, base, length)));
         ranges
     }
 

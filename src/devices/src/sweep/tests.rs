@@ -45,7 +45,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 16);
+    assert_eq!(saved.devices.len(), 17);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),
@@ -62,7 +62,7 @@ fn the_set_saves_and_restores() {
     let earlier = |(name, _): &(String, _)| !["vmgenid", "pvpanic"].contains(&name.as_str());
     let mut old = saved.clone();
     old.devices.retain(earlier);
-    assert_eq!(old.devices.len(), 14);
+    assert_eq!(old.devices.len(), 15);
     other.devices.restore(&old).unwrap();
     let mut twice = saved.clone();
     twice.devices.push(saved.devices[0].clone());

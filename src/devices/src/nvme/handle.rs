@@ -1,0 +1,39 @@
+//! What can be done with a disk from outside while its guest runs.
+
+use std::sync::Arc;
+
+use lodge_block::raw::RawError;
+
+use super::shared::{Event, Shared};
+use crate::virtio::blk::Statistics;
+
+/// A way to a disk for its monitor. Copies reach the same disk.
+#[derive(Clone)]
+pub struct NvmeHandle {
+    shared: Arc<Shared>,
+}
+
+impl NvmeHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Counters, updated while the disk runs.
+    pub fn statistics(&self) -> Arc<Statistics> {
+        Arc::clone(&self.shared.statistics)
+    }
+
+    /// Looks at the image's size again, after it was grown, and tells the driver if it changed.
+    /// Returns the size in bytes.
+    ///
+    /// # Errors
+    /// When the host does not tell; the old size stays.
+    pub fn refresh_size(&self) -> Result<u64, RawError> {
+        let before = self.shared.image.size();
+        let size = self.shared.image.refresh_size()?;
+        if size != before {
+            self.shared.report(Event::Namespace);
+        }
+        Ok(size)
+    }
+}
