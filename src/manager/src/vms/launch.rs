@@ -47,8 +47,9 @@ const FIRST_UID: u32 = 200_000;
 /// Memory a monitor may use beyond its guest's: page tables, queues, its own code.
 const HEADROOM: u64 = 128 << 20;
 
-/// Threads a monitor may have beside one per virtual CPU.
-const THREADS: u64 = 64;
+/// Threads a monitor may have beside one per virtual CPU: up to five for each of 16 disks, one for each queue of
+/// a network interface, and the kernel's own for what a disk's file cannot do at once.
+const THREADS: u64 = 256;
 
 /// A running guest.
 #[derive(Debug)]
