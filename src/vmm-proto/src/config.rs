@@ -66,7 +66,7 @@ pub struct GuestConfig {
     pub memory: u64,
     /// How the guest starts.
     pub boot: Boot,
-    /// Disks: those on virtio in PCI slot order, those on SATA in the order of its ports.
+    /// Disks: those on virtio and NVMe in PCI slot order, those on SATA in the order of its ports.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
     /// CD-ROM drives, on the SATA controller after its disks.
@@ -151,7 +151,7 @@ pub struct DiskConfig {
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
-    /// Serial number: at most 20 ASCII bytes (virtio 1.2, 5.2.6; ACS-3, 7.12.7).
+    /// Serial number: at most 20 ASCII bytes (virtio 1.2, 5.2.6; ACS-3, 7.12.7; NVM Express 1.4, 5.15).
     #[serde(default)]
     pub serial: String,
 }
@@ -165,6 +165,8 @@ pub enum DiskBus {
     Virtio,
     /// A port of the AHCI controller, for guests without virtio drivers.
     Sata,
+    /// An NVM Express controller of its own, for guests without virtio drivers.
+    Nvme,
 }
 
 /// One CD-ROM drive.

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
-    Answer, ErrorCode, ExitReason, GuestEvent, MAX_SCREEN, RequestBody, RunState,
+    Answer, DiskBus, ErrorCode, ExitReason, GuestEvent, MAX_SCREEN, RequestBody, RunState,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use support::tap::tap;
@@ -58,8 +58,7 @@ fn options(first: &str, flash: u64) -> (Options, String) {
         user: root.then_some(USER),
         vcpus: 2,
         memory: MEMORY,
-        disks: vec![disk()],
-        sata_disks: vec![disk()],
+        disks: vec![(DiskBus::Virtio, disk()), (DiskBus::Sata, disk())],
         cdroms: vec![Some(disk()), None],
         nics: tap().into_iter().collect(),
         ..Options::kernel(lodge_hostile_guest::KERNEL.to_vec())

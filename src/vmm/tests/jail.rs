@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lodge_vmm_proto::{Answer, ExitReason, RequestBody};
+use lodge_vmm_proto::{Answer, DiskBus, ExitReason, RequestBody};
 use support::{Guest, LIMIT, Options, kvm_missing};
 
 /// Nobody's user on any machine these tests run on.
@@ -63,7 +63,7 @@ fn jailed(code: &[u8]) -> Options {
         jail: true,
         user: Some(USER),
         vcpus: 2,
-        disks: vec![disk()],
+        disks: vec![(DiskBus::Virtio, disk())],
         ..Options::code(code)
     }
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use lodge_vmm_proto::{ExitReason, LaunchError, SpawnError};
+use lodge_vmm_proto::{DiskBus, ExitReason, LaunchError, SpawnError};
 use support::{Guest, Options, code, kvm_missing};
 
 guest!(
@@ -160,12 +160,12 @@ fn a_disk_that_is_in_use_or_no_disk_is_refused() {
             .unwrap()
     };
     let (error, message) = refused(Options {
-        disks: vec![open(), open()],
+        disks: vec![(DiskBus::Virtio, open()), (DiskBus::Virtio, open())],
         ..Options::code(stops_at_once())
     });
     assert_eq!(error, LaunchError::Disk, "{message}");
     let (error, message) = refused(Options {
-        disks: vec![std::fs::File::open("/dev/null").unwrap()],
+        disks: vec![(DiskBus::Virtio, std::fs::File::open("/dev/null").unwrap())],
         ..Options::code(stops_at_once())
     });
     assert_eq!(error, LaunchError::Disk, "{message}");

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use lodge_vmm_proto::{Answer, RequestBody, RunState};
+use lodge_vmm_proto::{Answer, DiskBus, RequestBody, RunState};
 use serde_json::Value;
 use support::{Guest, Options, kvm_missing, rom};
 
@@ -43,7 +43,7 @@ fn everything() -> Options {
     let variables = sized(VARIABLES);
     variables.write_all_at(&[0xff; 4096], 0).unwrap();
     Options {
-        disks: vec![sized(1 << 20)],
+        disks: vec![(DiskBus::Virtio, sized(1 << 20))],
         cdroms: vec![Some(sized(1 << 20)), None],
         memory: MEMORY,
         ..Options::firmware(rom(stands()), Some(variables))

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use lodge_vmm_proto::{
-    Answer, ErrorCode, ExitReason, GuestEvent, LaunchError, MAX_PIECE, Request, RequestBody,
-    RunState, ServerMessage, SpawnError,
+    Answer, DiskBus, ErrorCode, ExitReason, GuestEvent, LaunchError, MAX_PIECE, Request,
+    RequestBody, RunState, ServerMessage, SpawnError,
 };
 use support::{Guest, Options, kvm_missing, receive};
 
@@ -245,7 +245,7 @@ fn a_state_that_does_not_fit_is_refused() {
     disk.set_len(1 << 20).unwrap();
     let other_devices = Options {
         restore: restore(),
-        disks: vec![disk],
+        disks: vec![(DiskBus::Virtio, disk)],
         ..counter(false, 1)
     };
     expect(other_devices, LaunchError::State, "disk0");

@@ -452,13 +452,13 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         }
     };
     let disks = spec.disks.iter().map(|disk| {
-        let sata = if disk.bus == DiskBus::Sata {
-            " (SATA)"
-        } else {
-            ""
+        let bus = match disk.bus {
+            DiskBus::Virtio => "",
+            DiskBus::Sata => " (SATA)",
+            DiskBus::Nvme => " (NVMe)",
         };
         let read_only = if disk.read_only { " (read-only)" } else { "" };
-        format!("{}{sata}{read_only}", disk.disk)
+        format!("{}{bus}{read_only}", disk.disk)
     });
     let cdroms = spec.cdroms.iter().map(|drive| {
         drive

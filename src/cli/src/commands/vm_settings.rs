@@ -32,8 +32,8 @@ pub(crate) struct Settings {
     /// Kernel command line [a new VM's: console=ttyS0]
     #[arg(long, allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// A disk, like data, data:ro (read-only) or data:sata (not on virtio); repeat for more
-    #[arg(long = "disk", value_name = "NAME[:ro][:sata]")]
+    /// A disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio); repeat for more
+    #[arg(long = "disk", value_name = "NAME[:ro][:nvme|:sata]")]
     disks: Vec<String>,
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
@@ -122,7 +122,7 @@ fn disk(text: &str) -> Value {
     while let Some((rest, word)) = name.rsplit_once(':') {
         match word {
             "ro" => disk.insert("read_only".to_owned(), json!(true)),
-            "sata" | "virtio" => disk.insert("bus".to_owned(), json!(word)),
+            "nvme" | "sata" | "virtio" => disk.insert("bus".to_owned(), json!(word)),
             _ => break,
         };
         name = rest;

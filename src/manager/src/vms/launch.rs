@@ -311,6 +311,7 @@ async fn open_disks(
             bus: match entry.bus {
                 DiskBus::Virtio => lodge_vmm_proto::DiskBus::Virtio,
                 DiskBus::Sata => lodge_vmm_proto::DiskBus::Sata,
+                DiskBus::Nvme => lodge_vmm_proto::DiskBus::Nvme,
             },
             read_only: entry.read_only,
             // Twenty digits are what virtio has room for (virtio 1.2, 5.2.6).

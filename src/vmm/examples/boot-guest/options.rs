@@ -13,7 +13,7 @@ Usage: boot-guest --kernel FILE [--initrd FILE] [--cmdline TEXT] [OPTION]...
   --cpus N             virtual processors (default: 1)
   --disk FILE          a raw disk; may be given several times
   --read-only          disks that follow are not written to
-  --sata               disks are on SATA
+  --nvme, --sata       disks are on NVMe, or on SATA
   --cdrom FILE         a disc; may be given several times
   --tap NAME           a network card on this tap, which is made unless it is there; may be given several times
   --save FOLDER        write the guest's state and memory there, and end it,
@@ -106,6 +106,7 @@ impl Options {
                     options.disks.push(DiskOptions { path, read_only });
                 }
                 "--read-only" => read_only = true,
+                "--nvme" => options.disk_bus = DiskBus::Nvme,
                 "--sata" => options.disk_bus = DiskBus::Sata,
                 "--cdrom" => options.cdroms.push(value()?),
                 "--tap" => options.taps.push(value()?),

@@ -21,6 +21,8 @@ pub enum DiskPlace {
     Virtio(Address),
     /// A port of the SATA controller.
     Sata(u8),
+    /// An NVMe function of its own, of which the disk is namespace 1.
+    Nvme(Address),
 }
 
 /// The file `bootorder`: a path on each line, then a NUL. Devices that do not exist are left out.
@@ -29,6 +31,10 @@ pub fn boot_order(order: &[BootDevice], place: &Place) -> Vec<u8> {
         BootDevice::Disk(number) => Some(match *place.disks.get(usize::from(number))? {
             DiskPlace::Virtio(at) => format!("/pci@i0cf8/scsi@{:x}/disk@0,0\n", at.device()),
             DiskPlace::Sata(port) => sata(port),
+            // OVMF knows NVMe by the name of one controller, whatever this one's is.
+            DiskPlace::Nvme(at) => {
+                format!("/pci@i0cf8/pci8086,5845@{:x}/namespace@1,0\n", at.device())
+            }
         }),
         BootDevice::Cdrom(number) => place.cdroms.get(usize::from(number)).copied().map(sata),
         BootDevice::Nic(number) => {
@@ -59,6 +65,7 @@ mod tests {
                 DiskPlace::Virtio(Address::new(9, 0).unwrap()),
                 DiskPlace::Virtio(Address::new(0x1c, 0).unwrap()),
                 DiskPlace::Sata(0),
+                DiskPlace::Nvme(Address::new(0x1a, 0).unwrap()),
             ],
             cdroms: vec![1],
             nics: vec![Address::new(1, 0).unwrap()],
@@ -70,12 +77,14 @@ mod tests {
             BootDevice::Disk(0),
             BootDevice::Disk(2),
             BootDevice::Cdrom(0),
+            BootDevice::Disk(3),
         ];
         let text = String::from_utf8(boot_order(&order, &place)).unwrap();
         assert_eq!(
             text,
             "/pci@i0cf8/scsi@1c/disk@0,0\n/pci@i0cf8/ethernet@1/ethernet-phy@0\n/pci@i0cf8/scsi@9/disk@0,0\n\
-             /pci@i0cf8/pci8086,2922@1f,2/drive@0/disk@0\n/pci@i0cf8/pci8086,2922@1f,2/drive@1/disk@0\n\0"
+             /pci@i0cf8/pci8086,2922@1f,2/drive@0/disk@0\n/pci@i0cf8/pci8086,2922@1f,2/drive@1/disk@0\n\
+             /pci@i0cf8/pci8086,5845@1a/namespace@1,0\n\0"
         );
         assert_eq!(boot_order(&[], &place), [0]);
     }

@@ -16,6 +16,7 @@ use lodge_devices::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg};
 use lodge_devices::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use lodge_devices::interrupt::Platform;
 use lodge_devices::lifecycle::{DeviceSet, Shared};
+use lodge_devices::nvme::NvmeDiskOptions;
 use lodge_devices::pci::{
     Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
     Windows,
@@ -291,6 +292,14 @@ impl Hardware {
                 let options = DiskOptions { read_only, serial };
                 DiskPlace::Sata(self.add_sata_disk(disk, options)?)
             }
+            DiskBus::Nvme => {
+                let options = NvmeDiskOptions {
+                    read_only,
+                    serial,
+                    queues,
+                };
+                DiskPlace::Nvme(self.add_nvme_disk(disk, options)?)
+            }
             DiskBus::Virtio => {
                 let options = blk::Options {
                     read_only,
@@ -352,6 +361,20 @@ impl Hardware {
             complain: Arc::clone(&self.surroundings.complain),
         })
         .map_err(Failure::doing(kind, name))?;
+        self.add_in_slot(name, function, range, kind)
+    }
+
+    /// Puts a function into the first free slot of `range`.
+    pub(super) fn add_in_slot<F>(
+        &mut self,
+        name: &str,
+        function: Arc<Mutex<F>>,
+        range: RangeInclusive<u8>,
+        kind: LaunchError,
+    ) -> Result<Address, Failure>
+    where
+        F: lodge_devices::pci::PciFunction + 'static,
+    {
         let address = self
             .slots
             .take(range)

@@ -8,6 +8,7 @@ mod display;
 mod failure;
 mod generation;
 mod hardware;
+mod nvme;
 mod pirq;
 mod sata;
 mod saved;

@@ -63,9 +63,8 @@ pub struct Options {
     pub cmdline: String,
     pub vcpus: u8,
     pub memory: u64,
-    pub disks: Vec<File>,
-    /// Disks on the SATA controller.
-    pub sata_disks: Vec<File>,
+    /// Disks, and what each is reached by.
+    pub disks: Vec<(DiskBus, File)>,
     /// CD-ROM drives with their discs.
     pub cdroms: Vec<Option<File>>,
     /// Taps of network interfaces.
@@ -107,7 +106,6 @@ impl Options {
             vcpus: 1,
             memory: 64 << 20,
             disks: Vec::new(),
-            sata_disks: Vec::new(),
             cdroms: Vec::new(),
             nics: Vec::new(),
             vsock: None,
@@ -386,18 +384,11 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         FdIndex(fds.len() as u16 - 1)
     };
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let virtio = options
+    let disks = options
         .disks
         .into_iter()
-        .map(|file| (file, DiskBus::Virtio));
-    let sata = options
-        .sata_disks
-        .into_iter()
-        .map(|file| (file, DiskBus::Sata));
-    let disks = virtio
-        .chain(sata)
         .enumerate()
-        .map(|(slot, (file, bus))| DiskConfig {
+        .map(|(slot, (bus, file))| DiskConfig {
             file: add(file.into()),
             bus,
             read_only: false,
