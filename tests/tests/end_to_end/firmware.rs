@@ -223,7 +223,7 @@ fn debian_starts_by_bios(host: &Host) -> Result<()> {
 const VARIABLE: &str = "Lodge-6c6f6467-6500-4000-8000-000000000001";
 
 /// The firmware's shell starts where there is nothing else. What is set there is still there when the guest is started with a
-/// disk.
+/// disk, on NVMe.
 fn debian_starts_by_uefi_which_remembers(host: &Host) -> Result<()> {
     // UEFI is what a guest gets that asks for nothing.
     let arguments = ["vm", "create", "new", "--memory", "512MiB"];
@@ -240,11 +240,13 @@ fn debian_starts_by_uefi_which_remembers(host: &Host) -> Result<()> {
 
     host.cli
         .ok(&["disk", "create", "new-root", "--image", "debian-12"])?;
+    let hardware = ["--disk", "new-root:nvme", "--nic", "default"];
     host.cli
-        .ok(&["vm", "set", "new", "--disk", "new-root", "--nic", "default"])?;
+        .ok(&[&["vm", "set", "new"][..], &hardware].concat())?;
     host.cli.ok(&["vm", "start", "new"])?;
     let mut console = GuestConsole::open(&host.cli, "new")?;
     console.wait("BdsDxe: starting")?;
+    console.wait("/NVMe")?;
     log_in(&mut console)?;
     finds_its_machine(&mut console)?;
     console.write("mount -t efivarfs e /sys/firmware/efi/efivars\n")?;
