@@ -32,6 +32,7 @@ use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
 use crate::test_machine::{TestLine, TestPage, TestPlatform, TestPower};
 use crate::virtio::VirtioDevice;
 use crate::virtio::console::VirtioConsole;
+use crate::virtio::input::Tablet;
 use crate::virtio::pci::{BAR_BYTES, VirtioPci, VirtioPciOptions};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::Vsock;
@@ -162,10 +163,11 @@ pub fn machine(events: &LoopHandle) -> Machine {
     root.add(Lpc::ADDRESS, lpc.clone()).unwrap();
     devices.add(lpc);
     let text = Console::new(&handle).unwrap();
-    let virtio: [(&str, Box<dyn VirtioDevice>); 3] = [
+    let virtio: [(&str, Box<dyn VirtioDevice>); 4] = [
         ("rng", Box::new(Rng::new(&handle))),
         ("console", Box::new(VirtioConsole::new(&handle, &text))),
         ("vsock", Box::new(Vsock::parked(&handle))),
+        ("tablet", Box::new(Tablet::new(&handle))),
     ];
     for (slot, (name, device)) in (1..).zip(virtio) {
         let function = VirtioPci::new(VirtioPciOptions {
@@ -233,7 +235,7 @@ impl Machine {
     /// Turns memory decoding on, as drivers do, and notes where the BARs are.
     fn enable(&mut self) {
         self.bars.clear();
-        let virtio = [1_u64, 2, 3].map(|slot| (slot, BAR_BYTES));
+        let virtio = [1_u64, 2, 3, 4].map(|slot| (slot, BAR_BYTES));
         #[cfg(test)]
         let others = [(NVME_SLOT, nvme::BAR_BYTES)];
         #[cfg(not(test))]
@@ -268,7 +270,7 @@ impl Machine {
             (false, ECAM + (0xfa << 12), 0x1000),
             (false, self.sata, 0x1000),
         ];
-        for slot in [0_u64, 1, 2, 3, 4, 5, 31] {
+        for slot in [0_u64, 1, 2, 3, 4, 5, 6, 31] {
             ranges.push((false, ECAM + (slot << 15), 0x1000));
         }
         let bars = self.bars.iter();

@@ -3,12 +3,10 @@
 //! Firmware and guests write a configuration of 28 bytes to the file `etc/ramfb` of the firmware
 //! configuration device (QEMU, `hw/display/ramfb.c` and `docs/specs/fw_cfg.rst`): address,
 //! DRM format, flags, width, height and bytes per row, all big endian. From then on the picture is
-//! whatever is in that memory; nobody tells when it changes, so a display looks as often as
-//! it likes and finds [what differs](Frame::tiles_differing).
+//! whatever is in that memory; nobody tells when it changes, so whoever shows it looks as often as it likes.
 
 mod file;
 mod format;
-mod frame;
 mod mode;
 #[cfg(test)]
 mod tests;
@@ -16,7 +14,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::file::RamfbFile;
-pub use self::frame::{Frame, TILE, Tile};
 use self::mode::Mode;
 pub use self::mode::{CONFIG_BYTES, MAX_PIXEL_BYTES, MAX_SIDE};
 use crate::GuestMemory;
@@ -76,12 +73,6 @@ impl Ramfb {
         let memory = self.memory.clone();
         self.mode.map(|mode| Scanout { memory, mode })
     }
-
-    /// The picture, if there is one. Copying a big one takes milliseconds; a display shared
-    /// with the guest's vCPUs does better with [`Ramfb::scanout`].
-    pub fn frame(&self) -> Option<Frame> {
-        self.scanout()?.frame()
-    }
 }
 
 impl Scanout {
@@ -90,15 +81,16 @@ impl Scanout {
         (self.mode.width, self.mode.height)
     }
 
-    /// The rows from the top, each as in [`Frame::pixels`], copied out of the guest's memory one after the
+    /// The rows from the top, each pixel as 0x00RRGGBB, copied out of the guest's memory one after the
     /// other: for a picture that is passed on and need not be held as a whole.
     pub fn rows(&self) -> impl Iterator<Item = Vec<u32>> {
         self.mode.rows(&self.memory)
     }
 
-    /// Copies the picture out of the guest's memory, rows that change meanwhile half old, half new.
-    pub fn frame(&self) -> Option<Frame> {
-        self.mode.read(&self.memory)
+    /// Appends the pixels of row `y` from the top, as 0x00RRGGBB; none where there is no such row.
+    pub fn row(&self, y: u32, pixels: &mut Vec<u32>) {
+        // Rows that were in memory stay there.
+        let _ = self.mode.row(&self.memory, y, pixels);
     }
 }
 

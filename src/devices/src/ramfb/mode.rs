@@ -3,14 +3,13 @@
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
 use super::format::Format;
-use super::frame::Frame;
 use crate::GuestMemory;
 
 /// Length of the configuration.
 pub const CONFIG_BYTES: usize = 28;
 /// Most pixels of a row, and most rows.
 pub const MAX_SIDE: u32 = 8192;
-/// Most bytes of a picture in [`Frame::pixels`]: what a guest can make its host copy.
+/// Most bytes of a picture with four a pixel: what a guest can make its host copy.
 pub const MAX_PIXEL_BYTES: u64 = 64 << 20;
 
 /// A configuration that can be shown: every row is in memory.
@@ -78,22 +77,22 @@ impl Mode {
     /// The rows, each as 0x00RRGGBB. There are as many as the picture is high, as long as memory stays
     /// what it was when the configuration was checked.
     pub fn rows(&self, memory: &GuestMemory) -> impl Iterator<Item = Vec<u32>> {
-        let mut row = vec![0; self.row_bytes() as usize];
-        (0..u64::from(self.height)).map_while(move |number| {
-            let address = self.address.checked_add(number * self.stride)?;
-            memory.read_slice(&mut row, GuestAddress(address)).ok()?;
+        (0..self.height).map_while(move |y| {
             let mut pixels = Vec::with_capacity(self.width as usize);
-            self.format.convert(&row, &mut pixels);
+            self.row(memory, y, &mut pixels)?;
             Some(pixels)
         })
     }
 
-    /// Copies the picture.
-    pub fn read(&self, memory: &GuestMemory) -> Option<Frame> {
-        let mut pixels = Vec::with_capacity(self.width as usize * self.height as usize);
-        for row in self.rows(memory) {
-            pixels.extend(row);
+    /// Appends the pixels of row `y`, if there is one.
+    pub fn row(&self, memory: &GuestMemory, y: u32, pixels: &mut Vec<u32>) -> Option<()> {
+        if y >= self.height {
+            return None;
         }
-        Frame::new(self.width, self.height, pixels)
+        let mut row = vec![0; self.row_bytes() as usize];
+        let address = self.address.checked_add(u64::from(y) * self.stride)?;
+        memory.read_slice(&mut row, GuestAddress(address)).ok()?;
+        self.format.convert(&row, pixels);
+        Some(())
     }
 }

@@ -53,34 +53,53 @@ impl Config {
     }
 }
 
+/// A picture as a whole.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    width: u32,
+    height: u32,
+    pixels: Vec<u32>,
+}
+
+fn frame(ramfb: &Ramfb) -> Option<Frame> {
+    let scanout = ramfb.scanout()?;
+    let (width, height) = scanout.size();
+    let pixels = scanout.rows().flatten().collect();
+    Some(Frame {
+        width,
+        height,
+        pixels,
+    })
+}
+
 fn shown(config: Config) -> Option<Frame> {
     let mut ramfb = ramfb();
     ramfb.configure(&config.bytes());
-    ramfb.frame()
+    frame(&ramfb)
 }
 
 #[test]
 fn shows_nothing_until_told() {
     let mut ramfb = ramfb();
-    assert_eq!(ramfb.frame(), None);
+    assert_eq!(frame(&ramfb), None);
     assert_eq!(ramfb.config_bytes(), [0; 28]);
     ramfb.configure(&SMALL.bytes());
-    assert_eq!(ramfb.frame().unwrap().pixels(), [0; 4]);
+    assert_eq!(frame(&ramfb).unwrap().pixels, [0; 4]);
     assert_eq!(ramfb.scanout().unwrap().size(), (2, 2));
     // A bad configuration takes the picture away and can be read back.
     let bad = Config { width: 0, ..SMALL };
     ramfb.configure(&bad.bytes());
-    assert_eq!(ramfb.frame(), None);
+    assert_eq!(frame(&ramfb), None);
     assert_eq!(ramfb.config_bytes(), bad.bytes());
     ramfb.configure(&SMALL.bytes());
-    assert!(ramfb.frame().is_some());
+    assert!(frame(&ramfb).is_some());
     ramfb.reset();
-    assert_eq!(ramfb.frame(), None);
+    assert_eq!(frame(&ramfb), None);
     assert_eq!(ramfb.config_bytes(), [0; 28]);
 }
 
 #[test]
-fn rows_are_those_of_the_frame() {
+fn rows_are_read_one_by_one_or_all() {
     let mut ramfb = ramfb();
     let pixels: Vec<u8> = (1..=32).collect();
     ramfb
@@ -94,8 +113,18 @@ fn rows_are_those_of_the_frame() {
     };
     ramfb.configure(&padded.bytes());
     let rows: Vec<Vec<u32>> = ramfb.scanout().unwrap().rows().collect();
-    assert_eq!(rows.len(), 3);
-    assert_eq!(rows.concat(), ramfb.frame().unwrap().pixels());
+    let second = [0x0d_0c_0b, 0x11_10_0f];
+    assert_eq!((rows.len(), &rows[1][..]), (3, &second[..]));
+    for (y, row) in (0..).zip(rows) {
+        let mut pixels = vec![7];
+        ramfb.scanout().unwrap().row(y, &mut pixels);
+        assert_eq!(pixels, [&[7][..], &row].concat());
+    }
+    for y in [3, u32::MAX] {
+        let mut pixels = Vec::new();
+        ramfb.scanout().unwrap().row(y, &mut pixels);
+        assert!(pixels.is_empty());
+    }
 }
 
 fn file() -> (Arc<Mutex<Ramfb>>, RamfbFile) {
@@ -109,14 +138,14 @@ fn a_write_to_the_file_configures() {
     let (ramfb, mut file) = file();
     assert_eq!(file.read(), [0; CONFIG_BYTES]);
     assert!(file.write(0, &SMALL.bytes()));
-    assert!(ramfb.lock().unwrap().frame().is_some());
+    assert!(frame(&ramfb.lock().unwrap()).is_some());
     assert_eq!(file.read(), SMALL.bytes());
     let bad = Config {
         width: MAX_SIDE + 1,
         ..SMALL
     };
     assert!(file.write(0, &bad.bytes()), "taken, and shown as nothing");
-    assert!(ramfb.lock().unwrap().frame().is_none());
+    assert!(frame(&ramfb.lock().unwrap()).is_none());
     ramfb.lock().unwrap().reset();
     assert_eq!(file.read(), [0; CONFIG_BYTES]);
 }
@@ -129,7 +158,7 @@ fn the_file_may_be_written_in_pieces() {
         for (number, piece) in bytes.chunks(size).enumerate() {
             assert!(file.write(number * size, piece));
         }
-        assert!(ramfb.lock().unwrap().frame().is_some(), "{size} at a time");
+        assert!(frame(&ramfb.lock().unwrap()).is_some(), "{size} at a time");
         assert_eq!(file.read(), bytes);
     }
 }
@@ -146,7 +175,7 @@ fn a_write_outside_of_the_file_changes_nothing() {
     ] {
         assert!(!file.write(offset, data));
     }
-    assert!(ramfb.lock().unwrap().frame().is_some());
+    assert!(frame(&ramfb.lock().unwrap()).is_some());
 }
 
 #[test]
@@ -179,8 +208,8 @@ fn reads_every_format() {
             .memory
             .write_slice(&rows, GuestAddress(config.address))
             .unwrap();
-        let frame = ramfb.frame().unwrap();
-        assert_eq!(frame.pixels(), [0, expected], "{}", fourcc.escape_ascii());
+        let frame = frame(&ramfb).unwrap();
+        assert_eq!(frame.pixels, [0, expected], "{}", fourcc.escape_ascii());
     }
     let unknown = Config {
         fourcc: *b"YUYV",
@@ -250,50 +279,6 @@ fn refuses_what_is_not_in_memory() {
 }
 
 #[test]
-fn finds_what_differs() {
-    let (width, height) = (130, 70);
-    let frame = |change: Option<usize>| {
-        let mut pixels = vec![7; width * height];
-        if let Some(at) = change {
-            pixels[at] = 8;
-        }
-        Frame::new(width as u32, height as u32, pixels).unwrap()
-    };
-    let plain = frame(None);
-    assert_eq!(plain.tiles_differing(&frame(None)), []);
-    let tile = |x, y, width, height| Tile {
-        x,
-        y,
-        width,
-        height,
-    };
-    for (at, expected) in [
-        (0, tile(0, 0, 64, 64)),
-        (63 * width + 127, tile(64, 0, 64, 64)),
-        (128, tile(128, 0, 2, 64)),
-        (width * height - 1, tile(128, 64, 2, 6)),
-        (69 * width, tile(0, 64, 64, 6)),
-    ] {
-        let changed = frame(Some(at));
-        assert_eq!(changed.tiles_differing(&plain), [expected]);
-        assert_eq!(plain.tiles_differing(&changed), [expected]);
-    }
-    let other = Frame::new(1, 1, vec![0]).unwrap();
-    let all = plain.tiles_differing(&other);
-    let area: u32 = all.iter().map(|tile| tile.width * tile.height).sum();
-    assert_eq!((all.len(), area), (6, 130 * 70));
-    assert_eq!(other.tiles_differing(&plain), [tile(0, 0, 1, 1)]);
-    // Rows of tiles, and what is outside.
-    assert_eq!(plain.row(69, tile(128, 64, 2, 6)), [7, 7]);
-    assert!(plain.row(70, tile(0, 0, 1, 1)).is_empty());
-    assert!(plain.row(0, tile(131, 0, u32::MAX, 1)).is_empty());
-    assert_eq!(plain.row(0, tile(129, 0, u32::MAX, 1)), [7]);
-    for (width, height, count) in [(0, 1, 0), (1, 0, 0), (2, 2, 3), (u32::MAX, u32::MAX, 1)] {
-        assert_eq!(Frame::new(width, height, vec![0; count]), None);
-    }
-}
-
-#[test]
 fn saves_and_restores() {
     let mut ramfb = ramfb();
     ramfb.configure(&SMALL.bytes());
@@ -301,11 +286,11 @@ fn saves_and_restores() {
     let mut other = tests::ramfb();
     other.restore(&saved).unwrap();
     assert_eq!(other.save(), saved);
-    assert_eq!(other.frame(), ramfb.frame());
+    assert_eq!(frame(&other), frame(&ramfb));
     let mut bad = saved.clone();
     bad.body["config"] = serde_json::json!([1, 2]);
     assert!(other.restore(&bad).is_err());
-    assert!(other.frame().is_some(), "unchanged");
+    assert!(frame(&other).is_some(), "unchanged");
 }
 
 fn interesting() -> impl Strategy<Value = u32> {
@@ -323,7 +308,7 @@ proptest! {
     fn survives_any_configuration(bytes in any::<[u8; 28]>()) {
         let mut ramfb = ramfb();
         ramfb.configure(&bytes);
-        ramfb.frame();
+        frame(&ramfb);
         prop_assert_eq!(ramfb.config_bytes(), bytes);
     }
 
@@ -339,11 +324,11 @@ proptest! {
         let config = Config { address, fourcc, width, height, stride };
         ramfb.configure(&config.bytes());
         // What is accepted can always be copied.
-        let frame = ramfb.frame();
+        let frame = frame(&ramfb);
         prop_assert_eq!(ramfb.scanout().is_some(), frame.is_some());
         if let Some(frame) = frame {
-            prop_assert_eq!((frame.width(), frame.height()), (width, height));
-            prop_assert_eq!(frame.pixels().len() as u64, u64::from(width) * u64::from(height));
+            prop_assert_eq!((frame.width, frame.height), (width, height));
+            prop_assert_eq!(frame.pixels.len() as u64, u64::from(width) * u64::from(height));
         }
         let saved = ramfb.save();
         let mut other = tests::ramfb();

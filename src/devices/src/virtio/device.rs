@@ -52,6 +52,11 @@ pub trait VirtioDevice: Send {
     /// that a next driver does. Most devices know nothing of their drivers.
     fn reset(&mut self) {}
 
+    /// See [`Device::came_later`](crate::lifecycle::Device::came_later).
+    fn came_later(&self) -> bool {
+        false
+    }
+
     /// Device-specific state, called while not active.
     fn save(&self) -> DeviceState;
 

@@ -6,6 +6,7 @@ mod buffers;
 pub mod chain;
 pub mod console;
 mod device;
+pub mod input;
 pub mod net;
 pub mod pci;
 pub(crate) mod queue_thread;

@@ -70,6 +70,10 @@ impl Device for VirtioPci {
         self.sync();
     }
 
+    fn came_later(&self) -> bool {
+        self.device.came_later()
+    }
+
     fn pause(&mut self) {
         self.pause_device();
     }
