@@ -16,6 +16,7 @@ pub mod log;
 pub mod network;
 pub mod operation;
 pub mod page;
+pub mod pointer;
 pub mod privilege;
 pub mod problem;
 pub mod system;

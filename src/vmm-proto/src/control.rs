@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::KeyEvent;
+use crate::{KeyEvent, PointerButton};
 
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
 pub const BALLOON_LEAVES: u64 = 64 << 20;
@@ -80,6 +80,12 @@ pub enum RequestBody {
         #[serde(default)]
         scrollback: u32,
     },
+    /// Connect the one descriptor that travels with this message (a `SOCK_STREAM` socket) to the guest's screen, keyboard and
+    /// mouse: the monitor is an RFB server on it (RFC 6143), without security of its own.
+    AttachViewer {
+        /// What the viewer is told that it sees, at most [`crate::MAX_VIEWER_NAME`] bytes.
+        name: String,
+    },
     /// Write the picture on the guest's screen into the one descriptor that travels with this message: a file, written
     /// from its start without being cut. Rows from the top, without padding; each pixel 4 bytes, blue, green, red, 0; at
     /// most [`crate::MAX_SCREEN`] bytes. Answered by [`Answer::Screen`], or [`ErrorCode::WrongState`] while there is
@@ -90,6 +96,18 @@ pub enum RequestBody {
     Keys {
         /// In their order.
         keys: Vec<KeyEvent>,
+    },
+    /// Move the guest's pointer to a pixel of its screen, and press and release a button there. Answered by
+    /// [`Answer::Screen`]: nothing happens where the screen does not reach. [`ErrorCode::WrongState`] while there is no picture,
+    /// or the guest has no driver for its tablet.
+    Point {
+        /// Pixels to the left of it.
+        x: u32,
+        /// Rows above it.
+        y: u32,
+        /// The button.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        click: Option<PointerButton>,
     },
     /// Type a text of [`crate::typeable`] characters on the US layout, at most [`crate::MAX_TEXT`]. Answered as
     /// [`RequestBody::Keys`], in whole characters.
@@ -137,7 +155,7 @@ pub enum Answer {
     Done,
     /// The state asked for.
     Status(GuestStatus),
-    /// The picture was written.
+    /// The picture was written, or is of that size.
     Screen {
         /// Pixels of a row.
         width: u32,
@@ -171,7 +189,7 @@ pub enum ErrorCode {
     WrongState,
     /// The message could not be understood.
     BadRequest,
-    /// Too many consoles attached or connections open.
+    /// Too many consoles or viewers attached, or connections open.
     Busy,
     /// There is no room left where it was to write.
     NoSpace,
@@ -318,6 +336,20 @@ mod tests {
             (
                 RequestBody::Keys { keys },
                 json!({"id": 7, "type": "keys", "keys": [{"key": 0xd3, "pressed": true}]}),
+            ),
+            (
+                RequestBody::Point {
+                    x: 7,
+                    y: 8,
+                    click: Some(PointerButton::Left),
+                },
+                json!({"id": 7, "type": "point", "x": 7, "y": 8, "click": "left"}),
+            ),
+            (
+                RequestBody::AttachViewer {
+                    name: "web".to_owned(),
+                },
+                json!({"id": 7, "type": "attach_viewer", "name": "web"}),
             ),
             (
                 RequestBody::Text { text },

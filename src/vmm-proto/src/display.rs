@@ -11,6 +11,9 @@ pub const MAX_KEYS: usize = 256;
 /// Most characters in one [`crate::RequestBody::Text`].
 pub const MAX_TEXT: usize = 1024;
 
+/// Longest name in a [`crate::RequestBody::AttachViewer`], in bytes.
+pub const MAX_VIEWER_NAME: usize = 255;
+
 /// A key goes down or comes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyEvent {
@@ -19,6 +22,18 @@ pub struct KeyEvent {
     pub key: u32,
     /// Whether it goes down.
     pub pressed: bool,
+}
+
+/// A button of the guest's pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointerButton {
+    /// Left.
+    Left,
+    /// Middle.
+    Middle,
+    /// Right.
+    Right,
 }
 
 /// Whether [`crate::RequestBody::Text`] can hold a character: what a US keyboard gives, Enter as line feed.

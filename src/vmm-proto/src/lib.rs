@@ -30,7 +30,9 @@ pub use control::{
     Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MAX_PIECE,
     MemoryStatistics, Notice, Reply, Request, RequestBody, RunState, ServerMessage,
 };
-pub use display::{KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, typeable};
+pub use display::{
+    KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, MAX_VIEWER_NAME, PointerButton, typeable,
+};
 pub use exit::{ExitReason, ExitRecord};
 pub use spawn::{SpawnError, spawn};
 

@@ -26,5 +26,6 @@ mod saved;
 mod slot;
 mod smbios;
 mod vcpu;
+mod viewers;
 
 pub use birth::main_from_birth_socket;

@@ -104,7 +104,13 @@ impl RunControl {
             RequestBody::SaveMemory { offset, length } => {
                 return Handled::answer(self.save_memory(offset, length, fds));
             }
+            RequestBody::AttachViewer { ref name } => {
+                return Handled::answer(self.attach_viewer(name, fds));
+            }
             RequestBody::Screen => return Handled::answer(self.screen(fds)),
+            RequestBody::Point { x, y, click } => {
+                return Handled::answer(self.point(x, y, click));
+            }
             RequestBody::Keys { ref keys } => return Handled::answer(self.keys(keys)),
             RequestBody::Text { ref text } => return Handled::answer(self.text(text)),
             RequestBody::SetBalloon { bytes } => {

@@ -1,4 +1,4 @@
-//! A guest's screen and keyboard, from here.
+//! A guest's screen, keyboard and pointer, from here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use http::Method;
 use lodge_api::keyboard::VmKeys;
+use lodge_api::pointer::{PointerButton, VmPointer};
 use lodge_client::ClientError;
 
 use super::path;
@@ -39,6 +40,19 @@ pub(crate) struct Type {
     /// Keys by name, like ctrl-alt-delete,f2,enter
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     keys: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Point {
+    /// [REMOTE:]NAME
+    name: Target,
+    /// Pixels from the left edge, as a screenshot has them
+    x: u32,
+    /// Pixels from the upper edge
+    y: u32,
+    /// Press and release a button there: left, middle or right
+    #[arg(long, value_name = "BUTTON", num_args = 0..=1, default_missing_value = "left")]
+    click: Option<PointerButton>,
 }
 
 /// Saves what is on the screen.
@@ -109,6 +123,23 @@ pub(crate) async fn type_in(context: &Context, options: Type) -> Result<(), Clie
     Ok(())
 }
 
+/// Points.
+pub(crate) async fn point(context: &Context, options: Point) -> Result<(), ClientError> {
+    let Point { name, x, y, click } = options;
+    let client = context.client(name.remote.as_deref())?;
+    let url = format!("{}:pointer", path("vms", &name.name));
+    let body = serde_json::to_vec(&VmPointer { x, y, click })
+        .map_err(|error| ClientError::Usage(error.to_string()))?;
+    client
+        .raw(Method::POST, &url, Some(body.into()), None)
+        .await?;
+    output::done(
+        context.format,
+        &format!("Pointer of VM {} is at {x}, {y}", name.name),
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{Command, FromArgMatches};
@@ -129,6 +160,26 @@ mod tests {
         assert_eq!(text.text.as_deref(), Some("-la\n"));
         assert!(parse::<Type>(&["web"]).is_err());
         assert!(parse::<Type>(&["web", "a", "--keys", "b"]).is_err());
+    }
+
+    #[test]
+    fn a_click_is_one_of_the_left_button_unless_told() {
+        let click = |arguments: &[&str]| parse::<Point>(arguments).map(|point| point.click);
+        assert_eq!(click(&["web", "1", "2"]).unwrap(), None);
+        let left = Some(PointerButton::Left);
+        assert_eq!(click(&["web", "1", "2", "--click"]).unwrap(), left);
+        let right = Some(PointerButton::Right);
+        assert_eq!(
+            click(&["web", "1", "2", "--click", "right"]).unwrap(),
+            right
+        );
+        for wrong in [
+            &["web", "1"][..],
+            &["web", "1", "-2"],
+            &["web", "1", "2", "--click", "4"],
+        ] {
+            assert!(click(wrong).is_err());
+        }
     }
 
     #[test]

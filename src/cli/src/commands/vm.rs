@@ -11,7 +11,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::vm_settings::Settings;
-use super::{all, console, path, screen, vm_balloon};
+use super::{all, console, path, screen, vm_balloon, vnc};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -164,6 +164,18 @@ Example: echo status | lodge vm connect web 1024"
     Screenshot(screen::Screenshot),
     /// Type on the keyboard
     Type(screen::Type),
+    /// Move the pointer, and click
+    Pointer(screen::Point),
+    /// Show screen, keyboard and mouse to VNC viewers on this machine, until Ctrl-C
+    #[command(
+        after_help = "Viewers connect to the port that the command listens on; what they see and do travels over the same
+HTTPS connection as everything else, so the VM's host has no VNC port. There is no password: keep to 127.0.0.1, the
+default, where others can reach this machine.
+
+Example: lodge vm vnc web &
+         vncviewer 127.0.0.1:0"
+    )]
+    Vnc(vnc::Vnc),
 }
 
 /// Which CD-ROM drive.
@@ -263,6 +275,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Connect { name, port } => console::connect(context, &name, port).await,
         Verb::Screenshot(options) => screen::screenshot(context, options).await,
         Verb::Type(options) => screen::type_in(context, options).await,
+        Verb::Pointer(options) => screen::point(context, options).await,
+        Verb::Vnc(options) => vnc::serve(context, options).await,
     }
 }
 

@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lodge_api::keyboard::VmKeys;
+use lodge_api::pointer::{PointerButton, VmPointer};
 use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
-use lodge_vmm_proto::{Answer, ErrorCode as VmmErrorCode, RequestBody};
+use lodge_vmm_proto::{Answer, ErrorCode as VmmErrorCode, PointerButton as VmmButton, RequestBody};
+use tokio::net::UnixStream;
 use tokio::sync::{Mutex, oneshot};
 
 use super::actor::Command;
@@ -57,6 +59,28 @@ impl Manager {
         .await
     }
 
+    /// Lets somebody see a guest's screen and use its keyboard and mouse: the stream is the viewer's end of an RFB
+    /// connection (RFC 6143). The guest's end closes it when the guest ends, or another viewer wants to be alone.
+    ///
+    /// # Errors
+    /// `WrongState` when the guest does not run or starts without firmware, `InsufficientResources` when too many look on.
+    pub async fn vm_vnc(&self, caller: &Caller, key: &str) -> Result<UnixStream, Problem> {
+        let (record, handle) = self.with_display(key)?;
+        let control = reach(&handle).await?;
+        let failed = |error: io::Error| internal(format!("a socket pair: {error}"));
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let theirs = theirs.into_std().map_err(failed)?;
+        let name = record.spec.name.to_string();
+        ask(
+            &control,
+            RequestBody::AttachViewer { name },
+            Some(theirs.into()),
+        )
+        .await?;
+        caller.audit("vm_vnc", &record.target());
+        Ok(ours)
+    }
+
     /// Types on a guest's keyboard; returns when the guest has taken all of it.
     ///
     /// # Errors
@@ -88,6 +112,33 @@ impl Manager {
         .await
     }
 
+    /// Moves a guest's pointer to a pixel of its screen, and clicks there.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a place outside of the screen, `WrongState` when the guest does not run, starts without firmware,
+    /// shows nothing, or has no driver for its tablet.
+    pub async fn vm_point(
+        &self,
+        caller: &Caller,
+        key: &str,
+        pointer: &VmPointer,
+    ) -> Result<(), Problem> {
+        let (record, handle) = self.with_display(key)?;
+        let control = reach(&handle).await?;
+        let VmPointer { x, y, click } = *pointer;
+        let click = click.map(|button| match button {
+            PointerButton::Left => VmmButton::Left,
+            PointerButton::Middle => VmmButton::Middle,
+            PointerButton::Right => VmmButton::Right,
+        });
+        match ask(&control, RequestBody::Point { x, y, click }, None).await? {
+            Answer::Screen { width, height } => within(x, y, width, height)?,
+            _ => return Err(unexpected()),
+        }
+        caller.audit("vm_point", &record.target());
+        Ok(())
+    }
+
     /// A guest that runs and has a display, as far as can be told from here.
     fn with_display(&self, key: &str) -> Result<(VmRecord, Handle), Problem> {
         let record = catalogue::find::<VmRecord>(&self.core.snapshot(), key)?.value;
@@ -114,6 +165,18 @@ impl Manager {
         let detail = format!("the guest \"{name}\" is {}", state.as_str());
         Err(Problem::new(ErrorCode::WrongState, detail).with_hint(hint))
     }
+}
+
+/// Whether a place is on a screen of that size.
+fn within(x: u32, y: u32, width: u32, height: u32) -> Result<(), Problem> {
+    let (pointer, place, most) = match (x < width, y < height) {
+        (true, true) => return Ok(()),
+        (false, _) => ("/x", x, width),
+        (true, false) => ("/y", y, height),
+    };
+    let detail = format!("{place} is outside of the screen, which has {width} by {height} pixels");
+    Err(Problem::invalid(pointer, detail)
+        .with_hint(format!("give 0 to {}", most.saturating_sub(1))))
 }
 
 /// The way to a guest's monitor.
@@ -144,7 +207,8 @@ async fn ask(
             message,
         } => {
             tracing::debug!(message, "a monitor does not know a request");
-            let detail = "the guest was started by an older release of Lodge, which gave it neither screen nor keyboard";
+            let detail =
+                "the guest was started by an older release of Lodge, whose guests cannot do that";
             Err(Problem::new(ErrorCode::WrongState, detail).with_hint("stop it and start it again"))
         }
         Answer::Error {

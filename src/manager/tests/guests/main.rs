@@ -20,6 +20,7 @@ mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod survival;
+mod viewer;
 
 use std::pin::Pin;
 use std::process::ExitCode;

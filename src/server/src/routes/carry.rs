@@ -1,4 +1,4 @@
-//! A WebSocket that carries a stream of bytes both ways: a guest's console, or a connection into it.
+//! A WebSocket that carries a stream of bytes both ways: a guest's console, its screen, or a connection into it.
 
 use std::time::Duration;
 
@@ -12,9 +12,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{interval, timeout};
 
-use super::socket::{End, bounded, still_authorized};
+use super::socket::{End, PROTOCOL, bounded, still_authorized};
 use crate::app::App;
 use crate::auth::Authenticated;
+
+/// What viewers in browsers call RFB in binary messages.
+const RFB_PROTOCOL: &str = "binary";
 
 /// Most bytes of output in one message.
 const CHUNK: usize = 16 << 10;
@@ -24,14 +27,25 @@ const CHUNK: usize = 16 << 10;
 pub enum Kind {
     /// A console, which ends with its guest.
     Console,
+    /// An RFB connection to its screen, keyboard and mouse.
+    Screen,
     /// A connection, whose directions end one by one: an empty message is the end of input.
     Connection,
 }
 
 impl Kind {
+    /// The subprotocols that clients may ask for, by preference.
+    fn protocols(self) -> &'static [&'static str] {
+        match self {
+            Self::Screen => &[RFB_PROTOCOL, PROTOCOL],
+            Self::Console | Self::Connection => &[PROTOCOL],
+        }
+    }
+
     fn farewell(self) -> &'static str {
         match self {
             Self::Console => "the guest has ended",
+            Self::Screen => "the guest has ended, or another viewer wanted to be alone",
             Self::Connection => "the guest has closed the connection",
         }
     }
@@ -45,7 +59,8 @@ pub fn attach(
     stream: UnixStream,
     kind: Kind,
 ) -> Response {
-    bounded(upgrade).on_upgrade(move |socket| carry(app, who, socket, stream, kind))
+    let upgrade = bounded(upgrade).protocols(kind.protocols().iter().copied());
+    upgrade.on_upgrade(move |socket| carry(app, who, socket, stream, kind))
 }
 
 async fn carry(app: App, who: Authenticated, socket: WebSocket, stream: UnixStream, kind: Kind) {

@@ -17,6 +17,7 @@ mod users;
 mod vm_balloon;
 mod vm_console;
 mod vm_display;
+mod vm_vnc;
 mod vm_vsock;
 mod vms;
 
@@ -34,6 +35,7 @@ pub fn table() -> Vec<Route> {
         vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
+        vm_vnc::routes(),
         vm_vsock::routes(),
         snapshots::routes(),
         images::routes(),

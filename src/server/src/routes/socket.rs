@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::auth::Authenticated;
 
 /// The subprotocol offered to browsers, which need one to carry a token.
-const PROTOCOL: &str = "lodge";
+pub const PROTOCOL: &str = "lodge";
 
 /// Largest message taken from a client, in bytes.
 const MAX_MESSAGE: usize = 64 << 10;

@@ -1,9 +1,10 @@
-//! A guest's screen and keyboard.
+//! A guest's screen, keyboard and pointer.
 
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use lodge_api::keyboard::VmKeys;
+use lodge_api::pointer::VmPointer;
 use lodge_api::privilege::Privilege;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 
@@ -41,6 +42,14 @@ pub fn routes() -> Vec<Route> {
             )
             .takes::<VmKeys>()
             .answers_other(204, "Typed.", None),
+        post("/v1/vms/{vm}:pointer", access, "vm_point", vm_point)
+            .summary("Move a running guest's pointer, and click")
+            .description(
+                "Guests that start by firmware have a tablet, whose pointer goes where it is told. 409 as long as no \
+                 system in the guest has a driver for it (virtio input) and shows something; 400 outside of the screen.",
+            )
+            .takes::<VmPointer>()
+            .answers_other(204, "Told.", None),
     ]
 }
 
@@ -51,6 +60,16 @@ async fn vm_screenshot(
 ) -> Answer {
     let png = app.manager().vm_screenshot(&who.caller, &key).await?;
     Ok(reply::with(png.into_response(), CONTENT_TYPE, PNG))
+}
+
+async fn vm_point(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Json(pointer): Json<VmPointer>,
+) -> Answer {
+    app.manager().vm_point(&who.caller, &key, &pointer).await?;
+    reply::nothing()
 }
 
 async fn vm_type(

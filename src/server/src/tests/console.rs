@@ -1,4 +1,4 @@
-//! The WebSockets of consoles and connections, with a socket pair in the place of a guest.
+//! The WebSockets of consoles, screens and connections, with a socket pair in the place of a guest.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -41,8 +41,13 @@ async fn connected_by(kind: Kind) -> (TestServer, UnixStream, Socket) {
     let mut methods = table();
     methods.push(get("/console", access, "test_console", handler));
     let server = TestServer::with_table(methods, Limits::default()).await;
-    let value = bearer(server.manager.local_token());
-    let headers = [("authorization", value.as_str())];
+    let token = server.manager.local_token();
+    let (name, value) = match kind {
+        // As viewers in browsers do.
+        Kind::Screen => ("sec-websocket-protocol", format!("binary, bearer.{token}")),
+        Kind::Console | Kind::Connection => ("authorization", bearer(token)),
+    };
+    let headers = [(name, value.as_str())];
     let socket = open(&server.client(), "/console", &headers).await.unwrap();
     (server, guest, socket)
 }
@@ -93,6 +98,16 @@ async fn bytes_go_both_ways_until_the_guest_ends() {
     guest.write_all(b"bye").await.unwrap();
     drop(guest);
     assert_eq!(bytes(&mut socket).await, b"bye");
+    assert_eq!(close_code(&mut socket).await, CloseCode::Normal);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn viewers_in_browsers_speak_a_protocol_of_their_own() {
+    let (server, mut guest, mut socket) = connected_by(Kind::Screen).await;
+    guest.write_all(b"RFB 003.008\n").await.unwrap();
+    assert_eq!(bytes(&mut socket).await, b"RFB 003.008\n");
+    drop(guest);
     assert_eq!(close_code(&mut socket).await, CloseCode::Normal);
     server.stop().await;
 }

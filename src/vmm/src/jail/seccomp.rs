@@ -19,6 +19,7 @@ pub struct Filters {
     vcpu: Filter,
     event_loop: Filter,
     queue: Filter,
+    viewers: Filter,
 }
 
 /// Programs to be installed one after the other; the strictest answer counts.
@@ -48,6 +49,7 @@ impl Filters {
             vcpu: filter(Class::Vcpu)?,
             event_loop: filter(Class::EventLoop)?,
             queue: filter(Class::Queue)?,
+            viewers: filter(Class::Viewers)?,
         })
     }
 
@@ -57,6 +59,7 @@ impl Filters {
             vcpu: prologue(&self.vcpu),
             event_loop: prologue(&self.event_loop),
             queue: prologue(&self.queue),
+            viewers: prologue(&self.viewers),
         }
     }
 
@@ -168,6 +171,14 @@ mod tests {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
+    const CLASSES: [Class; 5] = [
+        Class::Main,
+        Class::Vcpu,
+        Class::EventLoop,
+        Class::Queue,
+        Class::Viewers,
+    ];
+
     /// Makes a system call behind the filter of `class`, in a process of its own.
     fn attempt(class: Class, call: [i64; 4]) -> WaitStatus {
         let programs = compile(class).unwrap();
@@ -190,7 +201,7 @@ mod tests {
     fn what_is_not_in_the_table_ends_the_process() {
         let exec = i64::from(libc::PROT_EXEC | libc::PROT_READ);
         let fork = i64::from(libc::SIGCHLD);
-        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+        for class in CLASSES {
             for call in [
                 [libc::SYS_openat, i64::from(libc::AT_FDCWD), 0, 0],
                 [libc::SYS_socket, 1, 1, 0],
@@ -219,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_in_the_table_passes() {
-        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+        for class in CLASSES {
             for call in [
                 [libc::SYS_gettid, 0, 0, 0],
                 [libc::SYS_mmap, 0, 4096, i64::from(libc::PROT_READ)],
@@ -245,14 +256,14 @@ mod tests {
 
     #[test]
     fn every_filter_compiles() {
-        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+        for class in CLASSES {
             assert!(!compile(class).unwrap().is_empty(), "{class:?}");
         }
     }
 
     #[test]
     fn no_call_is_listed_twice() {
-        for class in [Class::Main, Class::Vcpu, Class::EventLoop, Class::Queue] {
+        for class in CLASSES {
             let mut seen = std::collections::BTreeSet::new();
             for call in allowed(class) {
                 if let Call::Any(number) | Call::NotExecutable(number) = call {

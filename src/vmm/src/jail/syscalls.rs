@@ -15,6 +15,8 @@ pub enum Class {
     EventLoop,
     /// A queue of a disk or network interface.
     Queue,
+    /// Viewers of the screen.
+    Viewers,
 }
 
 /// A system call, and what is checked of its arguments.
@@ -128,6 +130,13 @@ const QUEUE: &[Call] = &[
     Any(SYS_sched_getaffinity),
 ];
 
+const VIEWERS: &[Call] = &[
+    Any(SYS_poll),
+    Any(SYS_ppoll),
+    Any(SYS_sendto),
+    Any(SYS_recvfrom),
+];
+
 /// What threads of `class` may do.
 pub fn allowed(class: Class) -> impl Iterator<Item = Call> {
     let own = match class {
@@ -135,6 +144,7 @@ pub fn allowed(class: Class) -> impl Iterator<Item = Call> {
         Class::Vcpu => VCPU,
         Class::EventLoop => EVENT_LOOP,
         Class::Queue => QUEUE,
+        Class::Viewers => VIEWERS,
     };
     EVERY_THREAD.iter().chain(own).copied()
 }

@@ -1,4 +1,4 @@
-//! What a person in front of the machine would have: a screen and a keyboard (and a mouse, which nobody moves so far).
+//! What a person in front of the machine would have: a screen, a keyboard, and a mouse or a tablet.
 //!
 //! Only guests that start by firmware have it: it is firmware that shows its text there, and finds it by a file of the
 //! firmware configuration device.
@@ -14,15 +14,32 @@ use lodge_devices::interrupt::InterruptLine;
 use lodge_devices::lifecycle::Shared;
 use lodge_devices::power::PowerControl;
 use lodge_devices::ramfb::{MAX_PIXEL_BYTES, Ramfb, RamfbFile};
+use lodge_devices::virtio::input::{Report, TabletHandle};
 use lodge_vmm_proto::MAX_SCREEN;
+
+use super::hardware::Prologue;
+use crate::viewers::{Hands, Pointer, Viewers, place_on_tablet};
 
 const _: () = assert!(MAX_PIXEL_BYTES <= MAX_SCREEN);
 
-/// Screen and keyboard.
+/// Screen, keyboard and mouse, and who uses them from afar.
 pub struct Display {
     ramfb: Arc<Mutex<Ramfb>>,
     controller: Arc<Mutex<I8042>>,
     keyboard: KeyboardHandle,
+    tablet: TabletHandle,
+    viewers: Viewers,
+}
+
+/// There is nothing to point at, or to point with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PointError {
+    /// No system has set the screen up (yet).
+    #[error("the guest shows nothing: no system in it has set its screen up")]
+    Nothing,
+    /// No system uses the tablet (yet).
+    #[error("no system in the guest uses its tablet: it needs a driver for virtio input devices")]
+    NoDriver,
 }
 
 /// The picture cannot be had.
@@ -37,19 +54,33 @@ pub enum ScreenError {
 }
 
 impl Display {
-    /// A dark screen on `memory`, and a keyboard controller with keyboard and mouse.
+    /// A dark screen on `memory`, and a keyboard controller with keyboard and mouse, which have an interrupt each;
+    /// `tablet` is moved with them. The thread for viewers starts at once and runs `prologue` first.
+    ///
+    /// # Errors
+    /// When the host is out of threads or descriptors.
     pub fn new(
         memory: GuestMemory,
         power: Arc<dyn PowerControl>,
-        keyboard_irq: Arc<dyn InterruptLine>,
-        mouse_irq: Arc<dyn InterruptLine>,
-    ) -> Self {
-        let (controller, keyboard, _mouse) = I8042::with_devices(power, keyboard_irq, mouse_irq);
-        Self {
-            ramfb: Arc::new(Mutex::new(Ramfb::new(memory))),
+        [keyboard_irq, mouse_irq]: [Arc<dyn InterruptLine>; 2],
+        tablet: TabletHandle,
+        prologue: Prologue,
+    ) -> io::Result<Self> {
+        let (controller, keyboard, mouse) = I8042::with_devices(power, keyboard_irq, mouse_irq);
+        let ramfb = Arc::new(Mutex::new(Ramfb::new(memory)));
+        let hands = Hands::new(keyboard.clone(), Pointer::new(mouse, tablet.clone()));
+        Ok(Self {
+            viewers: Viewers::start(Arc::clone(&ramfb), hands, prologue)?,
+            ramfb,
             controller,
             keyboard,
-        }
+            tablet,
+        })
+    }
+
+    /// Those who see the screen.
+    pub fn viewers(&self) -> &Viewers {
+        &self.viewers
     }
 
     /// The keyboard controller, for its ports.
@@ -86,6 +117,33 @@ impl Display {
             offset += bytes.len() as u64;
         }
         Ok(scanout.size())
+    }
+
+    /// Moves the tablet's pointer to a pixel, and presses and releases `click` there, a button as
+    /// [`Report::buttons`] has it or 0. Nothing happens outside of the screen, whose width and height it returns.
+    ///
+    /// # Errors
+    /// When there is no picture, or no driver for the tablet.
+    pub fn point(&self, x: u32, y: u32, click: u8) -> Result<(u32, u32), PointError> {
+        let scanout = self.ramfb.lock().unwrap().scanout();
+        let (width, height) = scanout.ok_or(PointError::Nothing)?.size();
+        if x < width && y < height {
+            let place = Report {
+                x: place_on_tablet(x, width),
+                y: place_on_tablet(y, height),
+                ..Report::default()
+            };
+            let pressed = Report {
+                buttons: click,
+                ..place
+            };
+            for report in [place, pressed, place] {
+                if !self.tablet.report(report) {
+                    return Err(PointError::NoDriver);
+                }
+            }
+        }
+        Ok((width, height))
     }
 
     /// Presses and releases keys in order until the keyboard has no room; returns how many it took. Releases are

@@ -27,6 +27,7 @@ use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
 use lodge_devices::virtio::balloon;
 use lodge_devices::virtio::blk::{self, Block, Statistics};
 use lodge_devices::virtio::console::VirtioConsole;
+use lodge_devices::virtio::input::Tablet;
 use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
@@ -67,6 +68,8 @@ pub struct Surroundings {
     pub on_panic: OnPanic,
     /// For threads of queues.
     pub queue_prologue: Prologue,
+    /// For the thread that shows the screen.
+    pub viewers_prologue: Prologue,
     /// Window for 64-bit memory BARs.
     pub high_window: Range<u64>,
     /// Who puts the chipset in order.
@@ -102,8 +105,10 @@ pub struct Hardware {
     pub balloon: balloon::Handle,
     /// What is plugged into the SATA controller.
     pub sata: Sata,
-    /// Screen and keyboard, where firmware shows itself.
+    /// Screen, keyboard and pointer, where firmware shows itself.
     pub display: Option<Display>,
+    /// The tablet beside them, until it has its place.
+    tablet: Option<Tablet>,
     /// Where one can boot from.
     pub place: Place,
     /// Battery-backed memory.
@@ -156,6 +161,7 @@ impl Hardware {
             balloon: balloon.handle(),
             sata: Sata::default(),
             display: None,
+            tablet: None,
             place: Place::default(),
             cmos: clock,
             pci,
@@ -219,7 +225,12 @@ impl Hardware {
             return self.add_port_device(I8042_PORTS, I8042_PORTS_LENGTH, bare);
         }
         let mouse = self.surroundings.interrupts.line(MOUSE);
-        let display = Display::new(self.surroundings.memory.clone(), power, keyboard, mouse);
+        let prologue = Arc::clone(&self.surroundings.viewers_prologue);
+        let memory = self.surroundings.memory.clone();
+        let tablet = Tablet::new(&self.surroundings.events);
+        let irqs = [keyboard, mouse];
+        let display = Display::new(memory, power, irqs, tablet.handle(), prologue)?;
+        self.tablet = Some(tablet);
         let controller = Arc::clone(display.controller()) as SharedDevice;
         self.place(I8042_PORTS, I8042_PORTS_LENGTH, controller)?;
         for device in display.devices() {
@@ -324,6 +335,19 @@ impl Hardware {
             .map_err(Failure::doing(LaunchError::Disk, &name))?;
         self.disk_statistics.push(block.handle().statistics());
         self.add_virtio(&name, Box::new(block), slots::DISKS, LaunchError::Disk)
+    }
+
+    /// Adds the tablet, where there is a screen to point at. It takes no slot from disks and network interfaces, which keep
+    /// the places they had in releases without it.
+    ///
+    /// # Errors
+    /// When the host is out of descriptors.
+    pub fn add_tablet(&mut self) -> Result<(), Failure> {
+        if let Some(tablet) = self.tablet.take() {
+            let kind = LaunchError::Internal;
+            self.add_virtio("tablet", Box::new(tablet), slots::TABLET, kind)?;
+        }
+        Ok(())
     }
 
     /// Adds a network interface on a tap, served by the kernel if there is a `vhost`.

@@ -45,7 +45,7 @@ use crate::saved::{Pagemap, SavedMachine};
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
 use boot_source::{BootSource, Content, Identity, Prepared};
 pub use chipset::Chipset;
-pub use display::{Display, ScreenError};
+pub use display::{Display, PointError, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
 use hardware::{Hardware, SetUpBy, Surroundings};
@@ -138,6 +138,8 @@ pub struct Prologues {
     pub event_loop: Prologue,
     /// Threads of device queues.
     pub queue: Prologue,
+    /// The thread that shows the screen to viewers.
+    pub viewers: Prologue,
 }
 
 /// A machine. Built with its vCPUs held at the entry point.
@@ -206,6 +208,7 @@ impl Machine {
             complain: complain_to(&complaints),
             on_panic: panics_to(&complaints),
             queue_prologue: Arc::clone(&parts.prologues.queue),
+            viewers_prologue: Arc::clone(&parts.prologues.viewers),
             high_window,
             set_up_by,
         })?;
@@ -223,6 +226,7 @@ impl Machine {
         for nic in parts.nics {
             hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
         }
+        hardware.add_tablet()?;
         hardware.add_generation_id(&vm)?;
         hardware.assign_addresses()?;
         let (boot, loaded) = prepared.finish(&identity, &vm, &memory, content, &mut hardware)?;

@@ -9,6 +9,8 @@ use lodge_devices::pci::Address;
 pub const NICS: RangeInclusive<u8> = 1..=8;
 /// Slots for disks, as long as they last.
 pub const DISKS: RangeInclusive<u8> = 9..=26;
+/// The tablet. To be taken last: where there are as many disks as fit, it is elsewhere.
+pub const TABLET: RangeInclusive<u8> = 26..=26;
 /// The sockets between guest and host.
 pub const VSOCK: RangeInclusive<u8> = 27..=27;
 /// The memory balloon.
@@ -49,7 +51,8 @@ mod tests {
             let fixed = [BALLOON, RNG, CONSOLE, VSOCK].into_iter();
             let all = fixed
                 .chain((0..nics).map(|_| NICS))
-                .chain((nics..24).map(|_| DISKS));
+                .chain((nics..24).map(|_| DISKS))
+                .chain([TABLET]);
             for range in all {
                 assert!(seen.insert(slots.take(range).unwrap()));
             }

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use lodge_devices::i8042::{Key, Stroke};
-use lodge_vmm_proto::{Answer, ErrorCode, KeyEvent, MAX_KEYS, MAX_TEXT};
+use lodge_devices::i8042::{BUTTON_LEFT, BUTTON_MIDDLE, BUTTON_RIGHT, Key, Stroke};
+use lodge_vmm_proto::{
+    Answer, ErrorCode, KeyEvent, MAX_KEYS, MAX_TEXT, MAX_VIEWER_NAME, PointerButton,
+};
 
 use super::{RunControl, error};
-use crate::machine::{Display, ScreenError};
+use crate::machine::{Display, PointError, ScreenError};
+use crate::viewers::ViewerError;
 
 impl RunControl {
     /// Writes the picture into the file that came along.
@@ -21,6 +24,36 @@ impl RunControl {
                 error(ErrorCode::WrongState, nothing.to_string())
             }
             Err(failed @ ScreenError::Write(_)) => error(ErrorCode::Internal, failed.to_string()),
+        })
+    }
+
+    /// Shows the screen to whoever has the other end of the socket that came along.
+    pub(super) fn attach_viewer(&self, name: &str, fds: Vec<OwnedFd>) -> Answer {
+        let Ok([socket]) = <[OwnedFd; 1]>::try_from(fds) else {
+            return bad("attach_viewer takes exactly one descriptor".to_owned());
+        };
+        if name.len() > MAX_VIEWER_NAME {
+            return bad(format!("name: at most {MAX_VIEWER_NAME} bytes"));
+        }
+        self.with_display(|display| match display.viewers().attach(socket, name) {
+            Ok(()) => Answer::Done,
+            Err(busy @ ViewerError::Busy) => error(ErrorCode::Busy, busy.to_string()),
+            Err(failed @ ViewerError::Socket(_)) => bad(failed.to_string()),
+        })
+    }
+
+    /// Moves the pointer, and clicks.
+    pub(super) fn point(&self, x: u32, y: u32, click: Option<PointerButton>) -> Answer {
+        let button = click.map_or(0, |button| match button {
+            PointerButton::Left => BUTTON_LEFT,
+            PointerButton::Middle => BUTTON_MIDDLE,
+            PointerButton::Right => BUTTON_RIGHT,
+        });
+        self.with_display(|display| match display.point(x, y, button) {
+            Ok((width, height)) => Answer::Screen { width, height },
+            Err(refused @ (PointError::Nothing | PointError::NoDriver)) => {
+                error(ErrorCode::WrongState, refused.to_string())
+            }
         })
     }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod code;
+pub mod screen;
 pub mod tap;
 
 use std::fs::{File, OpenOptions};
