@@ -19,3 +19,4 @@ pub mod process;
 pub mod qmp;
 pub mod serial;
 pub mod terminal;
+pub mod vnc;

@@ -42,6 +42,36 @@ impl Picture {
         })
     }
 
+    /// Reads a PPM file (P6) with 255 values of each colour.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read_ppm(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path)?;
+        // Kind, width, height, highest value; a single white space ends the last.
+        let mut fields = bytes.splitn(4, u8::is_ascii_whitespace);
+        let mut field = || {
+            fields
+                .next()
+                .and_then(|field| std::str::from_utf8(field).ok())
+        };
+        ensure!(field() == Some("P6"), "no PPM");
+        let [width, height] =
+            [field(), field()].map(|side| side.and_then(|side| side.parse().ok()));
+        let (width, height): (u32, u32) = width.zip(height).context("no size")?;
+        let pixels = fields.next().and_then(|rest| rest.strip_prefix(b"255\n"));
+        let pixels = pixels.context("not 255 values of each colour")?;
+        ensure!(
+            pixels.len() == 3 * width as usize * height as usize,
+            "cut off"
+        );
+        Ok(Self {
+            width,
+            height,
+            pixels: pixels.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect(),
+        })
+    }
+
     /// Its colours, and how many pixels have each.
     pub fn colours(&self) -> BTreeMap<[u8; 3], usize> {
         let mut colours = BTreeMap::new();

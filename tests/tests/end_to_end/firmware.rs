@@ -9,6 +9,7 @@ use lodge_tests::machine::Builder;
 use lodge_tests::picture::Picture;
 use lodge_tests::serial::SILENCE;
 use lodge_tests::terminal::GuestConsole;
+use lodge_tests::vnc::{Vnc, ensure_alike};
 
 /// A host that has the Debian disk.
 fn host(builder: Builder) -> Result<Host> {
@@ -64,6 +65,26 @@ fn finds_its_machine(console: &mut GuestConsole) -> Result<()> {
     console.wait("Lodge Virtual Machine")?;
     console.write("until ip -4 -o addr show scope global | grep inet; do sleep 1; done\n")?;
     console.wait("inet 10.0.2.")?;
+    Ok(())
+}
+
+/// The kernel has a driver for the tablet, and hears what is done with it. Its events are types, codes and values of Linux.
+fn hears_of_its_pointer(host: &Host, name: &str, console: &mut GuestConsole) -> Result<()> {
+    console.write(
+        "until D=$(sed -n '/Lodge Tablet/,/^$/s/.*\\(event[0-9]*\\).*/\\1/p' /proc/bus/input/devices) && [ -c /dev/input/$D ]; \
+         do sleep 1; done\n",
+    )?;
+    // The last three of twelve words. Whoever has opened the device hears of all that comes.
+    console.write(
+        "exec 3</dev/input/$D; echo LIST\"ENS\"; head -c 168 <&3 | od -An -v -tu2 -w24 | awk '{print \"EVENT\", $9, $10, $11}'\n",
+    )?;
+    console.wait("LISTENS")?;
+    let screen = screenshot(host, name)?;
+    let [x, y] = [screen.width - 1, screen.height - 1].map(|last| last.to_string());
+    host.cli.ok(&["vm", "pointer", name, &x, &y, "--click"])?;
+    for event in ["3 0 32767", "3 1 32767", "1 272 1", "1 272 0"] {
+        console.wait(&format!("EVENT {event}"))?;
+    }
     Ok(())
 }
 
@@ -130,6 +151,8 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
     host.cli.ok(&["vm", "type", "rescue", "halt"])?;
     wait_drawn(host, "rescue", &console, "halt")?;
     let prompt = screenshot(host, "rescue")?;
+    let seen = Vnc::open(&host.cli, "rescue")?.picture(host.machine.directory())?;
+    ensure_alike(&seen, &prompt)?;
     assert!(menu.colours().len() > 1, "a menu has a frame");
     assert!(menu.pixels != prompt.pixels, "both show the same");
     // Another disc, and the reset button.
@@ -216,6 +239,7 @@ fn debian_starts_by_bios(host: &Host) -> Result<()> {
     finds_its_machine(&mut console)?;
     console.write("[ -d /sys/firmware/efi ] || echo NO-\"UEFI\"\n")?;
     console.wait("NO-UEFI")?;
+    hears_of_its_pointer(host, "old", &mut console)?;
     power_off(host, "old", console)
 }
 
