@@ -213,6 +213,7 @@ impl Watch {
                 );
             }
             let patience = Patience::new(guest.pid());
+            self.still_there(guest);
             assert_eq!(guest.state(), RunState::Running);
             if screen {
                 self.look(guest);
@@ -224,6 +225,17 @@ impl Watch {
                     self.text()
                 );
             }
+        }
+    }
+
+    /// A guest that has ended says why.
+    fn still_there(&self, guest: &Guest) {
+        if let Some(record) = guest.last_words() {
+            panic!(
+                "{}: the guest ended: {record:?} after {}",
+                self.cmdline,
+                self.text()
+            );
         }
     }
 

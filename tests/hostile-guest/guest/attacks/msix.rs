@@ -20,8 +20,8 @@ const ADDRESSES: &[u64] = &[
     u64::MAX & !3,
 ];
 
-/// Messages: vectors with fixed and lowest-priority delivery, and NMI. INIT would end this program.
-const DATA: &[u64] = &[0, 0x20, 0xff, 0x40ff, 0xc0ff, 0x0131, 0x0431, 0xffff_0030];
+/// Messages: vectors with fixed and lowest-priority delivery. NMI and INIT would end this program, not the monitor.
+const DATA: &[u64] = &[0, 0x20, 0xff, 0x40ff, 0xc0ff, 0x0131, 0xffff_0030];
 
 pub fn tables(world: &mut World) {
     for device in virtio::devices(&world.functions) {
