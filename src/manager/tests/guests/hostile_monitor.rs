@@ -4,6 +4,7 @@
 //! [attempt](ATTEMPTS) has the thread that gets it make that system call.
 
 use std::fs;
+use std::time::Duration;
 
 use libc::{c_int, c_long, c_void, siginfo_t};
 use lodge_api::event::EventBody;
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::common::{host_with, kill, reads};
 use crate::programs;
-use crate::support::{admin, event, spec, state_event};
+use crate::support::{admin, event, spec, state_event, within};
 
 /// The signal that makes a thread try something.
 const TRY: Signal = Signal::SIGUSR2;
@@ -91,7 +92,7 @@ pub async fn a_monitor_that_turns_hostile_gets_nowhere_and_is_told_on() {
         reads(&host, "web", "r").await;
         let mut events = host.listen();
         let pid = host.vm("web").status.pid.unwrap();
-        order(pid, thread, number);
+        order(pid, thread, number).await;
         let wanted = |body: &EventBody| {
             matches!(body, EventBody::VmJailViolation { vm, system_call }
                 if vm.as_str() == "web" && system_call == call)
@@ -123,7 +124,7 @@ pub async fn a_guest_whose_monitor_turned_hostile_is_not_started_again() {
         host.done(vm, VmAction::Start).await;
     }
     let mut events = host.listen();
-    order(host.vm("web").status.pid.unwrap(), "vcpu0", 0);
+    order(host.vm("web").status.pid.unwrap(), "vcpu0", 0).await;
     state_event(&mut events, "web", VmState::Crashed).await;
     // One that merely crashes is started again; it crashes later, so the other would be first.
     kill(host.vm("other").status.pid.unwrap());
@@ -146,14 +147,8 @@ fn not_root() -> bool {
 }
 
 /// Has a thread of the monitor try something.
-fn order(pid: u32, thread: &str, attempt: usize) {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let named = tasks.map(|task| task.unwrap()).find(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        name.starts_with(thread)
-    });
-    let task = named.unwrap_or_else(|| panic!("no thread {thread}"));
-    let tid: c_long = task.file_name().to_string_lossy().parse().unwrap();
+async fn order(pid: u32, thread: &str, attempt: usize) {
+    let tid = within(locked_in(pid, thread)).await;
     // SAFETY: all zeroes are a structure, whose fields for a queued signal are set where the kernel has them.
     let sent = unsafe {
         let mut info: siginfo_t = std::mem::zeroed();
@@ -177,4 +172,17 @@ fn order(pid: u32, thread: &str, attempt: usize) {
         )
     };
     assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The thread, once it has locked itself in: it does so before anything else, but the guest may run before it has got to run at all.
+async fn locked_in(pid: u32, thread: &str) -> c_long {
+    loop {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            if status.starts_with(&format!("Name:\t{thread}")) && status.contains("Seccomp:\t2") {
+                return task.file_name().to_string_lossy().parse().unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
