@@ -46,6 +46,40 @@ impl<T: ByteDevice> BusDevice for T {
     }
 }
 
+/// Reads from a device of `length` bytes whose registers are doublewords; `read` gets their
+/// offsets. Part of a register is cut out of it, once for each register touched.
+pub(crate) fn read_doublewords(
+    offset: u64,
+    length: u64,
+    data: &mut [u8],
+    mut read: impl FnMut(u64) -> u32,
+) {
+    let mut word = [0; 4];
+    for (index, (at, byte)) in (offset..length).zip(data).enumerate() {
+        let within = (at % 4) as usize;
+        if index == 0 || within == 0 {
+            word = read(at & !3).to_le_bytes();
+        }
+        *byte = word[within];
+    }
+}
+
+/// Writes to a device of `length` bytes whose registers are doublewords, which take aligned
+/// doublewords and quadwords; anything else is ignored.
+pub(crate) fn write_doublewords(
+    offset: u64,
+    length: u64,
+    data: &[u8],
+    mut write: impl FnMut(u64, u32),
+) {
+    if !matches!(data.len(), 4 | 8) || !offset.is_multiple_of(data.len() as u64) {
+        return;
+    }
+    for (at, word) in (offset..length).step_by(4).zip(data.chunks_exact(4)) {
+        write(at, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    }
+}
+
 /// A device shared between the vCPU threads that may address it.
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
 

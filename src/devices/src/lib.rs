@@ -138,8 +138,11 @@ pub mod serial;
 pub mod state;
 #[cfg(any(test, feature = "fuzzing"))]
 mod sweep;
+mod tap;
 #[cfg(any(test, feature = "fuzzing"))]
 mod test_machine;
+#[cfg(test)]
+mod test_wire;
 pub mod virtio;
 pub mod vmgenid;
 

@@ -9,7 +9,7 @@ use super::interrupts::Interrupts;
 use super::issue::PortLink;
 use super::{Attached, Drive, PORTS, Surroundings, Thread};
 use crate::GuestMemory;
-use crate::bus::{Bus, BusDevice};
+use crate::bus::{Bus, BusDevice, read_doublewords, write_doublewords};
 use crate::interrupt::{InterruptLine, Platform};
 use crate::pci::{
     Address, BarKind, Bars, ConfigSpace, Header, Msi, PciFunction, command, register,
@@ -182,24 +182,13 @@ impl PciFunction for Ahci {
 
 impl BusDevice for Ahci {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let mut word = [0; 4];
-        for (index, (at, byte)) in (offset..BAR_BYTES).zip(data).enumerate() {
-            let within = (at % 4) as usize;
-            if index == 0 || within == 0 {
-                word = self.hba.read(at & !3).to_le_bytes();
-            }
-            *byte = word[within];
-        }
+        read_doublewords(offset, BAR_BYTES, data, |at| self.hba.read(at));
     }
 
     /// Registers take aligned doublewords and quadwords (AHCI 1.3.1, 3); anything else is ignored.
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if !matches!(data.len(), 4 | 8) || !offset.is_multiple_of(data.len() as u64) {
-            return;
-        }
-        for (at, word) in (offset..BAR_BYTES).step_by(4).zip(data.chunks_exact(4)) {
-            self.hba
-                .write(at, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        }
+        write_doublewords(offset, BAR_BYTES, data, |at, value| {
+            self.hba.write(at, value);
+        });
     }
 }

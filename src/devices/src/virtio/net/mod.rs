@@ -3,7 +3,6 @@
 //! Where the host has vhost-net the kernel moves the packets; else a thread here does.
 
 mod config;
-mod link;
 mod offload;
 mod receive;
 mod session;
@@ -20,7 +19,6 @@ use std::sync::Arc;
 use virtio_bindings::virtio_net as abi;
 use virtio_queue::{Queue, QueueT as _};
 
-use self::link::Tap;
 use self::session::{Start, Worker};
 pub use self::statistics::{Statistics, Totals};
 use self::vhost::Cable;
@@ -28,6 +26,7 @@ use super::queue_thread::{Prologue, QueueThread};
 use super::vhost::{Switch as _, Vhost};
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
+use crate::tap::Tap;
 
 /// Packets a driver may have under way, in descriptors: towards the guest, and from it.
 const QUEUE_SIZES: [u16; 2] = [256, 256];

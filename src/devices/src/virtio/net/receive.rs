@@ -6,15 +6,12 @@ use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::link::{HEADER_BYTES, Tap};
 use super::statistics::{Statistics, add};
 use super::used::{self, Returned};
 use crate::GuestMemory;
+use crate::tap::{HEADER_BYTES, MAX_PACKET, Tap};
 use crate::virtio::chain::{self, Chain, ChainError, Limits};
 use crate::virtio::{ActiveQueue, Buffers, QueueInterrupt};
-
-/// Header, Ethernet header with VLAN tag, and the largest segment a tap hands out.
-pub(super) const MAX_PACKET: usize = HEADER_BYTES + 18 + 65_535;
 
 /// Offset of `num_buffers` in the header.
 const NUM_BUFFERS: usize = 10;

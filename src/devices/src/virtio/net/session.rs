@@ -6,11 +6,11 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::link::Tap;
 use super::receive::Receiver;
 use super::statistics::Statistics;
 use super::transmit::Transmitter;
 use crate::GuestMemory;
+use crate::tap::Tap;
 use crate::virtio::chain::ChainError;
 use crate::virtio::queue_thread::Serve;
 use crate::virtio::wait::{borrow, wait_for, wait_for_fds};

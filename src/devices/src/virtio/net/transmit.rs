@@ -7,11 +7,10 @@ use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::link::{HEADER_BYTES, Tap};
-use super::receive::MAX_PACKET;
 use super::statistics::{Statistics, add};
 use super::used;
 use crate::GuestMemory;
+use crate::tap::{HEADER_BYTES, MAX_PACKET, Tap};
 use crate::virtio::chain::{self, Chain, ChainError, Limits};
 use crate::virtio::{ActiveQueue, QueueInterrupt};
 

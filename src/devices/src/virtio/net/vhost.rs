@@ -9,7 +9,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use super::link::Tap;
+use crate::tap::Tap;
 use crate::virtio::vhost::{Switch, VHOST, Vring};
 
 nix::ioctl_write_ptr!(set_backend, VHOST, 0x30, Vring);

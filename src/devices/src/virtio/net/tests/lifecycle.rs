@@ -1,5 +1,4 @@
 //! Activation, pause, reset, rings that break the rules.
-#![allow(unsafe_code)]
 
 use super::*;
 
@@ -109,19 +108,11 @@ fn takes_nothing_but_a_tap_with_headers() {
         mac: MAC,
         mtu: 1500,
     };
-    let null = OpenOptions::new().read(true).open("/dev/null").unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
     let refused = Net::new(null.into(), None, options, Arc::new(|| {}));
     assert!(refused.is_err());
-    nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
-    let tap = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .unwrap();
-    let request = interface(b"tap0", 0x2 | 0x1000);
-    // SAFETY: the ioctl reads the structure.
-    unsafe { ioctl::tunsetiff(tap.as_raw_fd(), &raw const request) }.unwrap();
-    let refused = Net::new(tap.into(), None, options, Arc::new(|| {}));
+    let tap = crate::test_wire::tap(0x2 | 0x1000);
+    let refused = Net::new(tap, None, options, Arc::new(|| {}));
     assert!(refused.is_err_and(|error| error.to_string().contains("VNET_HDR")));
 }
 

@@ -1,5 +1,7 @@
 //! The same through vhost-net, on hosts that have it.
 
+use std::fs::OpenOptions;
+
 use super::*;
 
 /// A device served by the kernel; `None` where the host cannot.

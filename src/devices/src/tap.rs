@@ -1,4 +1,4 @@
-//! The tap: the host's end of the guest's cable.
+//! A tap: the host's end of a guest's network cable, whatever card the guest has at its own.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,7 +8,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
 
 /// Bytes in front of each packet (`struct virtio_net_hdr_v1`).
-pub(super) const HEADER_BYTES: usize = 12;
+pub(crate) const HEADER_BYTES: usize = 12;
+
+/// Header, Ethernet header with VLAN tag, and the largest segment a tap hands out.
+pub(crate) const MAX_PACKET: usize = HEADER_BYTES + 18 + 65_535;
 
 const IFF_TAP: i16 = 0x2;
 const IFF_NO_PI: i16 = 0x1000;
@@ -34,7 +37,7 @@ mod ioctl {
 
 /// An attached tap that carries a header in front of each packet.
 #[derive(Debug)]
-pub(super) struct Tap {
+pub(crate) struct Tap {
     fd: OwnedFd,
 }
 
