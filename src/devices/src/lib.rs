@@ -119,6 +119,7 @@ pub mod ahci;
 pub mod bus;
 pub mod cmos;
 pub mod console;
+pub mod e1000e;
 pub mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

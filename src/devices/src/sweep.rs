@@ -16,6 +16,8 @@ use crate::ahci::{Ahci, AhciOptions, Cdrom, Drive};
 use crate::bus::Bus;
 use crate::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
 use crate::console::Console;
+#[cfg(test)]
+use crate::e1000e::{E1000e, E1000eOptions};
 use crate::event_loop::LoopHandle;
 use crate::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
 use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
@@ -30,6 +32,8 @@ use crate::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use crate::pvpanic::{PVPANIC_PORT, PVPANIC_PORT_LENGTH, PvPanic};
 use crate::serial::{COM1, COM2, SERIAL_PORTS_LENGTH, Serial};
 use crate::test_machine::{TestLine, TestPage, TestPlatform, TestPower};
+#[cfg(test)]
+use crate::test_wire::{self, MAC};
 use crate::virtio::VirtioDevice;
 use crate::virtio::console::VirtioConsole;
 use crate::virtio::input::Tablet;
@@ -89,6 +93,26 @@ fn sata(memory_bus: &Arc<Bus>, ram: &GuestMemory) -> Arc<Mutex<Ahci>> {
 /// What has a thread and a file behind it, which fuzzing does without.
 #[cfg(test)]
 const NVME_SLOT: u64 = 5;
+
+/// What has a tap behind it.
+#[cfg(test)]
+const CARD_SLOT: u64 = 6;
+
+/// A network card whose cable nobody else holds.
+#[cfg(test)]
+fn card(memory_bus: &Arc<Bus>, ram: &GuestMemory) -> Arc<Mutex<E1000e>> {
+    E1000e::new(E1000eOptions {
+        name: "card".to_owned(),
+        tap: test_wire::wire().0,
+        mac: MAC,
+        memory: ram.clone(),
+        platform: TestPlatform::new(),
+        line: TestLine::new(),
+        memory_bus: memory_bus.clone(),
+        prologue: Arc::new(|| {}),
+    })
+    .unwrap()
+}
 
 /// A controller with a small disk.
 #[cfg(test)]
@@ -192,6 +216,10 @@ pub fn machine(events: &LoopHandle) -> Machine {
         let slot = Address::new(NVME_SLOT as u8, 0).unwrap();
         root.add(slot, nvme.clone()).unwrap();
         devices.add(nvme);
+        let card = card(&memory, &ram);
+        let slot = Address::new(CARD_SLOT as u8, 0).unwrap();
+        root.add(slot, card.clone()).unwrap();
+        devices.add(card);
     }
     let port92 = Arc::new(Mutex::new(Port92::new(power.clone())));
     ports
@@ -248,11 +276,24 @@ impl Machine {
             self.bars.push((u64::from_le_bytes(bar) & !0xf, length));
         }
         // Function 2 of device 31, whose registers are behind the last BAR.
-        let base = ECAM + (0xfa << 12);
+        self.sata = self.bar(0xfa, 0x24);
+        #[cfg(test)]
+        {
+            let [registers, vectors] = [0x10, 0x1c].map(|offset| self.bar(CARD_SLOT << 3, offset));
+            // As far as there is anything.
+            self.bars.push((registers, 0x6000));
+            self.bars.push((registers + 0xb600, 0x40));
+            self.bars.push((vectors, 0x4000));
+        }
+    }
+
+    /// Turns a function on; the address in its BAR at `offset`, of 32 bits.
+    fn bar(&self, function: u64, offset: u64) -> u64 {
+        let base = ECAM + (function << 12);
         self.memory.write(base + 4, &[6, 0]);
         let mut bar = [0; 4];
-        self.memory.read(base + 0x24, &mut bar);
-        self.sata = u64::from(u32::from_le_bytes(bar) & !0xf);
+        self.memory.read(base + offset, &mut bar);
+        u64::from(u32::from_le_bytes(bar) & !0xf)
     }
 
     /// Bus (`true` for ports), first address and length of everything there is.

@@ -97,6 +97,12 @@ impl Tap {
         }
     }
 
+    /// Sends a packet with its header in front.
+    pub fn send_packet(&self, packet: &[u8]) -> io::Result<()> {
+        nix::unistd::write(&self.fd, packet)?;
+        Ok(())
+    }
+
     /// Sends the header and packet in `buffers`.
     ///
     /// # Safety

@@ -109,14 +109,25 @@ impl Wire {
         assert_eq!(sent, Ok(frame.len()));
     }
 
+    /// Forgets what has come so far: nobody waits for room in the socket's buffer.
+    pub fn drain(&self) {
+        let mut byte = [0];
+        while socket::recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
+
     /// The next frame of ours (the kernel sends some of its own).
     pub fn receive(&self) -> Vec<u8> {
+        self.receive_if(is_ours)
+    }
+
+    /// The next frame of which `wanted` is true.
+    pub fn receive_if(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         loop {
             let mut frame = vec![0; 70_000];
             let length =
                 socket::recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()).unwrap();
             frame.truncate(length);
-            if is_ours(&frame) {
+            if wanted(&frame) {
                 return frame;
             }
         }

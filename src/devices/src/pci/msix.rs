@@ -114,6 +114,11 @@ impl Msix {
         self.vectors.len() as u16
     }
 
+    /// Whether the driver chose these vectors over a wired interrupt, by the capability at `capability`.
+    pub fn enabled(config: &ConfigSpace, capability: usize) -> bool {
+        config.u16(capability + 2) & ENABLE != 0
+    }
+
     /// Follows the message control register of the capability at `capability`; to be
     /// called after configuration space may have changed.
     pub fn sync(&self, config: &ConfigSpace, capability: usize) {

@@ -63,7 +63,7 @@ fn the_set_saves_and_restores() {
         |(name, _): &(String, _)| !["vmgenid", "pvpanic", "tablet"].contains(&name.as_str());
     let mut old = saved.clone();
     old.devices.retain(earlier);
-    assert_eq!(old.devices.len(), 15);
+    assert_eq!(old.devices.len(), 16);
     other.devices.restore(&old).unwrap();
     let mut twice = saved.clone();
     twice.devices.push(saved.devices[0].clone());
