@@ -181,6 +181,20 @@ pub struct VmNic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
     pub mac: Option<String>,
+    /// Which card the guest sees.
+    #[serde(default)]
+    pub model: NicModel,
+}
+
+/// Which network card a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NicModel {
+    /// A virtio device: the fast way.
+    #[default]
+    Virtio,
+    /// An Intel 82574L, for systems without virtio drivers.
+    E1000e,
 }
 
 fn default_network() -> Name {

@@ -106,7 +106,8 @@
 //!
 //! What the machine description (ACPI) has to say is documented where it is decided: the
 //! power management block in [`acpi_pm`], the clock in [`cmos`], the keyboard controller in
-//! [`i8042`]. The only PCI function with a wired interrupt is the SATA controller ([`ahci`]), pin A of device 31.
+//! [`i8042`]. PCI functions with a wired interrupt are the SATA controller ([`ahci`]), pin A of device 31, and
+//! network cards other than virtio's ([`e1000e`]), pin A of wherever they are.
 //!
 //! # Locks
 //!

@@ -177,12 +177,15 @@ pub struct CdromConfig {
     pub disc: Option<FdIndex>,
 }
 
-/// One virtio-net device.
+/// One network interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NicConfig {
     /// A tap opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking.
     pub tap: FdIndex,
-    /// `/dev/vhost-net`, when the host has it.
+    /// Which card the guest sees.
+    #[serde(default)]
+    pub model: NicModel,
+    /// `/dev/vhost-net`, when the host has it; for [`NicModel::Virtio`] only.
     #[serde(default)]
     pub vhost: Option<FdIndex>,
     /// The guest's MAC address.
@@ -190,6 +193,17 @@ pub struct NicConfig {
     /// The largest packet payload the link carries, in bytes (68 to 65535).
     #[serde(default = "ethernet_mtu")]
     pub mtu: u16,
+}
+
+/// Which network card a guest sees.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NicModel {
+    /// A virtio-net device.
+    #[default]
+    Virtio,
+    /// An Intel 82574L, for guests without virtio drivers.
+    E1000e,
 }
 
 /// The virtio-vsock device.
@@ -379,6 +393,12 @@ impl GuestConfig {
                 return Err(ConfigError::new(
                     format!("nics.{slot}.mac"),
                     "must be a unicast address",
+                ));
+            }
+            if nic.model != NicModel::Virtio && nic.vhost.is_some() {
+                return Err(ConfigError::new(
+                    format!("nics.{slot}.vhost"),
+                    "serves virtio cards only",
                 ));
             }
             if nic.mtu < 68 {

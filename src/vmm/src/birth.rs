@@ -256,6 +256,7 @@ fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, 
                 Some(vhost) => Some(descriptors.take(vhost)?),
                 None => None,
             },
+            model: config.model,
             options: net::Options {
                 mac: config.mac,
                 mtu: config.mtu,

@@ -106,8 +106,17 @@ pub const SMBIOS_END: u64 = 0x10_0000;
 /// System control interrupt (ACPI) of a Q35 machine.
 pub const SCI: u8 = 9;
 
-/// Where PIRQA, the wired interrupt of PCI functions, arrives at the I/O APIC.
+/// Where PIRQA, the first wire for interrupts of PCI functions, arrives at the I/O APIC; the seven others follow.
 pub const PIRQ_A_GSI: u8 = 16;
+
+/// Wires for interrupts of PCI functions.
+pub const PIRQS: usize = 8;
+
+/// The wire, from PIRQA on, that pin A of a PCI device is at, as stock firmware expects it of a Q35: PIRQA for the chipset's own
+/// device 31, PIRQE to PIRQH in turn for the rest.
+pub const fn pirq_of(device: u8) -> u8 {
+    if device == 31 { 0 } else { 4 + device % 4 }
+}
 
 /// Interrupt of the keyboard, where it has been since the first PC.
 pub const KEYBOARD: u8 = 1;

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use lodge_api::operation::Operation;
 use lodge_api::vm::{
-    BootDevice, DiskBus, OnCrash, Vm, VmAction, VmBoot, VmDiscChange, VmStopOptions,
+    BootDevice, DiskBus, NicModel, OnCrash, Vm, VmAction, VmBoot, VmDiscChange, VmStopOptions,
 };
 use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
@@ -480,10 +480,14 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             .as_ref()
             .map_or_else(|| "empty".to_owned(), Name::to_string)
     });
-    let nics = spec
-        .nics
-        .iter()
-        .map(|nic| format!("{} {}", nic.network, nic.mac.as_deref().unwrap_or_default()));
+    let nics = spec.nics.iter().map(|nic| {
+        let model = match nic.model {
+            NicModel::Virtio => "",
+            NicModel::E1000e => " (e1000e)",
+        };
+        let mac = nic.mac.as_deref().unwrap_or_default();
+        format!("{} {mac}{model}", nic.network)
+    });
     let mut rows = vec![
         ("Name", spec.name.to_string()),
         ("Id", vm.id.to_string()),

@@ -38,8 +38,8 @@ pub(crate) struct Settings {
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
     cdroms: Vec<String>,
-    /// A network interface, NETWORK or NETWORK,MAC; repeat for more
-    #[arg(long = "nic", value_name = "NETWORK[,MAC]")]
+    /// A network interface, like lan, lan,52:54:00:12:34:56 or lan,e1000e (an Intel card, not virtio); repeat for more
+    #[arg(long = "nic", value_name = "NETWORK[,MAC][,e1000e]")]
     nics: Vec<String>,
     /// Start it when the host starts
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
@@ -139,8 +139,31 @@ fn cdrom(text: &str) -> Value {
 }
 
 fn nic(text: &str) -> Value {
-    match text.split_once(',') {
-        Some((network, mac)) => json!({"network": network, "mac": mac}),
-        None => json!({"network": text}),
+    let mut words = text.split(',');
+    let mut nic = Map::new();
+    nic.insert("network".to_owned(), json!(words.next()));
+    for word in words {
+        // What is no model is an address, or left for the host to refuse.
+        let field = match word {
+            "e1000e" | "virtio" => "model",
+            _ => "mac",
+        };
+        nic.insert(field.to_owned(), json!(word));
+    }
+    Value::Object(nic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_has_an_address_and_a_model_in_any_order() {
+        assert_eq!(nic("lan"), json!({"network": "lan"}));
+        let all = json!({"network": "lan", "mac": "52:54:00:12:34:56", "model": "e1000e"});
+        assert_eq!(nic("lan,52:54:00:12:34:56,e1000e"), all);
+        assert_eq!(nic("lan,e1000e,52:54:00:12:34:56"), all);
+        let wrong = json!({"network": "lan", "mac": "ne2000"});
+        assert_eq!(nic("lan,ne2000"), wrong, "for the host to refuse");
     }
 }

@@ -22,7 +22,7 @@ const PMBASE_MASK: u32 = 0xff80;
 /// ACPI_CNTL (13.1.14): bit 7 turns the block on.
 const ACPI_CNTL: usize = 0x44;
 const ACPI_ENABLE: u8 = 1 << 7;
-/// PIRQA-D and PIRQE-H routing (13.1.16, 13.1.18). PIRQA is the one that functions here are wired to.
+/// PIRQA-D and PIRQE-H routing (13.1.16, 13.1.18).
 const PIRQ_A: usize = 0x60;
 const PIRQ_E: usize = 0x68;
 const PIRQ_OFF: u8 = 0x80;
@@ -30,11 +30,14 @@ const PIRQ_MASK: u8 = 0x8f;
 /// LPC_I/O_DEC and LPC_EN (13.1.19, 13.1.20): which legacy ranges are decoded; always all here.
 const LPC_DECODE: usize = 0x80;
 
+/// Where PIRQA to PIRQH go at the PICs, as registers PIRQx_ROUT have it: the input, with bit 7 set while one goes nowhere.
+pub type PirqRouting = Arc<[AtomicU8; 8]>;
+
 /// The LPC bridge.
 pub struct Lpc {
     config: ConfigSpace,
     pm: Placed<AcpiPm>,
-    routing: Arc<AtomicU8>,
+    routing: PirqRouting,
 }
 
 impl Lpc {
@@ -72,7 +75,7 @@ impl Lpc {
         let mut lpc = Self {
             config,
             pm: Placed::new(port_bus, pm),
-            routing: Arc::new(AtomicU8::new(PIRQ_OFF)),
+            routing: Arc::new([const { AtomicU8::new(PIRQ_OFF) }; 8]),
         };
         lpc.sync();
         Some(lpc)
@@ -85,14 +88,16 @@ impl Lpc {
         (enabled && base != 0).then_some(base)
     }
 
-    /// Where PIRQA goes at the PICs, as register PIRQA_ROUT has it: the input, with bit 7 set while it goes nowhere.
-    pub fn routing(&self) -> Arc<AtomicU8> {
+    /// Where interrupts of PCI functions go at the PICs; it follows the registers.
+    pub fn routing(&self) -> PirqRouting {
         Arc::clone(&self.routing)
     }
 
     fn sync(&mut self) {
-        let [routing, _] = self.config.u16(PIRQ_A).to_le_bytes();
-        self.routing.store(routing, Ordering::Relaxed);
+        let registers = [PIRQ_A, PIRQ_E].map(|first| self.config.u32(first).to_le_bytes());
+        for (route, register) in self.routing.iter().zip(registers.as_flattened()) {
+            route.store(*register, Ordering::Relaxed);
+        }
         let base = self.pm_base().map(u64::from);
         self.pm.move_to(base.map(|base| (base, PM_BLOCK_LENGTH)));
     }

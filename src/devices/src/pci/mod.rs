@@ -23,7 +23,7 @@ pub use bar::{BarError, BarKind, Bars};
 pub use config::{ConfigSpace, ConfigState, Header};
 pub(crate) use config::{command, register};
 pub use host_bridge::{EcamWindow, HostBridge};
-pub use lpc::Lpc;
+pub use lpc::{Lpc, PirqRouting};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
 pub use ports::{CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts};

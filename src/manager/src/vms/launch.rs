@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use lodge_api::vm::DiskBus;
+use lodge_api::vm::{DiskBus, NicModel};
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::datastore::Access;
 use lodge_host::cgroup::{Cgroup, CgroupLimits};
@@ -381,12 +381,20 @@ async fn attach_nics(
             .attach_tap(&nic.network, &key)
             .await
             .map_err(|problem| problem.with_pointer(pointer))?;
-        let vhost = open_vhost_net().unwrap_or_else(|error| {
-            tracing::warn!(%error, "vhost-net is not used");
-            None
-        });
+        let model = match nic.model {
+            NicModel::Virtio => lodge_vmm_proto::NicModel::Virtio,
+            NicModel::E1000e => lodge_vmm_proto::NicModel::E1000e,
+        };
+        let vhost = match nic.model {
+            NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
+                tracing::warn!(%error, "vhost-net is not used");
+                None
+            }),
+            NicModel::E1000e => None,
+        };
         configs.push(NicConfig {
             tap: fds.add(tap.fd),
+            model,
             vhost: vhost.map(|vhost| fds.add(vhost)),
             mac,
             mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),

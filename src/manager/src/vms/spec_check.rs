@@ -241,6 +241,8 @@ fn show_mac(mac: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lodge_api::vm::NicModel;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -318,6 +320,7 @@ mod tests {
         let nic = || VmNic {
             network: "default".parse().unwrap(),
             mac: None,
+            model: NicModel::default(),
         };
         let mut nics = [nic(), nic()];
         fill_macs(&mut nics, None, &mut taken).unwrap();

@@ -58,7 +58,8 @@ pub async fn network_scenario() {
     )
     .await;
     let mut wanted = spec("web");
-    wanted.nics = serde_json::from_value(json!([{}, {"network": "lan"}])).unwrap();
+    wanted.nics =
+        serde_json::from_value(json!([{}, {"network": "lan", "model": "e1000e"}])).unwrap();
     host.manager.vm_create(&admin(), wanted).await.unwrap();
     host.done("web", VmAction::Start).await;
     assert_eq!(taps(), 2);

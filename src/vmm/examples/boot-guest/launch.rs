@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use lodge_vmm_proto::{
-    Boot, BootDevice, CdromConfig, DiskConfig, FdIndex, GuestConfig, Launch, NicConfig,
+    Boot, BootDevice, CdromConfig, DiskConfig, FdIndex, GuestConfig, Launch, NicConfig, NicModel,
     PROTOCOL_VERSION, Restore,
 };
 
@@ -82,6 +82,7 @@ fn nic(name: &str, number: u8, fds: &mut Descriptors) -> Result<NicConfig> {
     let last = name.bytes().fold(number, u8::wrapping_add);
     Ok(NicConfig {
         tap: fds.add(tap),
+        model: NicModel::Virtio,
         vhost: fds.open("/dev/vhost-net", true).ok(),
         mac: [0x52, 0x54, 0, 0, 0, last],
         mtu: 1500,

@@ -9,13 +9,13 @@ use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
 
 use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, pvpanic, serialize, vmgenid};
-use crate::layout::{GENERATION_ID, KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI};
+use crate::layout::{GENERATION_ID, KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI, pirq_of};
 use crate::memory::PAGE;
 
 const HEADER: u32 = 36;
 const REVISION: u8 = 2;
-/// Device 31 as `_PRT` writes it (ACPI 6.5, 6.2.13).
-const WIRED_DEVICE: u32 = 0x001f_ffff;
+/// Devices on the bus, beside the host bridge.
+const DEVICES: std::ops::RangeInclusive<u8> = 1..=31;
 
 /// The table.
 pub fn build(machine: &Machine) -> Vec<u8> {
@@ -82,8 +82,7 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
     if !high.is_empty() {
         windows.push(&high_memory);
     }
-    // Pin A of device 31, any function: the only one that is wired.
-    let wire = Package::new(vec![&WIRED_DEVICE, &0_u8, &0_u8, &PIRQ_A_GSI]);
+    let wires = Raw(wires());
     serialize(&Device::new(
         "PCI0".into(),
         vec![
@@ -93,9 +92,27 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
             &Name::new("_SEG".into(), &0_u8),
             &Name::new("_BBN".into(), &0_u8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(windows)),
-            &Name::new("_PRT".into(), &Package::new(vec![&wire])),
+            &Name::new("_PRT".into(), &wires),
         ],
     ))
+}
+
+/// Which input of the I/O APIC pin A of each device is at, whatever the function (ACPI 6.5, 6.2.13).
+fn wires() -> Vec<u8> {
+    let pins: Vec<_> = DEVICES
+        .map(|device| {
+            (
+                u32::from(device) << 16 | 0xffff,
+                PIRQ_A_GSI + pirq_of(device),
+            )
+        })
+        .collect();
+    let entries: Vec<_> = pins
+        .iter()
+        .map(|(device, input)| Package::new(vec![device, &0_u8, &0_u8, input]))
+        .collect();
+    let entries = entries.iter().map(|entry| entry as &dyn Aml);
+    serialize(&Package::new(entries.collect()))
 }
 
 /// Addresses of the board itself, which nothing else may be given.

@@ -1,7 +1,6 @@
 //! The devices of a machine: which there are, and where they answer.
 
 use std::ops::{Range, RangeInclusive};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use lodge_block::raw::RawDisk;
@@ -28,7 +27,6 @@ use lodge_devices::virtio::balloon;
 use lodge_devices::virtio::blk::{self, Block, Statistics};
 use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::input::Tablet;
-use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
 use lodge_devices::virtio::{Complain, VirtioDevice};
@@ -38,6 +36,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::chipset::Chipset;
 use super::display::Display;
+use super::pirq::Pirqs;
 use super::sata::Sata;
 use super::slots::{self, Slots};
 use super::{Disk, Failure};
@@ -115,7 +114,9 @@ pub struct Hardware {
     pub cmos: Arc<Mutex<Cmos>>,
     pci: Arc<PciRoot>,
     host_bridge: Arc<Mutex<HostBridge>>,
-    pub(super) lpc: Arc<Mutex<Lpc>>,
+    lpc: Arc<Mutex<Lpc>>,
+    /// The wires of PCI functions' interrupts.
+    pub(super) pirqs: Pirqs,
     windows: Windows,
     pub(super) surroundings: Surroundings,
     slots: Slots,
@@ -148,6 +149,8 @@ impl Hardware {
         let host_bridge = HostBridge::new(Arc::clone(&pci), Arc::clone(&buses.memory), ecam);
         let pm_base = ours.then_some(PM_BASE);
         let lpc = Lpc::new(Arc::clone(&buses.ports), Arc::clone(&pm), pm_base);
+        let lpc = lpc.ok_or_else(impossible)?;
+        let pirqs = Pirqs::new(interrupts, &lpc.routing());
         let clock = Cmos::new().with_alarm(interrupts.line(8), &surroundings.events)?;
         let balloon = super::balloon::device(&surroundings.queue_prologue)?;
         let mut hardware = Self {
@@ -166,7 +169,8 @@ impl Hardware {
             cmos: clock,
             pci,
             host_bridge: Arc::new(Mutex::new(host_bridge.ok_or_else(impossible)?)),
-            lpc: Arc::new(Mutex::new(lpc.ok_or_else(impossible)?)),
+            lpc: Arc::new(Mutex::new(lpc)),
+            pirqs,
             windows: Windows {
                 low: PCI_WINDOW_BASE..PCI_WINDOW_END,
                 high: surroundings.high_window.clone(),
@@ -350,25 +354,6 @@ impl Hardware {
         Ok(())
     }
 
-    /// Adds a network interface on a tap, served by the kernel if there is a `vhost`.
-    ///
-    /// # Errors
-    /// When the descriptors are not what they should be, or the host refuses.
-    pub fn add_nic(
-        &mut self,
-        tap: OwnedFd,
-        vhost: Option<OwnedFd>,
-        options: net::Options,
-    ) -> Result<(), Failure> {
-        let name = format!("nic{}", self.place.nics.len());
-        let prologue = Arc::clone(&self.surroundings.queue_prologue);
-        let device = Net::new(tap, vhost, options, prologue)
-            .map_err(Failure::doing(LaunchError::Nic, &name))?;
-        let at = self.add_virtio(&name, Box::new(device), slots::NICS, LaunchError::Nic)?;
-        self.place.nics.push(at);
-        Ok(())
-    }
-
     pub(super) fn add_virtio(
         &mut self,
         name: &str,
@@ -399,12 +384,21 @@ impl Hardware {
     where
         F: lodge_devices::pci::PciFunction + 'static,
     {
-        let address = self
-            .slots
-            .take(range)
-            .ok_or_else(|| Failure::new(kind, format!("{name}: all PCI slots are taken")))?;
+        let address = self.take_slot(name, range, kind)?;
         self.add_function(address, function)?;
         Ok(address)
+    }
+
+    /// A free slot of `range`, or else any.
+    pub(super) fn take_slot(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u8>,
+        kind: LaunchError,
+    ) -> Result<Address, Failure> {
+        self.slots
+            .take(range)
+            .ok_or_else(|| Failure::new(kind, format!("{name}: all PCI slots are taken")))
     }
 
     /// Gives PCI devices their addresses, as firmware would, unless firmware does.

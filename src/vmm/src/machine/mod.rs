@@ -8,6 +8,7 @@ mod display;
 mod failure;
 mod generation;
 mod hardware;
+mod nics;
 mod nvme;
 mod pirq;
 mod sata;
@@ -17,7 +18,6 @@ mod vsock;
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use lodge_devices::ahci::CdromHandle;
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::pvpanic::{OnPanic, Panic};
-use lodge_devices::virtio::{Complain, net};
+use lodge_devices::virtio::Complain;
 use lodge_vmm_proto::{DiskBus, LaunchError, OnReset};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
@@ -49,6 +49,7 @@ pub use display::{Display, PointError, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
 use hardware::{Hardware, SetUpBy, Surroundings};
+pub use nics::Nic;
 pub use vsock::Vsock;
 
 /// How long vCPUs may take to come to the gate. A device that finishes a request to
@@ -71,16 +72,6 @@ pub struct Disk {
     pub read_only: bool,
     /// Serial number the guest reads.
     pub serial: String,
-}
-
-/// A network interface to attach.
-pub struct Nic {
-    /// See [`lodge_vmm_proto::NicConfig`].
-    pub tap: OwnedFd,
-    /// Vhost in the kernel, where there is one.
-    pub vhost: Option<OwnedFd>,
-    /// MAC address and MTU.
-    pub options: net::Options,
 }
 
 /// What a guest starts with.
@@ -224,7 +215,7 @@ impl Machine {
         }
         hardware.finish_sata()?;
         for nic in parts.nics {
-            hardware.add_nic(nic.tap, nic.vhost, nic.options)?;
+            hardware.add_nic(nic)?;
         }
         hardware.add_tablet()?;
         hardware.add_generation_id(&vm)?;

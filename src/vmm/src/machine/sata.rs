@@ -9,7 +9,6 @@ use lodge_vmm_proto::LaunchError;
 
 use super::Failure;
 use super::hardware::Hardware;
-use super::pirq::Pirq;
 
 /// What is plugged into the controller so far.
 #[derive(Default)]
@@ -76,7 +75,7 @@ impl Hardware {
             drives,
             memory: surroundings.memory.clone(),
             platform: Arc::new(surroundings.interrupts.clone()) as Arc<dyn Platform>,
-            line: Pirq::line(&surroundings.interrupts, self.lpc.lock().unwrap().routing()),
+            line: self.pirqs.pin(Ahci::ADDRESS.device()),
             memory_bus: Arc::clone(&self.buses.memory),
             prologue: Arc::clone(&surroundings.queue_prologue),
             complain: Arc::clone(&surroundings.complain),

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
-    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, OnReset, PROTOCOL_VERSION,
-    Request, RequestBody, Restore, RunState, ServerMessage, SpawnError, VsockConfig, spawn,
+    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, NicModel, OnReset,
+    PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage, SpawnError,
+    VsockConfig, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -409,6 +410,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         .into_iter()
         .zip(1..)
         .map(|(tap, last)| NicConfig {
+            model: NicModel::Virtio,
             tap: add(tap),
             vhost: None,
             mac: [2, 0, 0, 0, 0, last],
