@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Name;
 use crate::operation::Operation;
-use crate::vm::VmState;
+use crate::vm::{VmState, Watchdog};
 
 /// One event. Sent as one text frame each over the WebSocket `GET /v1/events`;
 /// without an upgrade the same path answers with a page of past events.
@@ -68,6 +68,13 @@ pub enum EventBody {
         /// Name of the system call (section 2 of the manual of Linux).
         system_call: String,
     },
+    /// The guest's watchdog expired: its system hangs. What is done about it follows.
+    VmWatchdog {
+        /// The guest.
+        vm: Name,
+        /// What is done: not `none`.
+        action: Watchdog,
+    },
     /// An operation started, progressed or ended.
     Operation {
         /// Its present state.
@@ -111,7 +118,7 @@ pub struct EventParams {
     /// The stream `since` belongs to; when it is another one, everything kept is sent after a `gap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,vm_jail_violation,operation,system`.
+    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,vm_jail_violation,vm_watchdog,operation,system`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
 }

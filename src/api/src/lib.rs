@@ -27,6 +27,7 @@ mod boot_device;
 mod name;
 mod size;
 pub mod snapshot;
+mod watchdog;
 
 pub use name::{Name, NameError};
 pub use problem::{ErrorCode, Problem};

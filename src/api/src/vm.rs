@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
+pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
 
 /// A guest: what is wanted (`spec`) and what is (`status`).
@@ -60,6 +61,9 @@ pub struct VmSpec {
     /// What to do when the guest ends other than by its own power-off or a user's stop.
     #[serde(default)]
     pub on_crash: OnCrash,
+    /// A watchdog, and what is done when it expires.
+    #[serde(default)]
+    pub watchdog: Watchdog,
 }
 
 fn default_vcpus() -> u8 {
@@ -230,6 +234,10 @@ pub struct VmStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub panicked_at: Option<Timestamp>,
+    /// When its watchdog last expired, since it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub watchdog_expired_at: Option<Timestamp>,
     /// Process id of its monitor on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -406,6 +414,7 @@ mod tests {
         assert_eq!(spec.boot.firmware, None);
         assert_eq!(spec.memory, Size::mib(512));
         assert_eq!(spec.on_crash, OnCrash::Stop);
+        assert_eq!(spec.watchdog, Watchdog::None);
     }
 
     #[test]

@@ -125,6 +125,7 @@ pub mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod fw_cfg;
+pub mod i6300esb;
 pub mod i8042;
 pub mod interrupt;
 pub mod lifecycle;

@@ -20,6 +20,7 @@ use crate::console::Console;
 use crate::e1000e::{E1000e, E1000eOptions};
 use crate::event_loop::LoopHandle;
 use crate::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
+use crate::i6300esb::Watchdog;
 use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use crate::lifecycle::DeviceSet;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use crate::vmgenid::VmGenId;
 
 const ECAM: u64 = 0xe000_0000;
 const PM: u64 = 0x600;
+const WATCHDOG: u8 = 7;
 
 /// The machine. Nothing in it reaches beyond the process.
 pub struct Machine {
@@ -60,6 +62,7 @@ pub struct Machine {
     /// First address and length of what is behind the first BARs.
     bars: Vec<(u64, u64)>,
     sata: u64,
+    watchdog: u64,
 }
 
 fn windows() -> Windows {
@@ -207,6 +210,10 @@ pub fn machine(events: &LoopHandle) -> Machine {
             .unwrap();
         devices.add(function);
     }
+    let watchdog = Watchdog::new(memory.clone(), &handle, Arc::new(|| {})).unwrap();
+    root.add(Address::new(WATCHDOG, 0).unwrap(), watchdog.clone())
+        .unwrap();
+    devices.add(watchdog);
     let sata = sata(&memory, &ram);
     root.add(Ahci::ADDRESS, sata.clone()).unwrap();
     devices.add(sata);
@@ -248,6 +255,7 @@ pub fn machine(events: &LoopHandle) -> Machine {
         events: handle,
         bars: Vec::new(),
         sata: 0,
+        watchdog: 0,
     };
     machine.enable();
     machine
@@ -275,6 +283,7 @@ impl Machine {
             self.memory.read(base + 0x10, &mut bar);
             self.bars.push((u64::from_le_bytes(bar) & !0xf, length));
         }
+        self.watchdog = self.bar(u64::from(WATCHDOG) << 3, 0x10);
         // Function 2 of device 31, whose registers are behind the last BAR.
         self.sata = self.bar(0xfa, 0x24);
         #[cfg(test)]
@@ -310,8 +319,9 @@ impl Machine {
             (true, FW_CFG_PORTS, FW_CFG_PORTS_LENGTH),
             (false, ECAM + (0xfa << 12), 0x1000),
             (false, self.sata, 0x1000),
+            (false, self.watchdog, 0x10),
         ];
-        for slot in [0_u64, 1, 2, 3, 4, 5, 6, 31] {
+        for slot in [0_u64, 1, 2, 3, 4, 5, 6, 7, 8, 31] {
             ranges.push((false, ECAM + (slot << 15), 0x1000));
         }
         let bars = self.bars.iter();

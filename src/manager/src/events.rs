@@ -255,6 +255,7 @@ impl Types {
         "vm_reset",
         "vm_panicked",
         "vm_jail_violation",
+        "vm_watchdog",
         "operation",
         "system",
     ];
@@ -285,6 +286,7 @@ impl Types {
             EventBody::VmReset { .. } => "vm_reset",
             EventBody::VmPanicked { .. } => "vm_panicked",
             EventBody::VmJailViolation { .. } => "vm_jail_violation",
+            EventBody::VmWatchdog { .. } => "vm_watchdog",
             EventBody::Operation { .. } => "operation",
             EventBody::System { .. } => "system",
             // Everybody must know that something is missing.

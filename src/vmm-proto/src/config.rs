@@ -81,6 +81,21 @@ pub struct GuestConfig {
     /// What comes of the guest's wish for a reset.
     #[serde(default)]
     pub on_reset: OnReset,
+    /// A watchdog, and what comes of its expiry.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogAction>,
+}
+
+/// What comes of a watchdog that its guest's system no longer reloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogAction {
+    /// As if the guest had reset itself: see [`OnReset`].
+    Reset,
+    /// It ends, with [`crate::ExitReason::Watchdog`].
+    PowerOff,
+    /// It is paused, for somebody to look at.
+    Pause,
 }
 
 /// What a guest gets that resets itself. A reset by the manager always boots.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyEvent, PointerButton};
+use crate::{KeyEvent, PointerButton, WatchdogAction};
 
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
 pub const BALLOON_LEAVES: u64 = 64 << 20;
@@ -223,6 +223,9 @@ pub struct GuestStatus {
     /// When the guest's system first said that it has crashed, since its last reset, in milliseconds of Unix time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panicked_at_ms: Option<u64>,
+    /// When the guest's watchdog last expired, in milliseconds of Unix time. It stays over resets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_expired_at_ms: Option<u64>,
     /// CPU time of all vCPU threads, in microseconds.
     #[serde(default)]
     pub vcpu_time_us: u64,
@@ -295,6 +298,11 @@ pub enum GuestEvent {
     Panicked {
         /// Whether its crash kernel takes over, to write a dump.
         crash_kernel: bool,
+    },
+    /// The guest's watchdog expired: its system no longer reloads it. What comes of it follows.
+    Watchdog {
+        /// What comes of it.
+        action: WatchdogAction,
     },
     /// A device broke off (`DEVICE_NEEDS_RESET`) or a disk reported an error.
     DeviceError {
@@ -373,6 +381,7 @@ mod tests {
                     uptime_ms: 5,
                     resets: 2,
                     panicked_at_ms: Some(11),
+                    watchdog_expired_at_ms: Some(12),
                     vcpu_time_us: 3,
                     disk_read_bytes: 4,
                     disk_written_bytes: 6,
@@ -412,6 +421,11 @@ mod tests {
             }),
             ServerMessage::Notice(Notice {
                 event: GuestEvent::Panicked { crash_kernel: true },
+            }),
+            ServerMessage::Notice(Notice {
+                event: GuestEvent::Watchdog {
+                    action: WatchdogAction::PowerOff,
+                },
             }),
         ] {
             let text = serde_json::to_string(&message).unwrap();

@@ -27,6 +27,8 @@ pub enum ExitReason {
     GuestReset,
     /// The manager killed it.
     Killed,
+    /// Its watchdog expired, and [`crate::WatchdogAction::PowerOff`] was asked for.
+    Watchdog,
     /// A vCPU triple-faulted.
     TripleFault,
     /// KVM could not go on (`KVM_EXIT_FAIL_ENTRY`, `KVM_EXIT_INTERNAL_ERROR`).

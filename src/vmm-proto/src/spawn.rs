@@ -181,6 +181,7 @@ mod tests {
                 nics: Vec::new(),
                 vsock: None,
                 on_reset: crate::OnReset::Boot,
+                watchdog: None,
             },
             kvm: FdIndex(0),
             control: FdIndex(0),

@@ -149,6 +149,7 @@ fn parts(
             None => None,
         },
         on_reset: guest.on_reset,
+        watchdog: guest.watchdog,
         saved: saved(launch, &mut descriptors)?,
         pagemap,
         prologues: filters.prologues(),

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lodge_vmm_proto::GuestEvent;
+use lodge_vmm_proto::{GuestEvent, WatchdogAction};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// After a complaint about a device, others about it are dropped for this long.
@@ -66,6 +66,14 @@ impl Complaints {
     pub fn panicked(&self, crash_kernel: bool) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.events.push(GuestEvent::Panicked { crash_kernel });
+        let _ = self.event.write(1);
+    }
+
+    /// Passes on that the guest's watchdog has expired. The guest has to do much between two of these: to start it, and to be reset
+    /// or resumed.
+    pub fn watchdog_expired(&self, action: WatchdogAction) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.events.push(GuestEvent::Watchdog { action });
         let _ = self.event.write(1);
     }
 

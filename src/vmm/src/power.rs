@@ -1,4 +1,4 @@
-//! Wishes about the machine as a whole, from vCPU threads to run control.
+//! Wishes about the machine as a whole, from vCPU and device threads to run control.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,6 +18,19 @@ pub enum Wish {
     End(ExitReason, String),
     /// The guest wants a reset.
     Reset,
+    /// The guest is to be paused.
+    Pause,
+}
+
+impl Wish {
+    /// Whether another wish changes nothing any more.
+    fn outweighs(&self, other: &Self) -> bool {
+        match self {
+            Self::End(..) => true,
+            Self::Reset => *other == Self::Pause,
+            Self::Pause => false,
+        }
+    }
 }
 
 /// Takes wishes and stops all vCPUs at the gate, so that the guest does not go
@@ -48,6 +61,11 @@ impl Power {
         self.wish(Wish::End(reason, message));
     }
 
+    /// Pauses the guest.
+    pub fn pause(&self) {
+        self.wish(Wish::Pause);
+    }
+
     /// Takes the wish, if there is one.
     pub fn take(&self) -> Option<Wish> {
         let mut present = self.wish.lock().unwrap();
@@ -59,7 +77,10 @@ impl Power {
         // Under one lock: a wish that was granted between being noted and
         // closing the gate would leave the gate closed for ever.
         let mut present = self.wish.lock().unwrap();
-        if !matches!(*present, Some(Wish::End(..))) {
+        if !present
+            .as_ref()
+            .is_some_and(|present| present.outweighs(&wish))
+        {
             *present = Some(wish);
         }
         self.gate.close();
@@ -84,5 +105,29 @@ impl AsRawFd for Power {
     /// Readable while there is a wish.
     fn as_raw_fd(&self) -> RawFd {
         self.event.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_wish_counts_and_of_ends_the_first() {
+        let power = || Power::new(Arc::new(Gate::new()), OnReset::Boot).unwrap();
+        let end = |reason| Wish::End(reason, String::new());
+        let one = power();
+        one.pause();
+        one.reset();
+        one.pause();
+        assert_eq!(one.take(), Some(Wish::Reset));
+        assert_eq!(one.take(), None);
+        let other = power();
+        other.reset();
+        other.end(ExitReason::Watchdog, String::new());
+        other.power_off();
+        other.reset();
+        other.pause();
+        assert_eq!(other.take(), Some(end(ExitReason::Watchdog)));
     }
 }

@@ -29,6 +29,8 @@ pub struct RunControl {
     events: Vec<GuestEvent>,
     /// When its system crashed, since its last reset, in milliseconds of Unix time.
     panicked_at_ms: Option<u64>,
+    /// When its watchdog last expired, in milliseconds of Unix time.
+    watchdog_expired_at_ms: Option<u64>,
 }
 
 /// What came of a request.
@@ -55,6 +57,7 @@ impl RunControl {
             held: false,
             events: Vec::new(),
             panicked_at_ms: None,
+            watchdog_expired_at_ms: None,
         }
     }
 
@@ -81,6 +84,14 @@ impl RunControl {
                 Ok(end) => end,
                 Err(message) => Some(self.fail(message)),
             },
+            Wish::Pause => {
+                // Whoever holds it meanwhile does not let it go on.
+                self.held = false;
+                match self.pause() {
+                    Ok(()) => None,
+                    Err(message) => Some(self.fail(message)),
+                }
+            }
         }
     }
 
@@ -212,6 +223,10 @@ impl RunControl {
         self.machine
             .reset()
             .map_err(|failure| failure.to_string())?;
+        // Devices' threads were not held: what they wished for before their devices were reset is granted as well.
+        if let Some(Wish::End(reason, message)) = self.machine.power().take() {
+            return Ok(Some(self.end(reason, message)));
+        }
         self.resets += 1;
         self.happened(GuestEvent::Reset);
         if self.state == RunState::Running {
@@ -271,6 +286,7 @@ impl RunControl {
             uptime_ms: self.uptime_ms(),
             resets: self.resets,
             panicked_at_ms: self.panicked_at_ms,
+            watchdog_expired_at_ms: self.watchdog_expired_at_ms,
             vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
             disk_read_bytes,
             disk_written_bytes,

@@ -497,11 +497,12 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ),
     ];
     rows.extend(vm.status.reason.clone().map(|reason| ("Reason", reason)));
-    let crash = |at| format!("{} ago", age(at));
+    let ago = |at| format!("{} ago", age(at));
+    rows.extend(vm.status.panicked_at.map(|at| ("System crashed", ago(at))));
     rows.extend(
         vm.status
-            .panicked_at
-            .map(|at| ("System crashed", crash(at))),
+            .watchdog_expired_at
+            .map(|at| ("Watchdog expired", ago(at))),
     );
     rows.extend(vm.status.pid.map(|pid| {
         (
@@ -547,6 +548,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             }
             .to_owned(),
         ),
+        ("Watchdog", spec.watchdog.as_str().to_owned()),
         ("Created", vm.created_at.to_string()),
     ]);
     rows

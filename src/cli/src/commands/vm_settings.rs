@@ -47,6 +47,9 @@ pub(crate) struct Settings {
     /// What to do when it crashes
     #[arg(long, value_parser = ["stop", "restart"])]
     on_crash: Option<String>,
+    /// A watchdog (Intel 6300ESB), and what to do when it expires
+    #[arg(long, value_parser = ["none", "reset", "power_off", "pause"])]
+    watchdog: Option<String>,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl Settings {
         set("memory", self.memory.map(|size| json!(size)));
         set("autostart", self.autostart.map(|on| json!(on)));
         set("on_crash", self.on_crash.as_ref().map(|word| json!(word)));
+        set("watchdog", self.watchdog.as_ref().map(|word| json!(word)));
         set("disks", non_empty(&self.disks, disk));
         set("cdroms", non_empty(&self.cdroms, cdrom));
         set("nics", non_empty(&self.nics, nic));

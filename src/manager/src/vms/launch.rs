@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, boot, disc, spawn, spec_check, vsock};
+use super::{VmRecord, boot, disc, spawn, spec_check, vsock, watchdog};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -135,6 +135,7 @@ async fn try_launch(
             nics,
             vsock,
             on_reset: OnReset::Boot,
+            watchdog: watchdog::configured(record.spec.watchdog),
         },
         kvm,
         control,

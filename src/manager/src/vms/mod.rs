@@ -18,6 +18,7 @@ mod start;
 mod state;
 mod typing;
 mod vsock;
+mod watchdog;
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -203,9 +204,10 @@ fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
             boot,
             disks,
             nics,
+            watchdog,
             ..
         } = spec.clone();
-        (vcpus, memory, boot, disks, nics)
+        (vcpus, memory, boot, disks, nics, watchdog)
     };
     hardware(launched) != hardware(wanted)
 }
@@ -222,6 +224,7 @@ impl Core {
                 since: observed.since,
                 resets: observed.resets,
                 panicked_at: observed.panicked_at,
+                watchdog_expired_at: observed.watchdog_expired_at,
                 pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
                 cpu_time_us: usage.cpu_us,
                 memory_used: Size(usage.memory),
@@ -578,6 +581,8 @@ async fn carry_out(
 
 #[cfg(test)]
 mod tests {
+    use lodge_api::vm::Watchdog;
+
     use super::*;
 
     #[test]
@@ -589,6 +594,9 @@ mod tests {
         other.autostart = true;
         assert!(!restart_pending(Some(&spec), &other));
         other.vcpus = 2;
+        assert!(restart_pending(Some(&spec), &other));
+        other.vcpus = spec.vcpus;
+        other.watchdog = Watchdog::Reset;
         assert!(restart_pending(Some(&spec), &other));
         assert!(!restart_pending(None, &other));
     }

@@ -22,6 +22,8 @@ pub(crate) struct Observed {
     pub(crate) resets: u64,
     /// When its system crashed, since its last reset.
     pub(crate) panicked_at: Option<Timestamp>,
+    /// When its watchdog last expired, since it was started.
+    pub(crate) watchdog_expired_at: Option<Timestamp>,
     /// Process id of its monitor.
     pub(crate) pid: Option<i32>,
     /// The configuration it runs with.
@@ -53,6 +55,7 @@ impl Observed {
             since: outcome.map_or(created_at, |outcome| outcome.since),
             resets: 0,
             panicked_at: None,
+            watchdog_expired_at: None,
             pid: None,
             launched: None,
             disks: Vec::new(),
@@ -144,6 +147,10 @@ impl End {
             // Monitors of this manager boot again instead.
             ExitReason::GuestReset => (VmState::Stopped, Some("the guest reset itself".to_owned())),
             ExitReason::Killed => (VmState::Stopped, None),
+            ExitReason::Watchdog => (
+                VmState::Crashed,
+                Some("the guest's watchdog expired: its system hung".to_owned()),
+            ),
             ExitReason::TripleFault => (
                 VmState::Crashed,
                 Some(because("a processor of the guest triple-faulted")),
@@ -263,6 +270,13 @@ mod tests {
             ..End::default()
         };
         assert!(verdict(&by_itself).1.contains("powered itself off"));
+        let hung = End {
+            record: record(ExitReason::Watchdog, ""),
+            ..End::default()
+        };
+        let (state, text) = verdict(&hung);
+        assert_eq!(state, VmState::Crashed);
+        assert!(text.contains("watchdog"), "{text}");
         for (reason, expected) in [
             (ExitReason::TripleFault, VmState::Crashed),
             (ExitReason::KvmError, VmState::Crashed),

@@ -4,7 +4,7 @@ use lodge_api::ErrorCode;
 use lodge_api::event::EventBody;
 use lodge_api::image::ImageKind;
 use lodge_api::operation::OperationStatus;
-use lodge_api::vm::{ConsoleParams, OnCrash, VmAction, VmState, VmStopOptions};
+use lodge_api::vm::{ConsoleParams, OnCrash, VmAction, VmState, VmStopOptions, Watchdog};
 use lodge_manager::IfMatch;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -222,5 +222,37 @@ pub async fn a_system_that_crashes_is_an_event_and_its_guest_stays() {
     .await;
     assert_eq!(host.vm("web").status.panicked_at, None);
     host.done("web", VmAction::Kill).await;
+    host.manager.close().await;
+}
+
+pub async fn a_guest_that_neglects_its_watchdog_is_caught() {
+    let host = host_with("web", code::neglects_its_watchdog()).await;
+    for (word, action, state) in [
+        ("pause", Watchdog::Pause, VmState::Paused),
+        ("power_off", Watchdog::PowerOff, VmState::Crashed),
+    ] {
+        let patch = json!({"watchdog": word});
+        host.manager
+            .vm_merge(&admin(), "web", patch, IfMatch::Any)
+            .await
+            .unwrap();
+        host.done("web", VmAction::Start).await;
+        assert_eq!(host.vm("web").status.watchdog_expired_at, None);
+        let mut events = host.listen();
+        let mut console = attach(&host, "web").await;
+        console.write_all(b"x").await.unwrap();
+        let expired = |body: &EventBody| {
+            matches!(body, EventBody::VmWatchdog { vm, action: found }
+                if vm.as_str() == "web" && *found == action)
+        };
+        event(&mut events, expired).await;
+        state_event(&mut events, "web", state).await;
+        assert!(host.vm("web").status.watchdog_expired_at.is_some());
+        if state == VmState::Paused {
+            host.done("web", VmAction::Kill).await;
+        }
+    }
+    let reason = host.vm("web").status.reason.unwrap();
+    assert!(reason.contains("watchdog"), "{reason}");
     host.manager.close().await;
 }

@@ -50,6 +50,7 @@ tests!(
         a_killed_monitor_is_a_crash_and_the_guest_is_restarted,
         a_device_that_breaks_is_an_event,
         a_system_that_crashes_is_an_event_and_its_guest_stays,
+        a_guest_that_neglects_its_watchdog_is_caught,
     ],
     display: [
         a_guest_with_firmware_is_seen_and_typed_on,

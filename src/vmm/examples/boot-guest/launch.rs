@@ -63,6 +63,7 @@ pub fn launch(
         nics,
         vsock: None,
         on_reset: options.on_reset,
+        watchdog: None,
     };
     Ok(Launch {
         version: PROTOCOL_VERSION,

@@ -119,7 +119,7 @@ pub struct Hardware {
     pub(super) pirqs: Pirqs,
     windows: Windows,
     pub(super) surroundings: Surroundings,
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 impl Hardware {

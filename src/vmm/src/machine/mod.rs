@@ -15,6 +15,7 @@ mod sata;
 mod saved;
 mod slots;
 mod vsock;
+mod watchdog;
 
 use std::fs::File;
 use std::ops::Range;
@@ -30,7 +31,7 @@ use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::pvpanic::{OnPanic, Panic};
 use lodge_devices::virtio::Complain;
-use lodge_vmm_proto::{DiskBus, LaunchError, OnReset};
+use lodge_vmm_proto::{DiskBus, LaunchError, OnReset, WatchdogAction};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
 
@@ -104,6 +105,8 @@ pub struct Parts {
     pub vsock: Option<Vsock>,
     /// What comes of the guest's wish for a reset.
     pub on_reset: OnReset,
+    /// A watchdog, and what comes of its expiry.
+    pub watchdog: Option<WatchdogAction>,
     /// The state to begin with, instead of power-on.
     pub saved: Option<Saved>,
     /// Which pages of this process were touched.
@@ -206,6 +209,9 @@ impl Machine {
         let saved = parts.saved.as_ref().map(|saved| &saved.state.devices);
         if let Some(vsock) = vsock::wanted(parts.vsock, saved)? {
             hardware.add_vsock(vsock)?;
+        }
+        if let Some(action) = parts.watchdog {
+            hardware.add_watchdog(watchdog::expires_to(action, &power, &complaints))?;
         }
         for disk in parts.disks {
             hardware.add_disk(disk, u16::from(parts.vcpus))?;

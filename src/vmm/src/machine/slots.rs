@@ -10,7 +10,9 @@ pub const NICS: RangeInclusive<u8> = 1..=8;
 /// Slots for disks, as long as they last.
 pub const DISKS: RangeInclusive<u8> = 9..=26;
 /// The tablet. To be taken last: where there are as many disks as fit, it is elsewhere.
-pub const TABLET: RangeInclusive<u8> = 26..=26;
+pub const TABLET: RangeInclusive<u8> = 25..=25;
+/// The watchdog.
+pub const WATCHDOG: RangeInclusive<u8> = 26..=26;
 /// The sockets between guest and host.
 pub const VSOCK: RangeInclusive<u8> = 27..=27;
 /// The memory balloon.
@@ -48,7 +50,7 @@ mod tests {
         for nics in 0..=24 {
             let mut slots = Slots::default();
             let mut seen = std::collections::BTreeSet::new();
-            let fixed = [BALLOON, RNG, CONSOLE, VSOCK].into_iter();
+            let fixed = [BALLOON, RNG, CONSOLE, VSOCK, WATCHDOG].into_iter();
             let all = fixed
                 .chain((0..nics).map(|_| NICS))
                 .chain((nics..24).map(|_| DISKS))

@@ -23,9 +23,13 @@ impl RunControl {
 
     fn hear_devices(&mut self) {
         for event in self.machine.complaints().take() {
-            if matches!(event, GuestEvent::Panicked { .. }) {
-                let now = saved::unix_time() / 1_000_000;
-                self.panicked_at_ms.get_or_insert(now);
+            let now = saved::unix_time() / 1_000_000;
+            match event {
+                GuestEvent::Panicked { .. } => {
+                    self.panicked_at_ms.get_or_insert(now);
+                }
+                GuestEvent::Watchdog { .. } => self.watchdog_expired_at_ms = Some(now),
+                _ => {}
             }
             self.events.push(event);
         }

@@ -16,7 +16,7 @@ use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
     FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, NicModel, OnReset,
     PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage, SpawnError,
-    VsockConfig, spawn,
+    VsockConfig, WatchdogAction, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -76,6 +76,7 @@ pub struct Options {
     pub jail: bool,
     pub user: Option<u32>,
     pub on_reset: OnReset,
+    pub watchdog: Option<WatchdogAction>,
     /// State and memory to begin with.
     pub restore: Option<[File; 2]>,
     /// Where the monitor's log goes, if not to the test's own.
@@ -114,6 +115,7 @@ impl Options {
             jail: false,
             user: None,
             on_reset: OnReset::Boot,
+            watchdog: None,
             restore: None,
             log: None,
         }
@@ -452,6 +454,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             nics,
             vsock,
             on_reset: options.on_reset,
+            watchdog: options.watchdog,
         },
         kvm: add(kvm.expect("/dev/kvm").into()),
         control: add(listener),

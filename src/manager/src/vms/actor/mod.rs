@@ -4,6 +4,7 @@ mod balloon;
 mod ending;
 mod hold;
 mod time;
+mod watchdog;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use lodge_api::event::EventBody;
 use lodge_api::vm::{VmAction, VmDiscChange, VmState};
 use lodge_api::{ErrorCode, Name, Problem, Size};
-use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, GuestStatus, RequestBody, RunState};
+use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -447,7 +448,8 @@ impl Actor {
         let note = guest.note.clone();
         self.observed.send_modify(|observed| {
             observed.resets = status.resets;
-            observed.panicked_at = panicked_at(&status);
+            observed.panicked_at = at(status.panicked_at_ms);
+            observed.watchdog_expired_at = at(status.watchdog_expired_at_ms);
             observed.pid = Some(guest.pid);
             observed.launched = Some(note.spec);
             observed.disks = note.disks;
@@ -504,6 +506,7 @@ impl Actor {
                 });
                 self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
+            GuestEvent::Watchdog { action } => self.watchdog_expired(action),
             // That it is held is no state of the guest.
             GuestEvent::State { .. } if self.held.is_some() => {}
             GuestEvent::State { state } => {
@@ -528,9 +531,9 @@ impl Actor {
     }
 }
 
-/// When the guest's system crashed, as its monitor says.
-fn panicked_at(status: &GuestStatus) -> Option<Timestamp> {
-    let at = i64::try_from(status.panicked_at_ms?).ok()?;
+/// When something happened, as the guest's monitor says.
+fn at(unix_ms: Option<u64>) -> Option<Timestamp> {
+    let at = i64::try_from(unix_ms?).ok()?;
     Timestamp::from_millisecond(at).ok()
 }
 

@@ -3,7 +3,7 @@
 use lodge_api::{ErrorCode, Problem};
 use tokio::time::Instant;
 
-use super::{Actor, KILL_PATIENCE, TICK, Waiter, panicked_at};
+use super::{Actor, KILL_PATIENCE, TICK, Waiter, at};
 use crate::vms::balloon::MemoryReport;
 use crate::vms::control;
 use crate::vms::launch::Guest;
@@ -108,7 +108,8 @@ impl Actor {
                 observed.disk_read_bytes = status.disk_read_bytes;
                 observed.disk_written_bytes = status.disk_written_bytes;
                 observed.memory = Some(MemoryReport::new(&status));
-                observed.panicked_at = panicked_at(&status);
+                observed.panicked_at = at(status.panicked_at_ms);
+                observed.watchdog_expired_at = at(status.watchdog_expired_at_ms);
             });
         }
         self.guest = Some(guest);
