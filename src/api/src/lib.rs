@@ -14,6 +14,7 @@ pub mod keyboard;
 pub mod local;
 pub mod log;
 pub mod network;
+pub mod nvram;
 pub mod operation;
 pub mod page;
 pub mod pointer;

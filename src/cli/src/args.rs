@@ -44,7 +44,7 @@ pub(crate) enum Noun {
     Remote(remote::Verb),
     /// Virtual machines
     #[command(subcommand)]
-    Vm(vm::Verb),
+    Vm(Box<vm::Verb>),
     /// Kernels, initial RAM disks and disk images
     #[command(subcommand)]
     Image(image::Verb),

@@ -13,6 +13,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_balloon;
+mod vm_nvram;
 mod vm_settings;
 mod vnc;
 
@@ -41,7 +42,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
     let mut context = Context::load(&arguments.common)?;
     match arguments.noun {
         Noun::Remote(verb) => remote::run(&mut context, verb).await,
-        Noun::Vm(verb) => vm::run(&context, verb).await,
+        Noun::Vm(verb) => vm::run(&context, *verb).await,
         Noun::Image(verb) => image::run(&context, verb).await,
         Noun::Disk(verb) => disk::run(&context, verb).await,
         Noun::Snapshot(verb) => snapshot::run(&context, verb).await,

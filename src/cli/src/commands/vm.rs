@@ -11,7 +11,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::vm_settings::Settings;
-use super::{all, console, path, screen, vm_balloon, vnc};
+use super::{all, console, path, screen, vm_balloon, vm_nvram, vnc};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -136,6 +136,9 @@ pub(crate) enum Verb {
         /// Memory to keep, like 256MiB
         size: Size,
     },
+    /// UEFI variables of a VM that does not run
+    #[command(subcommand)]
+    Nvram(vm_nvram::Verb),
     /// Open the serial console; Ctrl-] leaves it
     Console {
         /// [REMOTE:]NAME
@@ -231,6 +234,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         }
         Verb::Eject { name, drive } => change_disc(context, &name, None, &drive).await,
         Verb::Balloon { name, size } => vm_balloon::set(context, &name, size).await,
+        Verb::Nvram(verb) => vm_nvram::run(context, verb).await,
         Verb::Start { names, background } => {
             act(
                 context,

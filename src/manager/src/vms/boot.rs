@@ -225,6 +225,11 @@ fn open_file(path: &str, package: &str) -> Result<File, Problem> {
     })
 }
 
+/// The UEFI variables that a guest begins with.
+pub(super) fn fresh_variables() -> Result<File, Problem> {
+    open_file(UEFI_VARIABLES, "ovmf")
+}
+
 /// The guest's UEFI variables; fresh ones the first time.
 fn open_variables(core: &Core, id: Uuid) -> Result<File, Problem> {
     let name = file_name(id)?;
@@ -234,7 +239,7 @@ fn open_variables(core: &Core, id: Uuid) -> Result<File, Problem> {
     };
     match core.variables.open_file(&name, access) {
         Err(DatastoreError::NotFound { .. }) => {
-            let fresh = open_file(UEFI_VARIABLES, "ovmf")?;
+            let fresh = fresh_variables()?;
             core.variables
                 .clone_file(&fresh, &name, &mut |_| ControlFlow::Continue(()))
                 .map_err(|error| datastore_problem(&error))?;

@@ -9,6 +9,7 @@ mod control;
 mod disc;
 mod display;
 mod launch;
+mod nvram;
 mod restart;
 mod run_dir;
 mod screenshot;

@@ -14,6 +14,7 @@ mod hostile_monitor;
 mod life;
 mod manager_process;
 mod network;
+mod nvram;
 mod programs;
 mod refusals;
 mod snapshots;
@@ -51,6 +52,10 @@ tests!(
         a_device_that_breaks_is_an_event,
         a_system_that_crashes_is_an_event_and_its_guest_stays,
         a_guest_that_neglects_its_watchdog_is_caught,
+    ],
+    nvram: [
+        variables_of_a_guest_at_rest_are_read_and_changed,
+        a_guest_without_uefi_has_no_variables,
     ],
     display: [
         a_guest_with_firmware_is_seen_and_typed_on,

@@ -17,6 +17,7 @@ mod users;
 mod vm_balloon;
 mod vm_console;
 mod vm_display;
+mod vm_nvram;
 mod vm_vnc;
 mod vm_vsock;
 mod vms;
@@ -35,6 +36,7 @@ pub fn table() -> Vec<Route> {
         vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
+        vm_nvram::routes(),
         vm_vnc::routes(),
         vm_vsock::routes(),
         snapshots::routes(),

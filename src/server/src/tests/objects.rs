@@ -112,6 +112,34 @@ async fn what_is_wrong_with_a_guest_is_named_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn uefi_variables_are_named_in_the_path() {
+    let server = TestServer::start().await;
+    let admin = with_kernel(&server).await;
+    admin.post("/v1/vms", spec("web")).await.expect(201);
+    let all = "/v1/vms/web/nvram";
+    admin.get(all).await.problem(409, "wrong_state");
+    admin.delete(all).await.problem(409, "wrong_state");
+    let guid = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let put = async |variable: &str, body: Value| {
+        let path = format!("{all}/{variable}");
+        admin.json(Method::PUT, &path, &[], body).await
+    };
+    for name in ["BootOrder", "Attempt%201", "A%3Ab"] {
+        let reply = put(&format!("{name}-{guid}"), json!({"data": "0000"})).await;
+        reply.problem(409, "wrong_state");
+    }
+    let reply = put("BootOrder", json!({"data": "0000"})).await;
+    let hint = reply.problem(400, "invalid_request")["hint"].clone();
+    assert!(hint.as_str().unwrap().contains("GUID"), "{hint}");
+    let largest = "00".repeat(32 << 10);
+    let reply = put(&format!("A-{guid}"), json!({"data": largest})).await;
+    reply.problem(409, "wrong_state");
+    let reply = put(&format!("A-{guid}"), json!({"data": "0"})).await;
+    assert_eq!(reply.problem(400, "invalid_request")["pointer"], "/data");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_guest_is_asked_for_memory_only_while_it_runs() {
     let server = TestServer::start().await;
     let admin = with_kernel(&server).await;

@@ -4,6 +4,7 @@ mod balloon;
 mod ending;
 mod hold;
 mod time;
+mod variables;
 mod watchdog;
 
 use std::os::fd::OwnedFd;
@@ -27,6 +28,7 @@ use crate::vms::adopt::Fate;
 use crate::vms::balloon::MemoryReport;
 use crate::vms::control::Control;
 use crate::vms::launch::{Guest, Launched, clean_up, launch};
+use crate::vms::nvram;
 use crate::vms::restart::Restarts;
 use crate::vms::run_dir::RunDir;
 use crate::vms::state::{Observed, check_action};
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     },
     /// Ask the guest to keep so much of its memory.
     SetBalloon { target: Size, reply: Reply },
+    /// Change the UEFI variables of the guest, which must not run; answered when the change is durable.
+    EditVariables { edit: nvram::Edit, reply: Reply },
     /// Attach a console; to a guest that is starting, as soon as it runs.
     Console(ConsoleRequest),
     /// Tell how to reach the monitor, for what does not change the guest's state.
@@ -290,6 +294,9 @@ impl Actor {
             }
             Command::SetBalloon { target, reply } => {
                 let _ = reply.send(self.set_balloon(target).await);
+            }
+            Command::EditVariables { edit, reply } => {
+                let _ = reply.send(self.edit_variables(edit).await);
             }
             Command::Console(request) => self.console(request).await,
             Command::Reach { reply } => {
