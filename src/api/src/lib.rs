@@ -25,6 +25,7 @@ pub mod vm;
 
 mod balloon;
 mod boot_device;
+mod cpu;
 mod name;
 mod size;
 pub mod snapshot;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
+pub use crate::cpu::{CpuModel, VmCpu};
 pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
 
@@ -40,6 +41,9 @@ pub struct VmSpec {
     /// Virtual CPUs, 1 to 64.
     #[serde(default = "default_vcpus")]
     pub vcpus: u8,
+    /// What they can do, and where they sit.
+    #[serde(default)]
+    pub cpu: VmCpu,
     /// Memory: a multiple of 1 MiB, at least 16 MiB.
     #[serde(default = "default_memory")]
     pub memory: Size,
@@ -411,6 +415,7 @@ mod tests {
     fn little_is_needed() {
         let spec = spec(r#"{"name": "web", "boot": {"kernel": "debian"}}"#).unwrap();
         assert_eq!(spec.vcpus, 1);
+        assert_eq!(spec.cpu, VmCpu::default());
         assert_eq!(spec.boot.firmware, None);
         assert_eq!(spec.memory, Size::mib(512));
         assert_eq!(spec.on_crash, OnCrash::Stop);

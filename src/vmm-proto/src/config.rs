@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::{CpuConfig, CpuFeature};
+
 /// Most vCPUs one guest may have.
 pub const MAX_VCPUS: u8 = 64;
 
@@ -62,6 +64,9 @@ pub struct GuestConfig {
     pub name: String,
     /// 1 to [`MAX_VCPUS`].
     pub vcpus: u8,
+    /// What they can do, and where they sit.
+    #[serde(default)]
+    pub cpu: CpuConfig,
     /// Guest memory in bytes, a multiple of 4 KiB, at least [`MIN_MEMORY`].
     pub memory: u64,
     /// How the guest starts.
@@ -259,6 +264,8 @@ pub enum LaunchError {
     Cmdline,
     /// The memory could not be had.
     Memory,
+    /// This host cannot give the processors that are wanted.
+    Cpu,
     /// A disk could not be attached.
     Disk,
     /// A network interface could not be attached.
@@ -371,6 +378,21 @@ impl GuestConfig {
                 "vcpus",
                 format!("must be 1 to {MAX_VCPUS}"),
             ));
+        }
+        if self
+            .cpu
+            .topology
+            .is_some_and(|topology| !topology.fits(self.vcpus))
+        {
+            return Err(ConfigError::new(
+                "cpu.topology",
+                "sockets, cores and threads must give the number of vCPUs, with 1 or 2 threads",
+            ));
+        }
+        let mut named = self.cpu.add.iter().chain(&self.cpu.remove);
+        if let Some(name) = named.find(|name| CpuFeature::named(name).is_none()) {
+            let problem = format!("there is no feature {name:?}");
+            return Err(ConfigError::new("cpu.features", problem));
         }
         if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(4096) {
             return Err(ConfigError::new(

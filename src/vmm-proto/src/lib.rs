@@ -17,6 +17,7 @@
 mod channel;
 mod config;
 mod control;
+mod cpu;
 mod display;
 mod exit;
 mod spawn;
@@ -31,6 +32,7 @@ pub use control::{
     Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MAX_PIECE,
     MemoryStatistics, Notice, Reply, Request, RequestBody, RunState, ServerMessage,
 };
+pub use cpu::{CpuConfig, CpuFeature, CpuModel, CpuTopology, CpuidRegister, FEATURES};
 pub use display::{
     KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, MAX_VIEWER_NAME, PointerButton, typeable,
 };

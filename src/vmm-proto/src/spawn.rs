@@ -170,6 +170,7 @@ mod tests {
                 id: uuid::Uuid::nil(),
                 name: "test".to_owned(),
                 vcpus: 1,
+                cpu: crate::CpuConfig::default(),
                 memory: 64 << 20,
                 boot: Boot::Direct {
                     kernel: FdIndex(0),

@@ -136,6 +136,7 @@ fn parts(
         kvm: kvm::open(kvm_file, guest.vcpus)?,
         id: guest.id,
         vcpus: guest.vcpus,
+        cpu: guest.cpu.clone(),
         memory: guest.memory,
         boot,
         disks: disks(guest, &mut descriptors)?,
@@ -271,6 +272,7 @@ fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, 
 fn refuse(error: &ConfigError) -> Failure {
     let kind = match error.field.split('.').next() {
         Some("memory") => LaunchError::Memory,
+        Some("cpu") => LaunchError::Cpu,
         Some("disks" | "cdroms") => LaunchError::Disk,
         Some("nics") => LaunchError::Nic,
         Some("vsock") => LaunchError::Vsock,

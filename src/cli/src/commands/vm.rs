@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use http::Method;
 use lodge_api::operation::Operation;
 use lodge_api::vm::{
-    BootDevice, DiskBus, NicModel, OnCrash, Vm, VmAction, VmBoot, VmDiscChange, VmStopOptions,
+    BootDevice, DiskBus, NicModel, OnCrash, Vm, VmAction, VmBoot, VmCpu, VmDiscChange,
+    VmStopOptions,
 };
 use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
@@ -517,6 +518,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
     rows.extend([
         ("Description", spec.description.clone()),
         ("CPUs", spec.vcpus.to_string()),
+        ("CPU model", cpu(&spec.cpu)),
         (
             "CPU time",
             format!("{:.1} s", vm.status.cpu_time_us as f64 / 1e6),
@@ -556,6 +558,24 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("Created", vm.created_at.to_string()),
     ]);
     rows
+}
+
+/// What its processors are, in one line.
+fn cpu(cpu: &VmCpu) -> String {
+    let counts = [
+        ("sockets", cpu.sockets),
+        ("cores", cpu.cores),
+        ("threads", cpu.threads),
+    ];
+    let counts = counts
+        .into_iter()
+        .filter_map(|(what, count)| Some(format!("{} {what}", count?)));
+    let model = std::iter::once(cpu.model.as_str().to_owned());
+    let parts: Vec<String> = model
+        .chain(cpu.features.iter().cloned())
+        .chain(counts)
+        .collect();
+    parts.join(", ")
 }
 
 fn boot_rows(boot: &VmBoot) -> Vec<(&'static str, String)> {

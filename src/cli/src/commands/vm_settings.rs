@@ -14,6 +14,26 @@ pub(crate) struct Settings {
     /// Virtual CPUs
     #[arg(long, visible_alias = "vcpus")]
     cpus: Option<u8>,
+    /// What they can do; on any but host the VM goes on on other hosts that have as much [a new VM's: host]
+    #[arg(long, value_parser = ["host", "x86-64-v2", "x86-64-v3", "x86-64-v4"])]
+    cpu_model: Option<String>,
+    /// Features beyond the model's or less, like +aes,-rdrand
+    #[arg(
+        long,
+        value_name = "FEATURE",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    cpu_features: Option<Vec<String>>,
+    /// Sockets [what cores and threads leave, or 1]
+    #[arg(long)]
+    sockets: Option<u8>,
+    /// Cores of a socket [what sockets and threads leave]
+    #[arg(long)]
+    cores: Option<u8>,
+    /// Threads of a core: 1 or 2
+    #[arg(long)]
+    threads: Option<u8>,
     /// Memory, like 512MiB
     #[arg(long)]
     memory: Option<Size>,
@@ -73,6 +93,8 @@ impl Settings {
         set("disks", non_empty(&self.disks, disk));
         set("cdroms", non_empty(&self.cdroms, cdrom));
         set("nics", non_empty(&self.nics, nic));
+        let cpu = self.cpu_json();
+        set("cpu", (!cpu.is_empty()).then_some(Value::Object(cpu)));
         let boot = self.boot_json();
         set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
         fields
@@ -90,6 +112,25 @@ impl Settings {
             boot[field] = Value::Null;
         }
         Some(("boot".to_owned(), boot))
+    }
+
+    /// What its processors are. Empty features are none.
+    fn cpu_json(&self) -> Map<String, Value> {
+        let features = self.cpu_features.as_ref().map(|features| {
+            let features = features.iter().filter(|feature| !feature.is_empty());
+            json!(features.collect::<Vec<_>>())
+        });
+        let fields = [
+            ("model", self.cpu_model.as_ref().map(|model| json!(model))),
+            ("features", features),
+            ("sockets", self.sockets.map(|count| json!(count))),
+            ("cores", self.cores.map(|count| json!(count))),
+            ("threads", self.threads.map(|count| json!(count))),
+        ];
+        let given = fields.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
     }
 
     /// How it starts.

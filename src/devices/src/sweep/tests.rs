@@ -45,7 +45,7 @@ fn the_set_saves_and_restores() {
     ));
     machine.devices.pause();
     let saved = machine.devices.save().unwrap();
-    assert_eq!(saved.devices.len(), 18);
+    assert_eq!(saved.devices.len(), 20);
     let mut other = self::machine();
     assert!(matches!(
         other.devices.restore(&saved),
@@ -63,7 +63,7 @@ fn the_set_saves_and_restores() {
         |(name, _): &(String, _)| !["vmgenid", "pvpanic", "tablet"].contains(&name.as_str());
     let mut old = saved.clone();
     old.devices.retain(earlier);
-    assert_eq!(old.devices.len(), 16);
+    assert_eq!(old.devices.len(), 17);
     other.devices.restore(&old).unwrap();
     let mut twice = saved.clone();
     twice.devices.push(saved.devices[0].clone());

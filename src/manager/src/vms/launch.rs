@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, boot, disc, spawn, spec_check, vsock, watchdog};
+use super::{VmRecord, boot, cpu, disc, spawn, spec_check, vsock, watchdog};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -128,6 +128,7 @@ async fn try_launch(
             id: record.id,
             name: record.spec.name.to_string(),
             vcpus: record.spec.vcpus,
+            cpu: cpu::configured(&record.spec)?,
             memory: record.spec.memory.bytes(),
             boot,
             disks,
@@ -447,6 +448,7 @@ fn spawn_problem(error: &SpawnError, run: &RunDir) -> Problem {
         LaunchError::Memory => {
             Problem::new(ErrorCode::InsufficientResources, message).with_pointer("/memory")
         }
+        LaunchError::Cpu => at("/cpu"),
         LaunchError::Disk => at("/disks"),
         LaunchError::Nic => at("/nics"),
         LaunchError::State => Problem::new(ErrorCode::WrongState, message)

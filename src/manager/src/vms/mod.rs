@@ -6,6 +6,7 @@ mod balloon;
 mod boot;
 mod claims;
 mod control;
+mod cpu;
 mod disc;
 mod display;
 mod launch;
@@ -201,6 +202,7 @@ fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
     let hardware = |spec: &VmSpec| {
         let VmSpec {
             vcpus,
+            cpu,
             memory,
             boot,
             disks,
@@ -208,7 +210,7 @@ fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
             watchdog,
             ..
         } = spec.clone();
-        (vcpus, memory, boot, disks, nics, watchdog)
+        (vcpus, cpu, memory, boot, disks, nics, watchdog)
     };
     hardware(launched) != hardware(wanted)
 }

@@ -8,7 +8,7 @@ use lodge_api::{Name, Problem, Size};
 use lodge_store::{Snapshot, Versioned};
 use uuid::Uuid;
 
-use super::{VmRecord, boot, disc};
+use super::{VmRecord, boot, cpu, disc};
 use crate::catalogue;
 use crate::disks::DiskRecord;
 use crate::images::ImageRecord;
@@ -35,6 +35,7 @@ pub(crate) struct Surroundings<'a> {
 /// Checks a configuration and fills in what is left to us: firmware, MAC addresses.
 pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), Problem> {
     check_values(spec, around.host_memory)?;
+    cpu::configured(spec)?;
     boot::check(spec, around.snapshot)?;
     check_disks(&spec.disks, around.snapshot)?;
     disc::check(spec, around.snapshot)?;

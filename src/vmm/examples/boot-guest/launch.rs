@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use lodge_vmm_proto::{
-    Boot, BootDevice, CdromConfig, DiskConfig, FdIndex, GuestConfig, Launch, NicConfig, NicModel,
-    PROTOCOL_VERSION, Restore,
+    Boot, BootDevice, CdromConfig, CpuConfig, DiskConfig, FdIndex, GuestConfig, Launch, NicConfig,
+    NicModel, PROTOCOL_VERSION, Restore,
 };
 
 use crate::options::Options;
@@ -56,6 +56,7 @@ pub fn launch(
         id: uuid::Uuid::from_u128(u128::from(std::process::id())),
         name: "boot".to_owned(),
         vcpus: options.cpus,
+        cpu: CpuConfig::default(),
         memory: options.memory,
         boot: boot(options, fds)?,
         disks,

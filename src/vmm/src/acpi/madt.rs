@@ -25,8 +25,8 @@ const ALL_PROCESSORS: u8 = 0xff;
 /// The I/O APIC's ID, after those of up to 64 vCPUs.
 const IO_APIC_ID: u8 = 0xf0;
 
-/// The table for vCPUs with APIC IDs from 0.
-pub fn build(vcpus: u8) -> Vec<u8> {
+/// The table for vCPUs with these APIC IDs.
+pub fn build(apic_ids: &[u8]) -> Vec<u8> {
     let mut madt = Sdt::new(
         *b"APIC",
         HEADER,
@@ -37,9 +37,9 @@ pub fn build(vcpus: u8) -> Vec<u8> {
     );
     madt.write_u32(36, LOCAL_APIC_BASE);
     madt.write_u32(40, PCAT_COMPAT);
-    for id in 0..vcpus {
+    for (uid, &id) in (0..).zip(apic_ids) {
         let [a, b, c, d] = ENABLED.to_le_bytes();
-        madt.append_slice(&[LOCAL_APIC, 8, id, id, a, b, c, d]);
+        madt.append_slice(&[LOCAL_APIC, 8, uid, id, a, b, c, d]);
     }
     let [a, b, c, d] = IO_APIC_BASE.to_le_bytes();
     madt.append_slice(&[IO_APIC, 12, IO_APIC_ID, 0, a, b, c, d, 0, 0, 0, 0]);

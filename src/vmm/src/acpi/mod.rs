@@ -32,8 +32,8 @@ const HEADER: usize = 36;
 /// What the tables depend on.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Number of vCPUs; their APIC IDs count from 0.
-    pub vcpus: u8,
+    /// APIC IDs of the vCPUs.
+    pub apic_ids: Vec<u8>,
     /// First port of the power management block.
     pub pm_base: u16,
     /// PCI Express configuration space, if it is switched on.
@@ -107,7 +107,7 @@ pub fn assemble(machine: &Machine, base: u32) -> Tables {
     let fadt = fadt::build(machine, dsdt, facs);
     let mut tables = vec![
         blob.append(&fadt, 8, fadt::POINTERS),
-        blob.append(&madt::build(machine.vcpus), 8, &[]),
+        blob.append(&madt::build(&machine.apic_ids), 8, &[]),
     ];
     if let Some(ecam) = &machine.ecam {
         tables.push(blob.append(&mcfg(ecam.start), 8, &[]));
@@ -191,7 +191,7 @@ mod tests {
     fn machine(vcpus: u8) -> Machine {
         let window = 0xc000_0000..0xfec0_0000;
         Machine {
-            vcpus,
+            apic_ids: (0..vcpus).collect(),
             pm_base: 0x600,
             ecam: Some(0xb000_0000..0xc000_0000),
             low_windows: vec![window],

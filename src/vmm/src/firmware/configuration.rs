@@ -41,10 +41,13 @@ pub struct Configuration {
 /// The device with all items.
 pub fn fw_cfg(memory: &GuestMemory, configuration: Configuration) -> FwCfg {
     let mut items = Items::new();
-    let vcpus = u16::from(configuration.chipset.vcpus).to_le_bytes();
+    let ids = &configuration.chipset.apic_ids;
+    // 64 at most. SeaBIOS takes the second for one more than the highest APIC ID.
+    let vcpus = (ids.len() as u16).to_le_bytes();
+    let limit = ids.iter().max().map_or(0, |&id| u16::from(id) + 1);
     items.set(key::UUID, configuration.id.as_bytes());
     items.set(key::CPUS, &vcpus);
-    items.set(key::MAX_CPUS, &vcpus);
+    items.set(key::MAX_CPUS, &limit.to_le_bytes());
     items.set(key::BOOT_MENU, &0_u16.to_le_bytes());
     items.set(key::TIMER_OVERRIDE, &1_u32.to_le_bytes());
     items.add_file("bootorder", configuration.boot_order);

@@ -39,8 +39,8 @@ pub enum BootSource {
 pub struct Identity {
     /// SMBIOS UUID.
     pub id: Uuid,
-    /// Number of vCPUs.
-    pub vcpus: u8,
+    /// APIC IDs of the vCPUs.
+    pub apic_ids: Vec<u8>,
     /// Window for 64-bit PCI memory BARs.
     pub high_window: Range<u64>,
 }
@@ -110,7 +110,7 @@ impl BootSource {
     fn direct(boot: DirectBoot, identity: &Identity) -> Result<Self, Failure> {
         let window = PCI_WINDOW_BASE..PCI_WINDOW_END;
         let acpi = acpi::build(&acpi::Machine {
-            vcpus: identity.vcpus,
+            apic_ids: identity.apic_ids.clone(),
             pm_base: PM_BASE,
             ecam: Some(ECAM_BASE..ECAM_BASE + ECAM_LENGTH),
             low_windows: vec![window],
@@ -139,7 +139,9 @@ impl BootSource {
         if let Some(flash) = &firmware.variables {
             hardware.add_flash(flash)?;
         }
-        firmware::fill_cmos(&mut hardware.cmos.lock().unwrap(), memory, identity.vcpus);
+        // 64 at most.
+        let vcpus = identity.apic_ids.len() as u8;
+        firmware::fill_cmos(&mut hardware.cmos.lock().unwrap(), memory, vcpus);
         let device = firmware::fw_cfg(
             memory,
             Configuration {
@@ -147,7 +149,7 @@ impl BootSource {
                 boot_order,
                 screen: hardware.display.as_ref().map(Display::file),
                 option_roms,
-                chipset: hardware.chipset(identity.vcpus),
+                chipset: hardware.chipset(identity.apic_ids.clone()),
             },
         );
         hardware.add_fw_cfg(device)?;

@@ -20,8 +20,8 @@ pub struct Chipset {
     pub host_bridge: Arc<Mutex<HostBridge>>,
     /// Where the power management block is.
     pub lpc: Arc<Mutex<Lpc>>,
-    /// Number of vCPUs.
-    pub vcpus: u8,
+    /// APIC IDs of the vCPUs.
+    pub apic_ids: Vec<u8>,
     /// End of memory below 4 GiB.
     pub low_memory_end: u64,
     /// Window for 64-bit BARs when none has an address yet.
@@ -40,7 +40,7 @@ impl Chipset {
             .filter(|range| range.end <= PCI_WINDOW_END);
         let pm_base = self.lpc.lock().unwrap().pm_base();
         acpi::Machine {
-            vcpus: self.vcpus,
+            apic_ids: self.apic_ids.clone(),
             pm_base: pm_base.unwrap_or(PM_BASE),
             low_windows: low_windows(self.low_memory_end, ecam.as_ref()),
             ecam,

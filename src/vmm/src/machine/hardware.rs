@@ -267,13 +267,13 @@ impl Hardware {
     }
 
     /// The chipset as ACPI tables describe it.
-    pub fn chipset(&self, vcpus: u8) -> Chipset {
+    pub fn chipset(&self, apic_ids: Vec<u8>) -> Chipset {
         let memory = &self.surroundings.memory;
         Chipset {
             root: Arc::clone(&self.pci),
             host_bridge: Arc::clone(&self.host_bridge),
             lpc: Arc::clone(&self.lpc),
-            vcpus,
+            apic_ids,
             low_memory_end: memory
                 .find_region(GuestAddress(0))
                 .map_or(0, GuestMemoryRegion::len),

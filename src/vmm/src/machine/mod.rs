@@ -31,7 +31,7 @@ use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::pvpanic::{OnPanic, Panic};
 use lodge_devices::virtio::Complain;
-use lodge_vmm_proto::{DiskBus, LaunchError, OnReset, WatchdogAction};
+use lodge_vmm_proto::{CpuConfig, DiskBus, LaunchError, OnReset, WatchdogAction};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
 
@@ -91,6 +91,8 @@ pub struct Parts {
     pub id: Uuid,
     /// Number of vCPUs.
     pub vcpus: u8,
+    /// What they are.
+    pub cpu: CpuConfig,
     /// Guest memory in bytes.
     pub memory: u64,
     /// What it starts with.
@@ -176,7 +178,7 @@ impl Machine {
         let high_window = high_window(&memory, template.physical_address_bits());
         let identity = Identity {
             id: parts.id,
-            vcpus: parts.vcpus,
+            apic_ids: template.apic_ids(),
             high_window: high_window.clone(),
         };
         let set_up_by = match parts.boot {
@@ -187,7 +189,7 @@ impl Machine {
 
         let vm = Arc::new(create_vm(&parts.kvm, &memory)?);
         let interrupts = Interrupts::new(Arc::clone(&vm))?;
-        let vcpus = Vcpu::create_all(&parts.kvm, &vm, parts.vcpus, &template)?;
+        let vcpus = Vcpu::create_all(&parts.kvm, &vm, &template)?;
         let chipset = ChipsetState::save(&vm)?;
         let gate = Arc::new(Gate::new());
         let power = Arc::new(Power::new(Arc::clone(&gate), parts.on_reset)?);

@@ -13,14 +13,20 @@ use crate::memory;
 use crate::saved::{self, SavedMachine, StateError};
 use crate::vcpu::CpuidTemplate;
 
-/// What the processors of a machine can do: what the host can, or what they could when it was saved.
+/// What the processors of a machine can do: what is wanted of the host's, or what they could when it was saved. A saved
+/// machine asks this host for no more than it had.
 pub(super) fn cpuid(parts: &Parts) -> Result<CpuidTemplate, Failure> {
     let host = CpuidTemplate::new(&parts.kvm, parts.vcpus)?;
     let Some(saved) = &parts.saved else {
-        return Ok(host);
+        let wanted = host.reduced_to(&parts.cpu, parts.memory);
+        return wanted.map_err(|missing| Failure::new(LaunchError::Cpu, missing.to_string()));
     };
     saved.state.check(parts.vcpus, parts.memory)?;
     let template = &saved.state.cpuid;
+    if !template.is_for(parts.vcpus) {
+        let damage = "its processors are not as many as their states".to_owned();
+        return Err(StateError::Damaged(damage).into());
+    }
     template.check_features(&host).map_err(StateError::from)?;
     Ok(template.clone())
 }

@@ -45,13 +45,12 @@ impl Vcpu {
     pub fn create_all(
         kvm: &Kvm,
         vm: &VmFd,
-        count: u8,
         template: &CpuidTemplate,
     ) -> Result<Vec<Self>, KvmError> {
         let mut msr_indices = msrs::indices(kvm)?;
-        let mut vcpus = Vec::with_capacity(usize::from(count));
-        for id in 0..count {
-            let vcpu = Self::create(vm, id, template, &msr_indices)?;
+        let mut vcpus = Vec::new();
+        for (id, apic_id) in (0..).zip(template.apic_ids()) {
+            let vcpu = Self::create(vm, id, apic_id, template, &msr_indices)?;
             if id == 0 {
                 // What the first one has, and no more, the others have too.
                 msr_indices = vcpu.power_on.msr_indices();
@@ -64,19 +63,24 @@ impl Vcpu {
     fn create(
         vm: &VmFd,
         id: u8,
+        apic_id: u8,
         template: &CpuidTemplate,
         msr_indices: &[u32],
     ) -> Result<Self, KvmError> {
         let fd = vm
-            .create_vcpu(u64::from(id))
+            .create_vcpu(u64::from(apic_id))
             .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
         if let Some(wanted) = template.tsc_khz() {
             set_tsc_khz(&fd, wanted)?;
         }
         let tsc_khz = fd.get_tsc_khz().ok().filter(|&khz| khz > 0);
-        fd.set_cpuid2(&template.for_vcpu(id, tsc_khz)?)
+        fd.set_cpuid2(&template.for_vcpu(apic_id, tsc_khz)?)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
-        let power_on = PowerOn::record(&fd, msr_indices)?;
+        let mut power_on = PowerOn::record(&fd, msr_indices)?;
+        if !template.has("arch_capabilities") {
+            // KVM has its value all the same, and it would be the host's.
+            power_on.withhold(msrs::IA32_ARCH_CAPABILITIES);
+        }
         Ok(Self { id, fd, power_on })
     }
 

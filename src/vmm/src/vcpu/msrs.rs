@@ -11,6 +11,8 @@ use crate::kvm::KvmError;
 pub const IA32_TSC: u32 = 0x10;
 /// What the guest has added to its time stamp counter.
 pub const IA32_TSC_ADJUST: u32 = 0x3b;
+/// Which weaknesses the processor does not have.
+pub const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
 /// When the local APIC's timer fires. Written after the APIC, whose mode gives it its meaning.
 pub const IA32_TSC_DEADLINE: u32 = 0x6e0;
 

@@ -46,6 +46,11 @@ impl PowerOn {
         self.state.msr_indices()
     }
 
+    /// Makes an MSR that the guest cannot read say nothing.
+    pub fn withhold(&mut self, index: u32) {
+        self.state.set_msr(index, 0);
+    }
+
     /// Puts the vCPU back to power-on. The first vCPU gets `entry` and is
     /// ready to run there; the others wait for an INIT.
     ///

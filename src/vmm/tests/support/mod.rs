@@ -13,9 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
-    Answer, Boot, CdromConfig, Channel, ConsolePort, DiskBus, DiskConfig, ExitReason, ExitRecord,
-    FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, NicModel, OnReset,
-    PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage, SpawnError,
+    Answer, Boot, CdromConfig, Channel, ConsolePort, CpuConfig, DiskBus, DiskConfig, ExitReason,
+    ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, NicModel,
+    OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage, SpawnError,
     VsockConfig, WatchdogAction, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -64,6 +64,7 @@ pub struct Options {
     pub initrd: Option<Vec<u8>>,
     pub cmdline: String,
     pub vcpus: u8,
+    pub cpu: CpuConfig,
     pub memory: u64,
     /// Disks, and what each is reached by.
     pub disks: Vec<(DiskBus, File)>,
@@ -107,6 +108,7 @@ impl Options {
             initrd: None,
             cmdline: String::new(),
             vcpus: 1,
+            cpu: CpuConfig::default(),
             memory: 64 << 20,
             disks: Vec::new(),
             cdroms: Vec::new(),
@@ -447,6 +449,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             id: uuid::Uuid::from_u128(7),
             name: "test".to_owned(),
             vcpus: options.vcpus,
+            cpu: options.cpu,
             memory: options.memory,
             boot,
             disks,

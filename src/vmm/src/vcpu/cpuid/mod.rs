@@ -1,24 +1,28 @@
 //! What a vCPU says about itself.
 //!
-//! The host's own features as far as KVM can give them to a guest, with a
-//! topology of one socket, one core per vCPU and one thread per core.
+//! The host's own features as far as KVM can give them to a guest, or those of a baseline ([`model`]), and where it
+//! sits ([`topology`]).
+
+mod model;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod xsave;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
+use lodge_vmm_proto::{CpuConfig, CpuTopology};
 use serde::{Deserialize, Serialize};
 
 use crate::kvm::KvmError;
+pub use model::MissingFeatures;
+use topology::Layout;
 
 const LEAF_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const LEAF_1_ECX_HYPERVISOR: u32 = 1 << 31;
 const LEAF_1_ECX_MONITOR: u32 = 1 << 3;
-const LEAF_1_EDX_HTT: u32 = 1 << 28;
-const AMD_1_ECX_CMP_LEGACY: u32 = 1 << 1;
 const AMD_1_ECX_PERFCTR_CORE: u32 = 1 << 23;
 const AMD_1_ECX_PERFCTR_NB: u32 = 1 << 24;
-
-const LEVEL_THREAD: u32 = 1;
-const LEVEL_CORE: u32 = 2;
 
 const HYPERVISOR_BASE: u32 = 0x4000_0000;
 /// Frequencies, as first defined by VMware and read by many systems.
@@ -34,7 +38,10 @@ const APIC_BUS_KHZ: u32 = 1_000_000;
 #[derive(Clone, Serialize, Deserialize)]
 pub struct CpuidTemplate {
     entries: Vec<kvm_cpuid_entry2>,
-    vcpus: u32,
+    vcpus: u8,
+    /// Where they sit; absent: all in one socket, a core each.
+    #[serde(default)]
+    topology: Option<CpuTopology>,
     /// Frequency of the time stamp counters in kHz, where it is not just what the host has.
     #[serde(default)]
     tsc_khz: Option<u32>,
@@ -75,22 +82,60 @@ impl CpuidTemplate {
         deadline: bool,
         emulated: bool,
     ) -> Self {
-        let topology_leaf = |function| matches!(function, 0xb | 0x1f);
         let mut template = Self {
             entries: supported
                 .iter()
                 .filter(|entry| !topology_leaf(entry.function))
                 .copied()
                 .collect(),
-            vcpus: u32::from(vcpus),
+            vcpus,
+            topology: None,
             tsc_khz: None,
         };
         template.adjust_features(deadline);
         if emulated {
             template.take_paravirtual_eoi();
         }
-        template.set_topology();
+        template.layout().apply(&mut template.entries);
         template
+    }
+
+    /// The processors of a guest that is to have so much memory, given all that this host can give.
+    ///
+    /// # Errors
+    /// Names features that this host lacks.
+    pub fn reduced_to(mut self, cpu: &CpuConfig, memory: u64) -> Result<Self, MissingFeatures> {
+        model::apply(&mut self.entries, cpu, memory)?;
+        self.topology = cpu.topology;
+        self.entries.retain(|entry| !topology_leaf(entry.function));
+        self.layout().apply(&mut self.entries);
+        Ok(self)
+    }
+
+    /// APIC IDs of all vCPUs, in their order. None is above 127: 64 vCPUs in cores and sockets whose numbers are no powers of two.
+    pub fn apic_ids(&self) -> Vec<u8> {
+        let layout = self.layout();
+        (0..self.vcpus)
+            .map(|number| layout.apic_id(number) as u8)
+            .collect()
+    }
+
+    /// Whether this is about so many vCPUs, and they have a place each. For one that was saved.
+    pub fn is_for(&self, vcpus: u8) -> bool {
+        let placed = self.topology.is_none_or(|topology| topology.fits(vcpus));
+        self.vcpus == vcpus && placed
+    }
+
+    /// Whether they have a feature, by its name.
+    pub fn has(&self, feature: &str) -> bool {
+        model::has(&self.entries, feature)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(
+            self.topology
+                .unwrap_or_else(|| CpuTopology::flat(self.vcpus)),
+        )
     }
 
     /// The same for guests that are to find their time stamp counter as it was.
@@ -144,27 +189,17 @@ impl CpuidTemplate {
             .map_or(36, |entry| entry.eax & 0xff)
     }
 
-    /// The leaves of vCPU `id`.
+    /// The leaves of the vCPU with that APIC ID.
     ///
     /// # Errors
     /// When there are more than KVM takes, which no known host has.
-    pub fn for_vcpu(&self, id: u8, tsc_khz: Option<u32>) -> Result<CpuId, KvmError> {
-        let apic_id = u32::from(id);
+    pub fn for_vcpu(&self, apic_id: u8, tsc_khz: Option<u32>) -> Result<CpuId, KvmError> {
+        let layout = self.layout();
         let mut entries = self.entries.clone();
         for entry in &mut entries {
-            match entry.function {
-                0x1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | (apic_id << 24),
-                0xb | 0x1f => entry.edx = apic_id,
-                0x8000_001e => {
-                    entry.eax = apic_id;
-                    // One thread per core.
-                    entry.ebx = apic_id & 0xff;
-                    entry.ecx = 0;
-                }
-                HYPERVISOR_BASE if tsc_khz.is_some() => {
-                    entry.eax = entry.eax.max(HYPERVISOR_TIMING);
-                }
-                _ => {}
+            layout.name(entry, u32::from(apic_id));
+            if entry.function == HYPERVISOR_BASE && tsc_khz.is_some() {
+                entry.eax = entry.eax.max(HYPERVISOR_TIMING);
             }
         }
         if let Some(eax) = tsc_khz {
@@ -193,8 +228,6 @@ impl CpuidTemplate {
     }
 
     fn adjust_features(&mut self, deadline: bool) {
-        let many = self.vcpus > 1;
-        let count = self.vcpus;
         for entry in &mut self.entries {
             match entry.function {
                 0x1 => {
@@ -204,58 +237,21 @@ impl CpuidTemplate {
                     if deadline {
                         entry.ecx |= LEAF_1_ECX_TSC_DEADLINE;
                     }
-                    set(&mut entry.edx, LEAF_1_EDX_HTT, many);
-                    entry.ebx = (entry.ebx & 0xff00_ffff) | (count << 16);
                 }
                 // Performance counters are off.
                 0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
                 0x8000_0001 => {
-                    if !many {
-                        entry.ecx &= !AMD_1_ECX_CMP_LEGACY;
-                    }
                     entry.ecx &= !(AMD_1_ECX_PERFCTR_CORE | AMD_1_ECX_PERFCTR_NB);
                 }
                 _ => {}
             }
         }
     }
+}
 
-    fn set_topology(&mut self) {
-        let count = self.vcpus;
-        let shift = core_shift(count);
-        for entry in &mut self.entries {
-            match entry.function {
-                // Deterministic cache parameters: levels 1 and 2 are a core's
-                // own, the last level belongs to all.
-                0x4 if entry.eax & 0x1f != 0 => {
-                    let level = (entry.eax >> 5) & 0x7;
-                    let sharing = if level >= 3 { (1 << shift) - 1 } else { 0 };
-                    let cores = (1 << shift) - 1;
-                    entry.eax = (entry.eax & 0x3fff) | (sharing << 14) | (cores << 26);
-                }
-                0x8000_001d if entry.eax & 0x1f != 0 => {
-                    let level = (entry.eax >> 5) & 0x7;
-                    let sharing = if level >= 3 { count - 1 } else { 0 };
-                    entry.eax = (entry.eax & 0x3fff) | (sharing << 14);
-                }
-                0x8000_0008 => {
-                    entry.ecx = (entry.ecx & !0xf0ff) | (shift << 12) | (count - 1);
-                }
-                _ => {}
-            }
-        }
-        let max_leaf = self.max_leaf();
-        for function in [0xb, 0x1f].into_iter().filter(|&leaf| leaf <= max_leaf) {
-            self.entries.extend(topology(function, count, shift));
-        }
-    }
-
-    fn max_leaf(&self) -> u32 {
-        self.entries
-            .iter()
-            .find(|entry| entry.function == 0)
-            .map_or(0, |entry| entry.eax)
-    }
+/// Extended topology enumeration.
+fn topology_leaf(function: u32) -> bool {
+    matches!(function, 0xb | 0x1f)
 }
 
 /// Leaves whose bits each stand for a feature.
@@ -283,127 +279,4 @@ fn is_emulated() -> bool {
     let name = std::arch::x86_64::__cpuid(HYPERVISOR_BASE);
     let bytes = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes);
     bytes.concat() == b"TCGTCGTCGTCG"
-}
-
-/// Extended topology enumeration: threads of a core, cores of the socket, the end.
-fn topology(function: u32, count: u32, shift: u32) -> [kvm_cpuid_entry2; 3] {
-    let level = |index, kind, eax, ebx| kvm_cpuid_entry2 {
-        function,
-        index,
-        flags: kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-        eax,
-        ebx,
-        ecx: index | (kind << 8),
-        ..Default::default()
-    };
-    [
-        level(0, LEVEL_THREAD, 0, 1),
-        level(1, LEVEL_CORE, shift, count),
-        level(2, 0, 0, 0),
-    ]
-}
-
-/// Bits of the APIC ID that number the cores.
-fn core_shift(count: u32) -> u32 {
-    count.next_power_of_two().trailing_zeros()
-}
-
-fn set(register: &mut u32, bit: u32, on: bool) {
-    if on {
-        *register |= bit;
-    } else {
-        *register &= !bit;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host() -> Vec<kvm_cpuid_entry2> {
-        let leaf = |function, index, eax| kvm_cpuid_entry2 {
-            function,
-            index,
-            eax,
-            ..Default::default()
-        };
-        vec![
-            leaf(0, 0, 0x1f),
-            leaf(1, 0, 0),
-            leaf(4, 0, 0x21),
-            leaf(4, 3, 0x63),
-            leaf(0xb, 0, 99),
-            leaf(HYPERVISOR_BASE, 0, 0x4000_0001),
-            leaf(0x8000_0008, 0, 0x3030),
-            leaf(0x8000_001e, 0, 0),
-        ]
-    }
-
-    fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
-        let found: Vec<_> = cpuid
-            .as_slice()
-            .iter()
-            .filter(|entry| entry.function == function && entry.index == index)
-            .collect();
-        assert_eq!(found.len(), 1, "leaf {function:#x}.{index}");
-        *found[0]
-    }
-
-    #[test]
-    fn emulated_hosts_get_every_end_of_interrupt() {
-        let leaf = kvm_cpuid_entry2 {
-            function: KVM_FEATURES,
-            eax: 0xff,
-            ..Default::default()
-        };
-        for (emulated, features) in [(false, 0xff), (true, 0xbf)] {
-            let template = CpuidTemplate::from_leaves(&[leaf], 1, true, emulated);
-            let cpuid = template.for_vcpu(0, None).unwrap();
-            assert_eq!(find(&cpuid, KVM_FEATURES, 0).eax, features);
-        }
-    }
-
-    #[test]
-    fn a_host_must_have_every_feature_of_a_saved_machine() {
-        let template = |ecx| {
-            let mut leaves = host();
-            leaves[1].ecx = ecx;
-            CpuidTemplate::from_supported(&leaves, 1, true)
-        };
-        let saved = template(0b0011);
-        assert_eq!(saved.check_features(&template(0b0111)), Ok(()));
-        let error = saved.check_features(&template(0b0110)).unwrap_err();
-        assert_eq!((error.function, error.missing), (1, 1));
-        // Not features: the APIC ID of the processor that was asked, addresses of caches.
-        let mut leaves = host();
-        leaves[1].ebx = 77 << 24;
-        let other = CpuidTemplate::from_supported(&leaves, 1, true);
-        assert_eq!(other.check_features(&template(0)), Ok(()));
-    }
-
-    #[test]
-    fn topology_leaves_agree_for_every_count() {
-        for count in 1..=64_u8 {
-            let template = CpuidTemplate::from_supported(&host(), count, true);
-            for id in [0, count / 2, count - 1] {
-                let cpuid = template.for_vcpu(id, Some(2_000_000)).unwrap();
-                let n = u32::from(count);
-                let apic_id = u32::from(id);
-                let shift = find(&cpuid, 0xb, 1).eax;
-                assert!(n <= 1 << shift && (shift == 0 || n > 1 << (shift - 1)));
-                assert_eq!(find(&cpuid, 0xb, 1).ebx, n);
-                assert_eq!(find(&cpuid, 0x1f, 0).edx, apic_id);
-                assert_eq!(find(&cpuid, 1, 0).ebx >> 24, apic_id);
-                assert_eq!((find(&cpuid, 1, 0).ebx >> 16) & 0xff, n);
-                assert_eq!(find(&cpuid, 1, 0).edx & LEAF_1_EDX_HTT != 0, n > 1);
-                assert_eq!(find(&cpuid, 4, 0).eax >> 26, (1 << shift) - 1);
-                assert_eq!((find(&cpuid, 4, 0).eax >> 14) & 0xfff, 0);
-                assert_eq!((find(&cpuid, 4, 3).eax >> 14) & 0xfff, (1 << shift) - 1);
-                assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx & 0xff, n - 1);
-                assert_eq!(find(&cpuid, 0x8000_001e, 0).eax, apic_id);
-                assert_eq!(find(&cpuid, HYPERVISOR_TIMING, 0).eax, 2_000_000);
-                assert_eq!(find(&cpuid, HYPERVISOR_BASE, 0).eax, HYPERVISOR_TIMING);
-            }
-        }
-    }
 }
