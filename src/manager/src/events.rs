@@ -249,7 +249,7 @@ fn read_back(path: &Path, epoch: &str) -> io::Result<VecDeque<Arc<Event>>> {
 struct Types(Option<Vec<String>>);
 
 impl Types {
-    const KNOWN: [&'static str; 7] = [
+    const KNOWN: [&'static str; 8] = [
         "object",
         "vm_state",
         "vm_reset",

@@ -135,10 +135,11 @@ pub fn fw_cfg(data: &[u8]) {
     board.add_ports(FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, &fw_cfg);
     board.devices.add(Arc::clone(&ramfb) as Shared);
     board.host = Box::new(move |_, _| {
-        let frame = ramfb.lock().expect("nobody else has it").frame();
-        if let Some(frame) = frame {
-            let pixels = u64::from(frame.width()) * u64::from(frame.height());
-            assert_eq!(frame.pixels().len() as u64, pixels);
+        let scanout = ramfb.lock().expect("nobody else has it").scanout();
+        if let Some(scanout) = scanout {
+            let (width, height) = scanout.size();
+            assert!(scanout.rows().all(|row| row.len() == width as usize));
+            assert_eq!(scanout.rows().count(), height as usize);
         }
     });
     run(&mut board, Input::new(data));

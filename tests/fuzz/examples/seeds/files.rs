@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 
 use lodge_vmm_proto::{
-    Answer, Boot, CdromConfig, DiskBus, DiskConfig, FdIndex, GuestConfig, KeyEvent, Launch,
-    NicConfig, OnReset, PROTOCOL_VERSION, Reply, Request, RequestBody, ServerMessage,
+    Answer, Boot, CdromConfig, CpuConfig, DiskBus, DiskConfig, FdIndex, GuestConfig, KeyEvent,
+    Launch, NicConfig, NicModel, OnReset, PROTOCOL_VERSION, Reply, Request, RequestBody,
+    ServerMessage, WatchdogAction,
 };
 use uuid::Uuid;
 
@@ -143,11 +144,15 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
             id: Uuid::from_u128(7),
             name: "demo".to_owned(),
             vcpus: 2,
+            cpu: CpuConfig::default(),
             memory: 256 << 20,
             boot,
-            disks: vec![disk(DiskBus::Virtio), disk(DiskBus::Sata)],
+            disks: [DiskBus::Virtio, DiskBus::Sata, DiskBus::Nvme]
+                .map(disk)
+                .to_vec(),
             cdroms: vec![CdromConfig { disc: None }],
             nics: vec![NicConfig {
+                model: NicModel::E1000e,
                 tap: FdIndex(3),
                 vhost: None,
                 mac: [0x52, 0x54, 0, 1, 2, 3],
@@ -155,6 +160,7 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
             }],
             vsock: None,
             on_reset: OnReset::Stop,
+            watchdog: Some(WatchdogAction::Pause),
         },
         kvm: FdIndex(0),
         control: FdIndex(1),
