@@ -196,6 +196,8 @@ impl Rig {
     /// Waits until a descriptor that reports is done.
     pub(super) fn wait_done(&self, descriptor: u64) {
         self.until("a descriptor", || self.get(descriptor + 12, 1)[0] & 1 != 0);
+        // The interrupt comes after the descriptor; whoever reads a register waits for it.
+        self.read(at::STATUS);
     }
 
     /// Sends a frame in one descriptor.
