@@ -71,12 +71,12 @@
 //!     ports.insert(CONFIG_PORTS, CONFIG_PORTS_LENGTH, config.clone())?;
 //!     devices.add(config);
 //!     let ecam = EcamWindow { base: 0xe000_0000, length: 256 << 20 };
-//!     let bridge = HostBridge::new(root.clone(), mmio.clone(), Some(ecam)).ok_or("bad ECAM window")?;
+//!     let bridge = HostBridge::new(root.clone(), &mmio, Some(ecam)).ok_or("bad ECAM window")?;
 //!     let bridge = Arc::new(Mutex::new(bridge));
 //!     root.add(HostBridge::ADDRESS, bridge.clone())?;
 //!     devices.add(bridge);
 //!     // The LPC bridge puts the power management block at port 0x600.
-//!     let lpc = Lpc::new(ports.clone(), pm.clone(), Some(0x600)).ok_or("bad PM base")?;
+//!     let lpc = Lpc::new(&ports, pm.clone(), Some(0x600)).ok_or("bad PM base")?;
 //!     let lpc = Arc::new(Mutex::new(lpc));
 //!     root.add(Lpc::ADDRESS, lpc.clone())?;
 //!     devices.add(lpc);

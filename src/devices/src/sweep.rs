@@ -181,11 +181,11 @@ pub fn machine(events: &LoopHandle) -> Machine {
         base: ECAM,
         length: 256 << 20,
     };
-    let bridge = HostBridge::new(root.clone(), memory.clone(), Some(window)).unwrap();
+    let bridge = HostBridge::new(root.clone(), &memory, Some(window)).unwrap();
     let bridge = Arc::new(Mutex::new(bridge));
     root.add(HostBridge::ADDRESS, bridge.clone()).unwrap();
     devices.add(bridge);
-    let lpc = Lpc::new(ports.clone(), pm, Some(PM as u16)).unwrap();
+    let lpc = Lpc::new(&ports, pm, Some(PM as u16)).unwrap();
     let lpc = Arc::new(Mutex::new(lpc));
     root.add(Lpc::ADDRESS, lpc.clone()).unwrap();
     devices.add(lpc);
@@ -210,7 +210,7 @@ pub fn machine(events: &LoopHandle) -> Machine {
             .unwrap();
         devices.add(function);
     }
-    let watchdog = Watchdog::new(memory.clone(), &handle, Arc::new(|| {})).unwrap();
+    let watchdog = Watchdog::new(&memory, &handle, Arc::new(|| {})).unwrap();
     root.add(Address::new(WATCHDOG, 0).unwrap(), watchdog.clone())
         .unwrap();
     devices.add(watchdog);

@@ -106,7 +106,7 @@ impl Ahci {
         let function = Arc::new(Mutex::new(Self {
             name,
             config,
-            bars: Bars::new(memory_bus),
+            bars: Bars::new(&memory_bus),
             msi_capability,
             hba,
             drives: attached,

@@ -92,7 +92,7 @@ impl E1000e {
         let function = Arc::new(Mutex::new(Self {
             name: options.name,
             config,
-            bars: Bars::new(options.memory_bus),
+            bars: Bars::new(&options.memory_bus),
             capabilities,
             vectors: Arc::new(Mutex::new(Vectors(Arc::clone(&msix)))),
             msix,

@@ -114,7 +114,7 @@ impl Watchdog {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new(
-        memory_bus: Arc<Bus>,
+        memory_bus: &Arc<Bus>,
         events: &LoopHandle,
         on_expiry: OnExpiry,
     ) -> io::Result<Arc<Mutex<Self>>> {
@@ -126,7 +126,7 @@ impl Watchdog {
 
     /// One that goes by another clock, and waits for nothing by itself.
     fn with_clock(
-        memory_bus: Arc<Bus>,
+        memory_bus: &Arc<Bus>,
         clock: Clock,
         on_expiry: OnExpiry,
     ) -> io::Result<Arc<Mutex<Self>>> {

@@ -26,7 +26,7 @@ impl Rig {
         let expired = Arc::new(AtomicU32::new(0));
         let (clock, counter) = (Arc::clone(&now), Arc::clone(&expired));
         let watchdog = Watchdog::with_clock(
-            Arc::clone(&bus),
+            &bus,
             Box::new(move || *clock.lock().unwrap()),
             Arc::new(move || {
                 counter.fetch_add(1, Ordering::SeqCst);
@@ -280,7 +280,7 @@ fn the_event_loop_waits_for_it() {
     let expired = Mutex::new(expired);
     let bus = Arc::new(Bus::new());
     let on_expiry = Arc::new(move || expired.lock().unwrap().send(()).unwrap());
-    let watchdog = Watchdog::new(Arc::clone(&bus), &handle, on_expiry).unwrap();
+    let watchdog = Watchdog::new(&bus, &handle, on_expiry).unwrap();
     {
         let mut watchdog = watchdog.lock().unwrap();
         watchdog.registers.preload = [1; 2];

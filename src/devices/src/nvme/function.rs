@@ -113,7 +113,7 @@ impl Nvme {
         let worker = Worker::new(&shared, &options.prologue)?;
         let function = Arc::new(Mutex::new(Self {
             config,
-            bars: Bars::new(options.memory_bus),
+            bars: Bars::new(&options.memory_bus),
             msix_capability,
             registers: Registers::default(),
             shared,

@@ -53,15 +53,16 @@ struct Bar {
 
 /// The BARs of one function, and where on the memory bus each answers at the moment.
 pub struct Bars {
-    bus: Arc<Bus>,
+    /// Not kept alive: the bus keeps the function alive, which has these.
+    bus: Weak<Bus>,
     bars: [Option<Bar>; BARS],
 }
 
 impl Bars {
-    /// None yet.
-    pub fn new(bus: Arc<Bus>) -> Self {
+    /// None yet. Somebody else keeps the bus.
+    pub fn new(bus: &Arc<Bus>) -> Self {
         Self {
-            bus,
+            bus: Arc::downgrade(bus),
             bars: Default::default(),
         }
     }
@@ -137,6 +138,9 @@ impl Bars {
     /// the guest writes this function's configuration again.
     pub fn sync(&mut self, config: &ConfigSpace) -> bool {
         let mut moved = false;
+        let Some(bus) = self.bus.upgrade() else {
+            return moved;
+        };
         for index in 0..BARS {
             let wanted = self.wanted(config, index);
             let Some(bar) = &mut self.bars[index] else {
@@ -146,13 +150,13 @@ impl Bars {
                 continue;
             }
             if let Some(base) = bar.mapped.take() {
-                self.bus.remove(base);
+                bus.remove(base);
                 moved = true;
             }
             let device = bar.device.upgrade();
             if let (Some(base), Some(device)) = (wanted, device) {
                 let device: SharedDevice = device;
-                match self.bus.insert(base, bar.size, device) {
+                match bus.insert(base, bar.size, device) {
                     Ok(()) => {
                         bar.mapped = Some(base);
                         moved = true;
@@ -200,9 +204,12 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
+        let Some(bus) = self.bus.upgrade() else {
+            return;
+        };
         for bar in self.bars.iter().flatten() {
             if let Some(base) = bar.mapped {
-                self.bus.remove(base);
+                bus.remove(base);
             }
         }
     }

@@ -66,7 +66,11 @@ impl HostBridge {
 
     /// A host bridge whose ECAM window is `ecam` at power-on (as firmware would have set
     /// it), or off. `None` when the window cannot be expressed.
-    pub fn new(root: Arc<PciRoot>, memory_bus: Arc<Bus>, ecam: Option<EcamWindow>) -> Option<Self> {
+    pub fn new(
+        root: Arc<PciRoot>,
+        memory_bus: &Arc<Bus>,
+        ecam: Option<EcamWindow>,
+    ) -> Option<Self> {
         let mut config = ConfigSpace::new(&Header {
             vendor: 0x8086,
             device: 0x29c0,

@@ -46,7 +46,7 @@ impl Lpc {
 
     /// An LPC bridge that puts `pm` on `port_bus` at `pm_base` at power-on (as firmware would
     /// have set it; a multiple of 128, not 0), or leaves it off. `None` when the base cannot be.
-    pub fn new(port_bus: Arc<Bus>, pm: Arc<Mutex<AcpiPm>>, pm_base: Option<u16>) -> Option<Self> {
+    pub fn new(port_bus: &Arc<Bus>, pm: Arc<Mutex<AcpiPm>>, pm_base: Option<u16>) -> Option<Self> {
         let mut config = ConfigSpace::new(&Header {
             vendor: 0x8086,
             device: 0x2918,

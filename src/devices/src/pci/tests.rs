@@ -45,7 +45,7 @@ fn card(bus: &Arc<Bus>, platform: &TestPlatform) -> (Card, [SharedRegion; 2]) {
         multifunction: false,
     });
     let regions: [SharedRegion; 2] = [1, 2].map(|n| Arc::new(Mutex::new(Region(n))) as _);
-    let mut bars = Bars::new(bus.clone());
+    let mut bars = Bars::new(bus);
     let weak: Vec<Weak<_>> = regions.iter().map(Arc::downgrade).collect();
     bars.add(&mut config, 0, 0x1000, BarKind::Memory32, weak[0].clone())
         .unwrap();
@@ -132,11 +132,11 @@ fn rig() -> Rig {
     ports
         .insert(CONFIG_PORTS, CONFIG_PORTS_LENGTH, config)
         .unwrap();
-    let bridge = HostBridge::new(root.clone(), memory.clone(), Some(ECAM)).unwrap();
+    let bridge = HostBridge::new(root.clone(), &memory, Some(ECAM)).unwrap();
     let bridge = Arc::new(Mutex::new(bridge));
     root.add(HostBridge::ADDRESS, bridge.clone()).unwrap();
     let pm = AcpiPm::new(TestLine::new(), power.clone());
-    let lpc = Lpc::new(ports.clone(), Arc::new(Mutex::new(pm)), Some(0x600)).unwrap();
+    let lpc = Lpc::new(&ports, Arc::new(Mutex::new(pm)), Some(0x600)).unwrap();
     let lpc = Arc::new(Mutex::new(lpc));
     root.add(Lpc::ADDRESS, lpc.clone()).unwrap();
     let (card, _regions) = card(&memory, &platform);
@@ -369,7 +369,7 @@ fn refuses_impossible_windows() {
         let root = Arc::new(PciRoot::new());
         HostBridge::new(
             root,
-            Arc::new(Bus::new()),
+            &Arc::new(Bus::new()),
             Some(EcamWindow { base, length }),
         )
         .is_some()
@@ -381,7 +381,7 @@ fn refuses_impossible_windows() {
     assert!(!make(0, 256 << 20));
     let lpc = |base| {
         let pm = AcpiPm::new(TestLine::new(), TestPower::new());
-        Lpc::new(Arc::new(Bus::new()), Arc::new(Mutex::new(pm)), base).is_some()
+        Lpc::new(&Arc::new(Bus::new()), Arc::new(Mutex::new(pm)), base).is_some()
     };
     assert!(lpc(None) && lpc(Some(0x600)));
     assert!(!lpc(Some(0)) && !lpc(Some(0x601)) && !lpc(Some(0x640)));

@@ -146,9 +146,9 @@ impl Hardware {
             base: ECAM_BASE,
             length: ECAM_LENGTH,
         });
-        let host_bridge = HostBridge::new(Arc::clone(&pci), Arc::clone(&buses.memory), ecam);
+        let host_bridge = HostBridge::new(Arc::clone(&pci), &buses.memory, ecam);
         let pm_base = ours.then_some(PM_BASE);
-        let lpc = Lpc::new(Arc::clone(&buses.ports), Arc::clone(&pm), pm_base);
+        let lpc = Lpc::new(&buses.ports, Arc::clone(&pm), pm_base);
         let lpc = lpc.ok_or_else(impossible)?;
         let pirqs = Pirqs::new(interrupts, &lpc.routing());
         let clock = Cmos::new().with_alarm(interrupts.line(8), &surroundings.events)?;

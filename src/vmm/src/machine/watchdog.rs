@@ -35,7 +35,7 @@ impl Hardware {
     /// When the host is out of descriptors.
     pub fn add_watchdog(&mut self, on_expiry: OnExpiry) -> Result<(), Failure> {
         let kind = LaunchError::Internal;
-        let memory_bus = Arc::clone(&self.buses.memory);
+        let memory_bus = &self.buses.memory;
         let watchdog = Watchdog::new(memory_bus, &self.surroundings.events, on_expiry)
             .map_err(Failure::doing(kind, "watchdog"))?;
         let address = self.slots.take(slots::WATCHDOG);

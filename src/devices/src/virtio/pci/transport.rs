@@ -107,7 +107,7 @@ impl VirtioPci {
             events: Arc::new(Events::new(name.clone(), msix, complain)),
             doorbells: Doorbells::new(platform),
             nowhere: Arc::new(NixEventFd::from_value_and_flags(0, flags)?),
-            bars: Bars::new(memory_bus),
+            bars: Bars::new(&memory_bus),
             active: false,
             serving: false,
             paused: false,
