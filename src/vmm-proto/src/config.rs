@@ -142,10 +142,19 @@ pub enum Boot {
         /// The option ROM that makes a BIOS show its text on the guest's screen: 1 byte to 64 KiB. UEFI brings its own.
         #[serde(default)]
         display_rom: Option<FdIndex>,
-        /// The option ROM by which a BIOS boots from virtio network cards: 1 byte to 128 KiB. UEFI brings its own.
+        /// The option ROMs by which a BIOS boots from network cards, at most one for a model. UEFI brings its own for virtio.
         #[serde(default)]
-        network_rom: Option<FdIndex>,
+        network_roms: Vec<NetworkRom>,
     },
+}
+
+/// What a BIOS boots from network cards by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRom {
+    /// The cards it drives.
+    pub model: NicModel,
+    /// The ROM: 1 byte to 128 KiB.
+    pub rom: FdIndex,
 }
 
 /// Something to boot from, by its position in [`GuestConfig`].
@@ -337,13 +346,15 @@ impl Launch {
                 code,
                 variables,
                 display_rom,
-                network_rom,
+                network_roms,
                 ..
             } => {
                 all.push(("boot.code".to_owned(), *code));
                 all.extend(variables.map(|fd| ("boot.variables".to_owned(), fd)));
                 all.extend(display_rom.map(|fd| ("boot.display_rom".to_owned(), fd)));
-                all.extend(network_rom.map(|fd| ("boot.network_rom".to_owned(), fd)));
+                for (number, network) in network_roms.iter().enumerate() {
+                    all.push((format!("boot.network_roms.{number}.rom"), network.rom));
+                }
             }
         }
         for (slot, disk) in self.guest.disks.iter().enumerate() {

@@ -25,8 +25,8 @@ mod spawn;
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
 pub use config::{
     Boot, BootDevice, CdromConfig, ConfigError, DiskBus, DiskConfig, FdIndex, GuestConfig, Launch,
-    LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NicConfig, NicModel, OnReset, Restore,
-    VsockConfig, WatchdogAction,
+    LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NetworkRom, NicConfig, NicModel, OnReset,
+    Restore, VsockConfig, WatchdogAction,
 };
 pub use control::{
     Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MAX_PIECE,

@@ -9,7 +9,7 @@ use lodge_block::raw::RawDisk;
 use lodge_devices::virtio::net;
 use lodge_vmm_proto::{
     BIRTH_FD, Boot, Channel, ConfigError, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
-    LaunchError, LaunchReply, PROTOCOL_VERSION,
+    LaunchError, LaunchReply, NetworkRom, PROTOCOL_VERSION,
 };
 use nix::unistd::{Uid, getuid};
 
@@ -187,7 +187,7 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
             variables,
             order,
             display_rom,
-            network_rom,
+            network_roms,
         } => machine::Boot::Firmware(FirmwareBoot {
             code: descriptors.take(*code)?.into(),
             variables: match variables {
@@ -195,26 +195,21 @@ fn boot(config: &Boot, descriptors: &mut Descriptors) -> Result<machine::Boot, F
                 None => None,
             },
             order: order.clone(),
-            option_roms: option_roms(
-                [
-                    (OptionRom::Display, *display_rom),
-                    (OptionRom::Network, *network_rom),
-                ],
-                descriptors,
-            )?,
+            option_roms: option_roms(*display_rom, network_roms, descriptors)?,
         }),
     })
 }
 
 fn option_roms(
-    roms: [(OptionRom, Option<FdIndex>); 2],
+    display: Option<FdIndex>,
+    networks: &[NetworkRom],
     descriptors: &mut Descriptors,
 ) -> Result<Vec<(OptionRom, File)>, Failure> {
-    let given = roms
-        .into_iter()
-        .filter_map(|(rom, index)| Some((rom, index?)));
-    given
-        .map(|(rom, index)| Ok((rom, descriptors.take(index)?.into())))
+    let display = display.map(|rom| (OptionRom::Display, rom));
+    let networks = networks.iter();
+    let networks = networks.map(|network| (OptionRom::Network(network.model), network.rom));
+    let all = display.into_iter().chain(networks);
+    all.map(|(rom, index)| Ok((rom, descriptors.take(index)?.into())))
         .collect()
 }
 

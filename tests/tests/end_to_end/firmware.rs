@@ -136,6 +136,8 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
         "bios",
         "--memory",
         "128MiB",
+        "--nic",
+        "default,e1000e",
     ];
     let drive = ["--cdrom", "grub-rescue", "--start"];
     host.cli.ok(&[&arguments[..], &drive].concat())?;
@@ -168,6 +170,9 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
         &console,
         "Open Source Network Boot Firmware",
     )?;
+    // It has an Intel card's driver, an address by it, and a file to begin with.
+    wait_drawn(host, "rescue", &console, "82574l")?;
+    wait_drawn(host, "rescue", &console, "boot.ipxe")?;
     host.cli.ok(&["vm", "eject", "rescue", "--force"])?;
     host.cli.ok(&["vm", "kill", "rescue"])?;
     host.wait_state("rescue", "stopped")?;

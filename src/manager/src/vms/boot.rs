@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use lodge_api::image::ImageKind;
-use lodge_api::vm::{BootDevice, Firmware, VmBoot, VmSpec};
+use lodge_api::vm::{BootDevice, Firmware, NicModel, VmBoot, VmSpec};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_block::datastore::{Access, DatastoreError};
 use lodge_store::Snapshot;
-use lodge_vmm_proto::{Boot, GuestConfig};
+use lodge_vmm_proto::{Boot, GuestConfig, NetworkRom};
 use uuid::Uuid;
 
-use super::launch::Descriptors;
+use super::launch::{self, Descriptors};
 use super::{VmRecord, spec_check};
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -24,7 +24,8 @@ const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const BIOS: &str = "/usr/share/seabios/bios-256k.bin";
 /// Lets the BIOS show its text on the screen; UEFI brings its own driver.
 const BIOS_DISPLAY: &str = "/usr/share/seabios/vgabios-ramfb.bin";
-const BIOS_NETWORK: &str = "/usr/lib/ipxe/qemu/pxe-virtio.rom";
+const BIOS_VIRTIO_NETWORK: &str = "/usr/lib/ipxe/qemu/pxe-virtio.rom";
+const BIOS_INTEL_NETWORK: &str = "/usr/lib/ipxe/qemu/pxe-e1000e.rom";
 
 /// What starts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,20 +195,32 @@ fn open_firmware(
             variables: None,
             order,
             display_rom: Some(fds.add(open_file(BIOS_DISPLAY, "seabios")?)),
-            network_rom: if record.spec.nics.is_empty() {
-                None
-            } else {
-                Some(fds.add(open_file(BIOS_NETWORK, "ipxe-qemu")?))
-            },
+            network_roms: network_roms(record, fds)?,
         }),
         Firmware::Uefi => Ok(Boot::Firmware {
             code: fds.add(open_file(UEFI_CODE, "ovmf")?),
             variables: Some(fds.add(open_variables(core, record.id)?)),
             order,
             display_rom: None,
-            network_rom: None,
+            network_roms: Vec::new(),
         }),
     }
+}
+
+/// What a BIOS needs for the models of network cards that the guest has.
+fn network_roms(record: &VmRecord, fds: &mut Descriptors) -> Result<Vec<NetworkRom>, Problem> {
+    let mut roms = Vec::new();
+    for (model, path) in [
+        (NicModel::Virtio, BIOS_VIRTIO_NETWORK),
+        (NicModel::E1000e, BIOS_INTEL_NETWORK),
+    ] {
+        if record.spec.nics.iter().any(|nic| nic.model == model) {
+            let model = launch::model(model);
+            let rom = fds.add(open_file(path, "ipxe-qemu")?);
+            roms.push(NetworkRom { model, rom });
+        }
+    }
+    Ok(roms)
 }
 
 fn open_file(path: &str, package: &str) -> Result<File, Problem> {

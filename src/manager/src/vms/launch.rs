@@ -383,10 +383,6 @@ async fn attach_nics(
             .attach_tap(&nic.network, &key)
             .await
             .map_err(|problem| problem.with_pointer(pointer))?;
-        let model = match nic.model {
-            NicModel::Virtio => lodge_vmm_proto::NicModel::Virtio,
-            NicModel::E1000e => lodge_vmm_proto::NicModel::E1000e,
-        };
         let vhost = match nic.model {
             NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
                 tracing::warn!(%error, "vhost-net is not used");
@@ -396,13 +392,21 @@ async fn attach_nics(
         };
         configs.push(NicConfig {
             tap: fds.add(tap.fd),
-            model,
+            model: model(nic.model),
             vhost: vhost.map(|vhost| fds.add(vhost)),
             mac,
             mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
         });
     }
     Ok(configs)
+}
+
+/// The model as monitors call it.
+pub(super) fn model(model: NicModel) -> lodge_vmm_proto::NicModel {
+    match model {
+        NicModel::Virtio => lodge_vmm_proto::NicModel::Virtio,
+        NicModel::E1000e => lodge_vmm_proto::NicModel::E1000e,
+    }
 }
 
 /// The guest's cgroup. A host without one runs it all the same.

@@ -116,7 +116,7 @@ fn boot(options: &Options, fds: &mut Descriptors) -> Result<Boot> {
                 .chain(cdroms.map(BootDevice::Cdrom))
                 .collect(),
             display_rom: open(&options.display_rom, false)?,
-            network_rom: None,
+            network_roms: Vec::new(),
         });
     }
     ensure!(

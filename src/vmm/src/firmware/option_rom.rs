@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use lodge_vmm_proto::NicModel;
+
 use super::FirmwareError;
 
 /// An option ROM by what it is for.
@@ -11,15 +13,15 @@ use super::FirmwareError;
 pub enum OptionRom {
     /// The guest's screen: it is run first and stays, from 0xc0000 on.
     Display,
-    /// Virtio network cards: it throws most of itself away when it has been run, so it may be larger.
-    Network,
+    /// Network cards of a model: it throws most of itself away when it has been run, so it may be larger.
+    Network(NicModel),
 }
 
 impl OptionRom {
     const fn what(self) -> &'static str {
         match self {
             Self::Display => "display ROM",
-            Self::Network => "network ROM",
+            Self::Network(_) => "network ROM",
         }
     }
 
@@ -27,17 +29,17 @@ impl OptionRom {
     const fn limit(self) -> (u64, &'static str) {
         match self {
             Self::Display => (64 << 10, "1 byte to 64 KiB"),
-            Self::Network => (128 << 10, "1 byte to 128 KiB"),
+            Self::Network(_) => (128 << 10, "1 byte to 128 KiB"),
         }
     }
 
     /// Where SeaBIOS looks for it. A display that is not on PCI has a folder of its own, which is run first of all, as the
-    /// ROM of the screen; a PCI function's ROM goes by its vendor and device, here those of virtio-net (virtio 1.2,
-    /// sections 4.1.2 and 5.1).
+    /// ROM of the screen; a PCI function's ROM goes by its vendor and device.
     pub const fn file_name(self) -> &'static str {
         match self {
             Self::Display => "vgaroms/vgabios-ramfb.bin",
-            Self::Network => "pci1af4,1041.rom",
+            Self::Network(NicModel::Virtio) => "pci1af4,1041.rom",
+            Self::Network(NicModel::E1000e) => "pci8086,10d3.rom",
         }
     }
 

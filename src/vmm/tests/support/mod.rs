@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, CpuConfig, DiskBus, DiskConfig, ExitReason,
-    ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NicConfig, NicModel,
-    OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage, SpawnError,
-    VsockConfig, WatchdogAction, spawn,
+    ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NetworkRom, NicConfig,
+    NicModel, OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage,
+    SpawnError, VsockConfig, WatchdogAction, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -431,7 +431,14 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             variables: variables.map(|file| add(file.into())),
             order: Vec::new(),
             display_rom: options.display_rom.map(|rom| add(file_of(&rom))),
-            network_rom: options.network_rom.map(|rom| add(file_of(&rom))),
+            network_roms: options
+                .network_rom
+                .map(|rom| NetworkRom {
+                    model: NicModel::Virtio,
+                    rom: add(file_of(&rom)),
+                })
+                .into_iter()
+                .collect(),
         },
         None => Boot::Direct {
             kernel: add(file_of(&options.kernel)),
