@@ -54,9 +54,23 @@ pub fn disc(name: &str) -> PathBuf {
     built(&format!("guests/{name}.iso"))
 }
 
-/// What starts the Debian installer from the network: a script of iPXE, with kernel and initrd beside it.
-pub fn network_boot() -> PathBuf {
-    built("guests/network")
+/// What iPXE begins with, alone.
+pub fn network_script() -> PathBuf {
+    root().join("guest-images/network")
+}
+
+/// The same script, with kernel and initrd of the Debian installer beside it.
+///
+/// # Panics
+/// When it has not been made.
+pub fn network_installer() -> PathBuf {
+    let path = root().join("build/guests/network");
+    assert!(
+        path.exists(),
+        "{} is missing: run guest-images/build network",
+        path.display()
+    );
+    path
 }
 
 /// A Debian disk that starts by itself.

@@ -289,7 +289,7 @@ fn debian_starts_by_uefi_which_remembers(host: &Host) -> Result<()> {
 
 #[test]
 fn unmodified_systems_start_by_bios() {
-    let builder = Builder::new().network_boot(artifacts::network_boot(), "boot.ipxe");
+    let builder = Builder::new().network_boot(artifacts::network_script(), "boot.ipxe");
     let host = host(builder).unwrap();
     discs_start_by_bios(&host).unwrap();
     debian_starts_by_bios(&host).unwrap();
@@ -301,7 +301,7 @@ fn unmodified_systems_start_by_bios() {
 fn the_debian_installer_starts_from_the_network() {
     let builder = Builder::new()
         .memory_mib(4096)
-        .network_boot(artifacts::network_boot(), "boot.ipxe");
+        .network_boot(artifacts::network_installer(), "boot.ipxe");
     let host = Host::boot(builder).unwrap();
     the_installer_starts(&host).unwrap();
     host.shut_down().unwrap();
