@@ -120,6 +120,7 @@ pub mod ahci;
 pub mod bus;
 pub mod cmos;
 pub mod console;
+mod due;
 pub mod e1000e;
 pub mod event_loop;
 #[cfg(feature = "fuzzing")]

@@ -1,18 +1,14 @@
 //! Alarm and update interrupts: which moment comes next, and waiting for it on the event loop.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_manager::{EventOps, Events, MutEventSubscriber};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use nix::sys::timerfd::ClockId;
 
 use super::{Cmos, REGISTER_B};
-use crate::event_loop::{LoopHandle, Registration};
+use crate::due::{self, Due, Moment, Waking};
+use crate::event_loop::LoopHandle;
 use crate::interrupt::{DrivenLine, InterruptLine};
 
 const C_REQUEST: u8 = 0x80;
@@ -22,11 +18,10 @@ pub(super) const UPDATE: u8 = 0x10;
 const ANY: u8 = 0xc0;
 const DAY: i64 = 86_400;
 
-/// The interrupt, and the event that makes the loop look at it again.
+/// The interrupt, and what makes the loop look at it again.
 pub(super) struct Alarm {
     irq: DrivenLine,
-    wake: EventFd,
-    _registration: Registration,
+    waking: Waking,
 }
 
 pub(super) fn attach(
@@ -34,27 +29,27 @@ pub(super) fn attach(
     irq: Arc<dyn InterruptLine>,
     events: &LoopHandle,
 ) -> io::Result<Arc<Mutex<Cmos>>> {
-    let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-    let timer = TimerFd::new(ClockId::CLOCK_REALTIME, flags)?;
-    let loop_wake = wake.try_clone()?;
     let cmos = Arc::new(Mutex::new(cmos));
-    let registration = events.register(Box::new(Waiter {
-        cmos: Arc::downgrade(&cmos),
-        wake: loop_wake,
-        timer,
-    }));
+    let waking = due::attach(&cmos, ClockId::CLOCK_REALTIME, events)?;
     cmos.lock().unwrap().alarm = Some(Alarm {
         irq: DrivenLine::new(irq),
-        wake,
-        _registration: registration,
+        waking,
     });
     Ok(cmos)
 }
 
+impl Due for Cmos {
+    const WHAT: &'static str = "the clock's alarm";
+
+    fn catch_up(&mut self) -> Option<Moment> {
+        self.note_updates();
+        self.next_event().map(Moment::At)
+    }
+}
+
 impl Cmos {
     /// Notes the updates since this was last called, and the alarm if one of them was its moment.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn note_updates(&mut self) {
         if self.registers.held.is_none() && !self.paused {
             let now = self.now();
             let before = std::mem::replace(&mut self.registers.updated, now);
@@ -73,7 +68,7 @@ impl Cmos {
 
     /// Reads and clears the flags, which lowers the interrupt.
     pub(super) fn take_flags(&mut self) -> u8 {
-        self.catch_up();
+        self.note_updates();
         let request = if self.irq_level() { C_REQUEST } else { 0 };
         let flags = std::mem::take(&mut self.registers.flags) | request;
         self.alarm_changed();
@@ -87,8 +82,7 @@ impl Cmos {
         if let Some(alarm) = &mut self.alarm {
             alarm.irq.set(level);
             if waits && !level {
-                // A full counter wakes just as well.
-                let _ = alarm.wake.write(1);
+                alarm.waking.wake();
             }
         }
     }
@@ -165,56 +159,5 @@ impl Cmos {
             self.decode(value)
         };
         (number < limit).then(|| i64::from(number)..i64::from(number) + 1)
-    }
-}
-
-/// Waits for the next moment. Only here is the timer touched: vCPU threads just wake the loop.
-struct Waiter {
-    cmos: Weak<Mutex<Cmos>>,
-    wake: EventFd,
-    timer: TimerFd,
-}
-
-impl Waiter {
-    fn rearm(&self, moment: Option<Duration>) {
-        let set = match moment {
-            Some(moment) => {
-                // The timer takes 0 for "off".
-                let moment = moment.max(Duration::from_nanos(1));
-                let expiration = Expiration::OneShot(TimeSpec::from_duration(moment));
-                self.timer
-                    .set(expiration, TimerSetTimeFlags::TFD_TIMER_ABSTIME)
-            }
-            None => self.timer.unset(),
-        };
-        if let Err(error) = set {
-            tracing::warn!(%error, "clock alarm cannot be waited for");
-        }
-    }
-}
-
-impl MutEventSubscriber for Waiter {
-    fn init(&mut self, ops: &mut EventOps) {
-        let timer = self.timer.as_fd().as_raw_fd();
-        let added = ops
-            .add(Events::new(&self.wake, EventSet::IN))
-            .and_then(|()| ops.add(Events::new_raw(timer, EventSet::IN)));
-        if let Err(error) = added {
-            tracing::error!(%error, "clock alarm cannot be served");
-        }
-    }
-
-    fn process(&mut self, _: Events, _: &mut EventOps) {
-        let _ = self.wake.read();
-        let Some(cmos) = self.cmos.upgrade() else {
-            self.rearm(None);
-            return;
-        };
-        let mut cmos = cmos.lock().unwrap();
-        cmos.catch_up();
-        let moment = cmos.next_event();
-        drop(cmos);
-        // Setting the timer also takes back an expiry not yet read.
-        self.rearm(moment);
     }
 }

@@ -189,7 +189,7 @@ impl Cmos {
         let running = self.get(REGISTER_A) & A_DIVIDER == A_RUNNING;
         let hold = self.get(REGISTER_B) & B_SET != 0 || !running;
         if hold && self.registers.held.is_none() {
-            self.catch_up();
+            self.note_updates();
             self.registers.held = Some(self.now());
         } else if !hold && let Some(time) = self.registers.held.take() {
             let host = i64::try_from(self.host_time().as_secs()).unwrap_or(i64::MAX);
@@ -320,7 +320,7 @@ impl Device for Cmos {
     /// Notes what came up meanwhile.
     fn resume(&mut self) {
         self.paused = false;
-        self.catch_up();
+        self.note_updates();
         self.alarm_changed();
     }
 

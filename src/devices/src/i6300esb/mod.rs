@@ -11,18 +11,18 @@
 #[cfg(test)]
 mod tests;
 mod timer;
-mod waiter;
 
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 
+use nix::sys::timerfd::ClockId;
 use serde::{Deserialize, Serialize};
 
 pub use self::timer::Clock;
 use self::timer::{Count, Stage, Timer};
-use self::waiter::Waking;
 use crate::bus::{Bus, BusDevice};
+use crate::due::{self, Due, Moment, Waking};
 use crate::event_loop::LoopHandle;
 use crate::lifecycle::Device;
 use crate::pci::{BarKind, Bars, ConfigSpace, ConfigState, Header, PciFunction};
@@ -119,7 +119,7 @@ impl Watchdog {
         on_expiry: OnExpiry,
     ) -> io::Result<Arc<Mutex<Self>>> {
         let watchdog = Self::with_clock(memory_bus, timer::monotonic(), on_expiry)?;
-        let waking = waiter::attach(&watchdog, events)?;
+        let waking = due::attach(&watchdog, ClockId::CLOCK_MONOTONIC, events)?;
         watchdog.lock().unwrap().waking = Some(waking);
         Ok(watchdog)
     }
@@ -177,7 +177,7 @@ impl Watchdog {
 
     /// Goes on to what comes after a stage that has run out. It is for the event loop alone: a driver that reloads late, but
     /// before the loop has noticed, is in time.
-    fn catch_up(&mut self) {
+    fn expire(&mut self) {
         match self.timer.take_expired() {
             None => {}
             Some(Stage::First) => {
@@ -221,6 +221,15 @@ fn config_space() -> ConfigSpace {
     config.define(CONFIG, &[0; 2], &CONFIG_WRITABLE.to_le_bytes());
     config.define(LOCK, &[0], &[LOCKED | ENABLED | FREE_RUNNING]);
     config
+}
+
+impl Due for Watchdog {
+    const WHAT: &'static str = "the watchdog";
+
+    fn catch_up(&mut self) -> Option<Moment> {
+        self.expire();
+        self.timer.left().map(Moment::In)
+    }
 }
 
 impl PciFunction for Watchdog {
