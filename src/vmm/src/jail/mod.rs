@@ -9,6 +9,7 @@ mod descriptors;
 mod ioctls;
 mod names;
 mod namespaces;
+mod prefix;
 mod privileges;
 mod root;
 mod seccomp;

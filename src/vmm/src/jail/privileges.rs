@@ -22,11 +22,13 @@ pub fn set_process_name(guest: &str) {
     }
 }
 
-/// Lets threads share their heaps: one for each would cost more memory than all
-/// they keep in it. Must be called before there are threads.
+/// Lets threads share one heap: one for each would cost more memory than all they
+/// keep in it. And a second one does not fit into the jail: when the C library gives
+/// a part of that back for the first time, it opens a file of `/proc`, for which the
+/// process would be ended. Must be called before there are threads.
 #[allow(unsafe_code)]
 pub fn limit_allocator() {
-    const HEAPS: libc::c_int = 2;
+    const HEAPS: libc::c_int = 1;
     // SAFETY: sets a number in the allocator; no other thread runs.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
 }

@@ -9,6 +9,7 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
+use super::prefix::prefix;
 use super::syscalls::{Call, Class, allowed};
 use super::violation;
 use crate::machine::{Failure, Prologue, Prologues};
@@ -22,8 +23,8 @@ pub struct Filters {
     viewers: Filter,
 }
 
-/// Programs to be installed one after the other; the strictest answer counts.
-type Filter = Arc<Vec<BpfProgram>>;
+/// A compiled filter; nothing when threads are not to be locked in.
+type Filter = Option<Arc<BpfProgram>>;
 
 impl Filters {
     /// Compiles the table, or, when not `enabled`, nothing.
@@ -37,11 +38,11 @@ impl Filters {
         }
         let filter = |class| -> Result<Filter, Failure> {
             if !enabled {
-                return Ok(Arc::default());
+                return Ok(None);
             }
-            let programs = compile(class);
-            programs
-                .map(Arc::new)
+            let program = compile(class);
+            program
+                .map(|program| Some(Arc::new(program)))
                 .map_err(Failure::doing(LaunchError::Jail, "system call filter"))
         };
         Ok(Self {
@@ -73,7 +74,7 @@ impl Filters {
 }
 
 fn prologue(filter: &Filter) -> Prologue {
-    let filter = Arc::clone(filter);
+    let filter = filter.clone();
     Arc::new(move || {
         if let Err(error) = install(&filter) {
             // A thread outside the jail is worse than no guest.
@@ -83,11 +84,14 @@ fn prologue(filter: &Filter) -> Prologue {
     })
 }
 
-fn install(filter: &[BpfProgram]) -> Result<(), seccompiler::Error> {
-    filter.iter().try_for_each(|program| apply_filter(program))
+fn install(filter: &Filter) -> Result<(), seccompiler::Error> {
+    match filter {
+        Some(program) => apply_filter(program),
+        None => Ok(()),
+    }
 }
 
-fn compile(class: Class) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+fn compile(class: Class) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in allowed(class) {
         for (number, rule) in rules_of(call)? {
@@ -95,31 +99,16 @@ fn compile(class: Class) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
             present.extend(rule);
         }
     }
-    // What a monitor needs to keep others from telling on it, not even the handler hears of.
-    let other_signals = argument(0, SeccompCmpOp::Ne, libc::SIGABRT as u64)?;
-    let mut programs = vec![filter(
-        BTreeMap::from([(libc::SYS_rt_sigaction, vec![other_signals])]),
+    let table = SeccompFilter::new(
+        rules,
+        SeccompAction::Trap,
         SeccompAction::Allow,
-        SeccompAction::KillProcess,
-    )?];
-    if allowed(class).any(|call| matches!(call, Call::Thread)) {
-        // What clone3 makes stands in memory, where no filter can look.
-        // Told that there is none, the C library takes clone instead.
-        let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-        programs.push(filter(clone3, SeccompAction::Allow, missing)?);
-    }
-    // Last, because it does not allow another to be installed.
-    programs.push(filter(rules, SeccompAction::Trap, SeccompAction::Allow)?);
-    Ok(programs)
-}
-
-fn filter(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64)?.try_into()
+        TargetArch::x86_64,
+    )?;
+    let makes_threads = allowed(class).any(|call| matches!(call, Call::Thread));
+    let mut program = prefix(class, makes_threads);
+    program.extend(BpfProgram::try_from(table)?);
+    Ok(program)
 }
 
 /// System call numbers with conditions; none means any arguments.
@@ -143,13 +132,8 @@ fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Bac
         }
         Call::Thread => {
             let flags = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
-            vec![
-                (
-                    libc::SYS_clone,
-                    vec![argument(0, SeccompCmpOp::MaskedEq(flags), flags)?],
-                ),
-                (libc::SYS_clone3, Vec::new()),
-            ]
+            let thread = argument(0, SeccompCmpOp::MaskedEq(flags), flags)?;
+            vec![(libc::SYS_clone, vec![thread])]
         }
     })
 }
@@ -181,11 +165,11 @@ mod tests {
 
     /// Makes a system call behind the filter of `class`, in a process of its own.
     fn attempt(class: Class, call: [i64; 4]) -> WaitStatus {
-        let programs = compile(class).unwrap();
+        let filter = Some(Arc::new(compile(class).unwrap()));
         // SAFETY: the child does nothing but make system calls.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let locked = install(&programs).is_ok();
+                let locked = install(&filter).is_ok();
                 let [number, a, b, c] = call;
                 // SAFETY: either the process ends here, or the call is harmless.
                 unsafe {
@@ -252,6 +236,16 @@ mod tests {
         // Threads find no clone3, and make do with clone.
         let status = attempt(Class::Queue, [libc::SYS_clone3, 0, 0, 0]);
         assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    }
+
+    #[test]
+    fn only_a_vcpu_enters_the_guest() {
+        for class in CLASSES {
+            let run = i64::from(super::super::ioctls::KVM_RUN);
+            let status = attempt(class, [libc::SYS_ioctl, -1, run, 0]);
+            let passed = matches!(status, WaitStatus::Exited(_, 0));
+            assert_eq!(passed, class == Class::Vcpu, "{class:?}: {status:?}");
+        }
     }
 
     #[test]

@@ -208,7 +208,11 @@ impl Guest {
         self.next_id += 1;
         self.control.send(&Request { id, body }, fds).expect("send");
         loop {
-            match receive(&self.control) {
+            wait_readable(&self.control, Instant::now() + LIMIT);
+            let Ok((message, _)) = self.control.receive() else {
+                panic!("the monitor ended: {:?}", self.last_words());
+            };
+            match message {
                 ServerMessage::Reply(reply) => {
                     assert_eq!(reply.id, id);
                     return reply.answer;
