@@ -7,8 +7,11 @@
 # shellcheck disable=SC2153 # ROOT is the script's
 BENCH_HERE=$ROOT/scripts/bench.d
 BENCH_LOCK=$BENCH_HERE/packages.lock
-# How long the virtual machine may say nothing, in seconds: a start of a guest takes one minute on an idle machine.
-BENCH_SILENCE=1200
+# How long the virtual machine may say nothing, in seconds: a start of a guest takes one minute on an idle machine, and a
+# minute of the virtual clock, which is when a guest that stands still is given up, twenty when its processor is at work.
+BENCH_SILENCE=2400
+# What was given up.
+BENCH_MISSED=()
 # One processor that counts instructions, two nanoseconds each, and skips the time in which it would sleep.
 BENCH_CLOCK=(-accel "tcg,thread=single" -icount "shift=1,sleep=off" -smp 1)
 BENCH_PID=""
@@ -147,6 +150,7 @@ bench_vm() {
         case $line in
             DONE) break ;;
             FAILED*) bench_failed "$name" "${line#FAILED }" ;;
+            MISSED*) BENCH_MISSED+=("${line#MISSED }") ;;
             LOG*) ;;
             *) note "$line" ;;
         esac
