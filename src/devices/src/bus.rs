@@ -1,7 +1,7 @@
 //! Port and memory buses: which device answers at which address.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 /// A device that answers reads and writes of a range of addresses.
 ///
@@ -105,6 +105,7 @@ pub enum BusError {
 }
 
 struct Range {
+    base: u64,
     length: u64,
     device: SharedDevice,
 }
@@ -115,7 +116,10 @@ struct Range {
 /// device may move ranges (a PCI BAR) from inside its own write.
 #[derive(Default)]
 pub struct Bus {
-    ranges: RwLock<BTreeMap<u64, Range>>,
+    /// By rising base. Looked through at every exit and changed hardly ever.
+    ranges: RwLock<Vec<Range>>,
+    /// Counts changes of `ranges`, so that whoever remembers one knows when to look again.
+    changes: AtomicU64,
 }
 
 impl Bus {
@@ -134,43 +138,130 @@ impl Bus {
             return Err(BusError::BadRange { base, length });
         };
         let mut ranges = self.ranges.write().unwrap();
-        let below = ranges.range(..end).next_back();
-        if below.is_some_and(|(&start, range)| start + range.length > base) {
+        let at = ranges.partition_point(|range| range.base < end);
+        let below = at.checked_sub(1).map(|below| &ranges[below]);
+        if below.is_some_and(|range| range.base + range.length > base) {
             return Err(BusError::Overlap { base, length });
         }
-        ranges.insert(base, Range { length, device });
+        let range = Range {
+            base,
+            length,
+            device,
+        };
+        ranges.insert(at, range);
+        self.changes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
     /// Removes the range that starts at `base`; tells whether there was one.
     pub fn remove(&self, base: u64) -> bool {
-        self.ranges.write().unwrap().remove(&base).is_some()
+        let mut ranges = self.ranges.write().unwrap();
+        let found = ranges.binary_search_by_key(&base, |range| range.base);
+        self.changes.fetch_add(1, Ordering::Release);
+        found.map(|at| ranges.remove(at)).is_ok()
     }
 
     /// Reads from the device at `address`. Where there is none, or a width no
     /// device takes, the guest sees all ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        data.fill(0xff);
-        if let Some((offset, device)) = self.find(address, data.len()) {
-            device.lock().unwrap().read(offset, data);
-        }
+        let found = self.find(address);
+        read(
+            found.map(|(range, device)| (address - range.0, device)),
+            data,
+        );
     }
 
     /// Writes to the device at `address`; without one nothing happens.
     pub fn write(&self, address: u64, data: &[u8]) {
-        if let Some((offset, device)) = self.find(address, data.len()) {
-            device.lock().unwrap().write(offset, data);
-        }
+        let found = self.find(address);
+        write(
+            found.map(|(range, device)| (address - range.0, device)),
+            data,
+        );
     }
 
-    fn find(&self, address: u64, width: usize) -> Option<(u64, SharedDevice)> {
-        if !(1..=8).contains(&width) {
-            return None;
-        }
+    /// The range `address` is in, as base and length, and its device.
+    fn find(&self, address: u64) -> Option<((u64, u64), SharedDevice)> {
         let ranges = self.ranges.read().unwrap();
-        let (&base, range) = ranges.range(..=address).next_back()?;
-        let offset = address - base;
-        (offset < range.length).then(|| (offset, Arc::clone(&range.device)))
+        let after = ranges.partition_point(|range| range.base <= address);
+        let range = &ranges[after.checked_sub(1)?];
+        let inside = address - range.base < range.length;
+        inside.then(|| ((range.base, range.length), Arc::clone(&range.device)))
+    }
+}
+
+/// A bus as one thread sees it, which remembers the device it addressed last: guests mostly go on with the same.
+pub struct BusView {
+    bus: Arc<Bus>,
+    last: Option<Remembered>,
+}
+
+struct Remembered {
+    base: u64,
+    length: u64,
+    /// Weak: a device that was taken off the bus is to be gone, though this thread may not address anything for long.
+    device: Weak<Mutex<dyn BusDevice>>,
+    /// Changes of the bus until it was found.
+    changes: u64,
+}
+
+impl BusView {
+    /// Of `bus`.
+    pub fn new(bus: Arc<Bus>) -> Self {
+        Self { bus, last: None }
+    }
+
+    /// See [`Bus::read`].
+    pub fn read(&mut self, address: u64, data: &mut [u8]) {
+        read(self.find(address), data);
+    }
+
+    /// See [`Bus::write`].
+    pub fn write(&mut self, address: u64, data: &[u8]) {
+        write(self.find(address), data);
+    }
+
+    fn find(&mut self, address: u64) -> Option<(u64, SharedDevice)> {
+        let changes = self.bus.changes.load(Ordering::Acquire);
+        if let Some(last) = &self.last
+            && last.changes == changes
+            && address.wrapping_sub(last.base) < last.length
+            && let Some(device) = last.device.upgrade()
+        {
+            return Some((address - last.base, device));
+        }
+        self.look_up(address, changes)
+    }
+
+    #[cold]
+    fn look_up(&mut self, address: u64, changes: u64) -> Option<(u64, SharedDevice)> {
+        let ((base, length), device) = self.bus.find(address)?;
+        self.last = Some(Remembered {
+            base,
+            length,
+            device: Arc::downgrade(&device),
+            changes,
+        });
+        Some((address - base, device))
+    }
+}
+
+/// Reads from what was found, an offset and a device.
+fn read(found: Option<(u64, SharedDevice)>, data: &mut [u8]) {
+    data.fill(0xff);
+    if let Some((offset, device)) = found
+        && (1..=8).contains(&data.len())
+    {
+        device.lock().unwrap().read(offset, data);
+    }
+}
+
+/// Writes to what was found.
+fn write(found: Option<(u64, SharedDevice)>, data: &[u8]) {
+    if let Some((offset, device)) = found
+        && (1..=8).contains(&data.len())
+    {
+        device.lock().unwrap().write(offset, data);
     }
 }
 
@@ -209,6 +300,29 @@ mod tests {
         assert_eq!(data, [0xff, 0xff], "one past the end is nobody's");
         bus.write(0x103, &[1, 2]);
         assert_eq!(device.lock().unwrap().last, Some((3, vec![1, 2])));
+    }
+
+    #[test]
+    fn a_view_sees_every_change() {
+        let bus = Arc::new(Bus::new());
+        let mut view = BusView::new(Arc::clone(&bus));
+        let mut byte = |address| {
+            let mut data = [0];
+            view.read(address, &mut data);
+            data[0]
+        };
+        let device = probe();
+        bus.insert(0x100, 8, device.clone()).unwrap();
+        assert_eq!([byte(0x107), byte(0x101), byte(0x108)], [7, 1, 0xff]);
+        assert!(bus.remove(0x100));
+        assert_eq!(byte(0x107), 0xff, "it was taken away");
+        assert_eq!(Arc::strong_count(&device), 1, "and nobody keeps it");
+        bus.insert(0x104, 8, device.clone()).unwrap();
+        assert_eq!([byte(0x107), byte(0x10b), byte(0x103)], [3, 7, 0xff]);
+        let mut view = BusView::new(bus);
+        view.write(0x106, &[9]);
+        view.write(0x106, &[]);
+        assert_eq!(device.lock().unwrap().last, Some((2, vec![9])));
     }
 
     #[test]
