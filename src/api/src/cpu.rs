@@ -24,6 +24,9 @@ pub struct VmCpu {
     /// Threads of a core, 1 or 2; absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<u8>,
+    /// Whether the guest finds Hyper-V beside KVM: Windows then knows that it is a guest, and saves itself most exits to its host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hyperv: bool,
 }
 
 /// A model of processors.

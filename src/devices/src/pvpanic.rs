@@ -20,13 +20,13 @@ pub const PVPANIC_PORT_LENGTH: u64 = 1;
 const KIND: &str = "pvpanic";
 
 /// The system has crashed, and does nothing about it but what it was told to.
-const PANICKED: u8 = 1 << 0;
+pub const PVPANIC_PANICKED: u8 = 1 << 0;
 /// The system has crashed, and its crash kernel takes over.
 const CRASH_LOADED: u8 = 1 << 1;
 /// The system is done and wants the power cut, where ACPI is not at hand.
 const SHUTDOWN: u8 = 1 << 2;
 /// What is told once.
-const TOLD: u8 = PANICKED | CRASH_LOADED;
+const TOLD: u8 = PVPANIC_PANICKED | CRASH_LOADED;
 
 /// What the guest says happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,15 +75,15 @@ impl ByteDevice for PvPanic {
 
     /// What may be said.
     fn read_byte(&mut self, _offset: u64) -> u8 {
-        PANICKED | CRASH_LOADED | SHUTDOWN
+        PVPANIC_PANICKED | CRASH_LOADED | SHUTDOWN
     }
 
     fn write_byte(&mut self, _offset: u64, value: u8) {
         if value & CRASH_LOADED != 0 {
             self.tell(CRASH_LOADED, Panic::CrashKernel);
         }
-        if value & PANICKED != 0 {
-            self.tell(PANICKED, Panic::Final);
+        if value & PVPANIC_PANICKED != 0 {
+            self.tell(PVPANIC_PANICKED, Panic::Final);
         }
         if value & SHUTDOWN != 0 {
             self.power.power_off();
@@ -156,10 +156,10 @@ mod tests {
         let saved = rig.port.save();
         let mut other = tests::rig();
         other.port.restore(&saved).unwrap();
-        other.port.write_byte(0, PANICKED | CRASH_LOADED);
+        other.port.write_byte(0, PVPANIC_PANICKED | CRASH_LOADED);
         assert_eq!(other.heard(), []);
         other.port.reset();
-        other.port.write_byte(0, PANICKED | CRASH_LOADED);
+        other.port.write_byte(0, PVPANIC_PANICKED | CRASH_LOADED);
         assert_eq!(other.heard(), [Panic::CrashKernel, Panic::Final]);
         assert_eq!(rig.power.counts(), (0, 0));
     }

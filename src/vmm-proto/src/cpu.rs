@@ -14,6 +14,8 @@ pub struct CpuConfig {
     pub remove: Vec<String>,
     /// Where they sit; absent: all in one socket, a core each.
     pub topology: Option<CpuTopology>,
+    /// Whether the guest finds Hyper-V, for Windows.
+    pub hyperv: bool,
 }
 
 /// What a processor can do.

@@ -33,6 +33,32 @@ guest!(
     "jmp 2b",
 );
 
+// Prints which hypervisor it finds first, and which next to that.
+guest!(
+    finds,
+    "mov edi, 0x40000000",
+    "2: mov eax, edi",
+    "xor ecx, ecx",
+    "cpuid",
+    "mov esi, edx",
+    "mov edx, 0x3f8",
+    "mov al, bl",
+    "out dx, al",
+    "mov al, bh",
+    "out dx, al",
+    "mov al, cl",
+    "out dx, al",
+    "mov eax, esi",
+    "out dx, al",
+    "mov al, 10",
+    "out dx, al",
+    "add edi, 0x100",
+    "cmp edi, 0x40000200",
+    "jne 2b",
+    "3: hlt",
+    "jmp 3b",
+);
+
 fn options(cpu: CpuConfig) -> Options {
     Options {
         cpu,
@@ -99,4 +125,31 @@ fn features_that_are_not_there_are_named() {
         message.contains("vmx") || message.contains("svm"),
         "{message}"
     );
+}
+
+#[test]
+fn hyperv_is_found_before_kvm_where_the_kernel_has_it() {
+    if kvm_missing() {
+        return;
+    }
+    let kvm = kvm_ioctls::Kvm::new().unwrap();
+    let started = Guest::try_start(Options {
+        cpu: CpuConfig {
+            hyperv: true,
+            ..CpuConfig::default()
+        },
+        ..Options::code(finds())
+    });
+    if kvm.check_extension(kvm_ioctls::Cap::HypervSynic2) {
+        // Letters of "Microsoft Hv" and "KVMKVMKVM".
+        let mut guest = started.unwrap();
+        guest.prints("Mifv\nKVVM\n");
+        guest.kill();
+        return;
+    }
+    let Err(SpawnError::Refused { error, message }) = started.map(drop) else {
+        panic!("it was started");
+    };
+    assert_eq!(error, LaunchError::Cpu);
+    assert!(message.contains("Hyper-V"), "{message}");
 }

@@ -144,8 +144,12 @@ fn discs_start_by_bios(host: &Host) -> Result<()> {
     let drive = ["--cdrom", "grub-rescue", "--start"];
     host.cli.ok(&[&arguments[..], &drive].concat())?;
     let mut console = GuestConsole::open(&host.cli, "rescue")?;
+    // GRUB counts five seconds down, of which drawing its menu takes most, and any key ends the countdown. One that
+    // comes before GRUB does is remembered for it.
+    wait_drawn(host, "rescue", &console, "Booting from DVD/CD")?;
+    host.cli.ok(&["vm", "type", "rescue", "--keys", "up"])?;
     // Drawn to its end.
-    wait_drawn(host, "rescue", &console, "automatically in")?;
+    wait_drawn(host, "rescue", &console, "for a command-line")?;
     let menu = screenshot(host, "rescue")?;
     host.cli.ok(&["vm", "type", "rescue", "--keys", "c"])?;
     wait_drawn(host, "rescue", &console, "grub> ")?;
@@ -238,14 +242,29 @@ fn the_installer_starts(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Its processor shows Hyper-V, whose clock counts tenths of a microsecond.
+fn finds_hyperv(console: &mut GuestConsole) -> Result<()> {
+    console.write(
+        "modprobe -a cpuid msr; dd if=/dev/cpu/0/cpuid bs=16 count=1 iflag=skip_bytes skip=$((0x40000000)) 2>/dev/null | tail -c 12; echo\n",
+    )?;
+    console.wait("Microsoft Hv")?;
+    console.write(
+        "hv() { dd if=/dev/cpu/0/msr bs=8 count=1 iflag=skip_bytes skip=$((0x40000020)) 2>/dev/null | od -An -tu8; }; \
+         A=$(hv); sleep 1; B=$(hv); [ $((B - A)) -ge 10000000 ] && echo HYPERV-\"COUNTS\"\n",
+    )?;
+    console.wait("HYPERV-COUNTS")?;
+    Ok(())
+}
+
 fn debian_starts_by_bios(host: &Host) -> Result<()> {
-    let mut console = start_debian(host, "old", &["--firmware", "bios"])?;
+    let mut console = start_debian(host, "old", &["--firmware", "bios", "--hyperv"])?;
     console.wait("SeaBIOS")?;
     console.wait("Booting from Hard Disk")?;
     log_in(&mut console)?;
     finds_its_machine(&mut console)?;
     console.write("[ -d /sys/firmware/efi ] || echo NO-\"UEFI\"\n")?;
     console.wait("NO-UEFI")?;
+    finds_hyperv(&mut console)?;
     hears_of_its_pointer(host, "old", &mut console)?;
     power_off(host, "old", console)
 }

@@ -36,7 +36,7 @@ fn goes_back_while_it_writes(host: &Host, memory: &str) -> Result<()> {
     host.create_guest(
         "hammer",
         "disk-hammer",
-        &["--memory", memory, "--disk", "hammered"],
+        &["--memory", memory, "--disk", "hammered", "--hyperv"],
     )?;
     host.cli.ok(&["vm", "start", "hammer"])?;
     hammers_on(host, "hammer")?;

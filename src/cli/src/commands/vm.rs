@@ -574,6 +574,7 @@ fn cpu(cpu: &VmCpu) -> String {
     let parts: Vec<String> = model
         .chain(cpu.features.iter().cloned())
         .chain(counts)
+        .chain(cpu.hyperv.then(|| "hyperv".to_owned()))
         .collect();
     parts.join(", ")
 }

@@ -34,6 +34,9 @@ pub(crate) struct Settings {
     /// Threads of a core: 1 or 2
     #[arg(long)]
     threads: Option<u8>,
+    /// Hyper-V's paravirtual features beside KVM's, for Windows
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    hyperv: Option<bool>,
     /// Memory, like 512MiB
     #[arg(long)]
     memory: Option<Size>,
@@ -126,6 +129,7 @@ impl Settings {
             ("sockets", self.sockets.map(|count| json!(count))),
             ("cores", self.cores.map(|count| json!(count))),
             ("threads", self.threads.map(|count| json!(count))),
+            ("hyperv", self.hyperv.map(|on| json!(on))),
         ];
         let given = fields.into_iter();
         given

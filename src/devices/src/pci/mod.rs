@@ -26,7 +26,9 @@ pub use host_bridge::{EcamWindow, HostBridge};
 pub use lpc::{Lpc, PirqRouting};
 pub use msi::Msi;
 pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
-pub use ports::{CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts};
+pub use ports::{
+    CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, RESET_CONTROL_PORT, RESET_CONTROL_RESET,
+};
 pub use root::{Address, AssignError, PciRoot, Windows};
 
 use std::ops::Range;

@@ -14,11 +14,16 @@ use crate::state::{DeviceState, RestoreError};
 pub const CONFIG_PORTS: u64 = 0xcf8;
 /// Number of ports.
 pub const CONFIG_PORTS_LENGTH: u64 = 8;
+/// The reset control register among them.
+pub const RESET_CONTROL_PORT: u64 = 0xcf9;
+/// A hard reset, written there.
+pub const RESET_CONTROL_RESET: u8 = SYSTEM_RESET | RESET_CPU;
 
 const KIND: &str = "pci-config-ports";
 const ENABLE: u32 = 1 << 31;
 /// Bits of the address register that exist: enable, bus, device, function, doubleword.
 const ADDRESS_MASK: u32 = 0x80ff_fffc;
+const SYSTEM_RESET: u8 = 1 << 1;
 const RESET_CPU: u8 = 1 << 2;
 /// SYS_RST, RST_CPU and FULL_RST (ICH9 datasheet, 13.7.5).
 const RESET_MASK: u8 = 0x0e;

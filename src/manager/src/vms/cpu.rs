@@ -22,6 +22,7 @@ pub(crate) fn configured(spec: &VmSpec) -> Result<CpuConfig, Problem> {
         add,
         remove,
         topology: topology(&spec.cpu, spec.vcpus)?,
+        hyperv: spec.cpu.hyperv,
     })
 }
 

@@ -11,11 +11,22 @@ use super::{Failure, Machine, Parts};
 use crate::kvm::{self, ChipsetState};
 use crate::memory;
 use crate::saved::{self, SavedMachine, StateError};
-use crate::vcpu::CpuidTemplate;
+use crate::vcpu::{self, CpuidTemplate};
 
 /// What the processors of a machine can do: what is wanted of the host's, or what they could when it was saved. A saved
 /// machine asks this host for no more than it had.
 pub(super) fn cpuid(parts: &Parts) -> Result<CpuidTemplate, Failure> {
+    let template = template(parts)?;
+    if template.has_hyperv()
+        && let Some(missing) = vcpu::missing_of_hyperv(&parts.kvm)
+    {
+        let message = format!("the kernel of this host has no {missing} for guests");
+        return Err(Failure::new(LaunchError::Cpu, message));
+    }
+    Ok(template)
+}
+
+fn template(parts: &Parts) -> Result<CpuidTemplate, Failure> {
     let host = CpuidTemplate::new(&parts.kvm, parts.vcpus)?;
     let Some(saved) = &parts.saved else {
         let wanted = host.reduced_to(&parts.cpu, parts.memory);

@@ -2,6 +2,7 @@
 
 mod cpuid;
 mod gate;
+mod hyperv;
 mod msrs;
 mod power_on;
 mod regs;
@@ -19,9 +20,10 @@ use crate::boot::Entry;
 use crate::kvm::KvmError;
 pub use cpuid::{CpuidTemplate, LacksFeatures};
 pub use gate::{Gate, Stuck, install_kick_signal};
+pub use hyperv::missing as missing_of_hyperv;
 use power_on::PowerOn;
 pub use run::Buses;
-use run::Step;
+use run::{Step, Views};
 pub use state::VcpuState;
 
 /// Enough for the deepest device model; only what is touched is used.
@@ -48,6 +50,9 @@ impl Vcpu {
         template: &CpuidTemplate,
     ) -> Result<Vec<Self>, KvmError> {
         let mut msr_indices = msrs::indices(kvm)?;
+        if template.has_hyperv() {
+            msr_indices.extend(hyperv::msr_indices());
+        }
         let mut vcpus = Vec::new();
         for (id, apic_id) in (0..).zip(template.apic_ids()) {
             let vcpu = Self::create(vm, id, apic_id, template, &msr_indices)?;
@@ -76,6 +81,9 @@ impl Vcpu {
         let tsc_khz = fd.get_tsc_khz().ok().filter(|&khz| khz > 0);
         fd.set_cpuid2(&template.for_vcpu(apic_id, tsc_khz)?)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        if template.has_hyperv() {
+            hyperv::enable(&fd)?;
+        }
         let mut power_on = PowerOn::record(&fd, msr_indices)?;
         if !template.has("arch_capabilities") {
             // KVM has its value all the same, and it would be the host's.
@@ -155,14 +163,14 @@ fn set_tsc_khz(fd: &VcpuFd, wanted: u32) -> Result<(), KvmError> {
 pub fn spawn(
     vcpu: &Arc<Mutex<Vcpu>>,
     gate: &Arc<Gate>,
-    buses: &Arc<Buses>,
+    buses: &Buses,
     prologue: impl FnOnce() + Send + 'static,
     on_stop: Arc<OnStop>,
 ) -> io::Result<JoinHandle<()>> {
     let id = vcpu.lock().unwrap().id;
     let vcpu = Arc::clone(vcpu);
     let gate = Arc::clone(gate);
-    let buses = Arc::clone(buses);
+    let mut buses = Views::new(buses);
     std::thread::Builder::new()
         .name(format!("vcpu{id}"))
         .stack_size(STACK)
@@ -170,14 +178,14 @@ pub fn spawn(
             prologue();
             let ticket = gate.enter(gate::ImmediateExit::of(&vcpu));
             while ticket.pass() {
-                if let Some((reason, message)) = run_until_interrupted(&vcpu, &buses) {
+                if let Some((reason, message)) = run_until_interrupted(&vcpu, &mut buses) {
                     on_stop(reason, format!("vCPU {id}: {message}"));
                 }
             }
         })
 }
 
-fn run_until_interrupted(vcpu: &Mutex<Vcpu>, buses: &Buses) -> Option<(ExitReason, String)> {
+fn run_until_interrupted(vcpu: &Mutex<Vcpu>, buses: &mut Views) -> Option<(ExitReason, String)> {
     let mut vcpu = vcpu.lock().unwrap();
     loop {
         match run::step(&mut vcpu.fd, buses) {

@@ -4,8 +4,12 @@
 use std::sync::Arc;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use lodge_devices::bus::Bus;
+use lodge_devices::bus::{Bus, BusView};
+use lodge_devices::pci::{RESET_CONTROL_PORT, RESET_CONTROL_RESET};
+use lodge_devices::pvpanic::{PVPANIC_PANICKED, PVPANIC_PORT};
 use lodge_vmm_proto::ExitReason;
+
+use super::hyperv;
 
 /// The two address spaces devices answer in.
 pub struct Buses {
@@ -13,6 +17,22 @@ pub struct Buses {
     pub ports: Arc<Bus>,
     /// Guest-physical memory that is not RAM.
     pub memory: Arc<Bus>,
+}
+
+/// The same as one vCPU sees them.
+pub struct Views {
+    ports: BusView,
+    memory: BusView,
+}
+
+impl Views {
+    /// Of `buses`.
+    pub fn new(buses: &Buses) -> Self {
+        Self {
+            ports: BusView::new(Arc::clone(&buses.ports)),
+            memory: BusView::new(Arc::clone(&buses.memory)),
+        }
+    }
 }
 
 /// What to do after a vCPU has left the guest.
@@ -27,10 +47,10 @@ pub enum Step {
 }
 
 /// Enters the guest and serves one exit.
-pub fn step(fd: &mut VcpuFd, buses: &Buses) -> Step {
+pub fn step(fd: &mut VcpuFd, buses: &mut Views) -> Step {
     match fd.run() {
         Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
-            port_access(fd, &buses.ports);
+            port_access(fd, &mut buses.ports);
             Step::Continue
         }
         Ok(VcpuExit::MmioRead(address, data)) => {
@@ -50,7 +70,11 @@ pub fn step(fd: &mut VcpuFd, buses: &Buses) -> Step {
             ExitReason::TripleFault,
             "a fault while handling a double fault".to_owned(),
         ),
-        Ok(VcpuExit::SystemEvent(kind, _)) => system_event(kind),
+        Ok(VcpuExit::SystemEvent(kind, _)) => system_event(kind, &mut buses.ports),
+        Ok(VcpuExit::Hyperv) => {
+            hyperv::serve_exit(fd);
+            Step::Continue
+        }
         Ok(VcpuExit::FailEntry(reason, cpu)) => Step::Stop(
             ExitReason::KvmError,
             format!("hardware refused to enter the guest: reason {reason:#x} on processor {cpu}"),
@@ -65,7 +89,7 @@ pub fn step(fd: &mut VcpuFd, buses: &Buses) -> Step {
 }
 
 /// Serves a port access: one element, or as many as a string instruction moves.
-fn port_access(fd: &mut VcpuFd, ports: &Bus) {
+fn port_access(fd: &mut VcpuFd, ports: &mut BusView) {
     let run = fd.get_kvm_run();
     // SAFETY: the exit reason says that this member of the union is valid.
     let io = unsafe { run.__bindgen_anon_1.io };
@@ -87,10 +111,19 @@ fn port_access(fd: &mut VcpuFd, ports: &Bus) {
     }
 }
 
-fn system_event(kind: u32) -> Step {
+/// What a guest says by Hyper-V's registers, which is the same as by ports.
+fn system_event(kind: u32, ports: &mut BusView) -> Step {
     match kind {
         kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => {
             Step::Stop(ExitReason::GuestPoweroff, String::new())
+        }
+        kvm_bindings::KVM_SYSTEM_EVENT_RESET => {
+            ports.write(RESET_CONTROL_PORT, &[RESET_CONTROL_RESET]);
+            Step::Continue
+        }
+        kvm_bindings::KVM_SYSTEM_EVENT_CRASH => {
+            ports.write(PVPANIC_PORT, &[PVPANIC_PANICKED]);
+            Step::Continue
         }
         kind => Step::Stop(
             ExitReason::KvmError,

@@ -3,6 +3,7 @@
 //! The host's own features as far as KVM can give them to a guest, or those of a baseline ([`model`]), and where it
 //! sits ([`topology`]).
 
+mod hyperv;
 mod model;
 #[cfg(test)]
 mod tests;
@@ -106,6 +107,9 @@ impl CpuidTemplate {
     /// Names features that this host lacks.
     pub fn reduced_to(mut self, cpu: &CpuConfig, memory: u64) -> Result<Self, MissingFeatures> {
         model::apply(&mut self.entries, cpu, memory)?;
+        if cpu.hyperv {
+            hyperv::add(&mut self.entries);
+        }
         self.topology = cpu.topology;
         self.entries.retain(|entry| !topology_leaf(entry.function));
         self.layout().apply(&mut self.entries);
@@ -131,6 +135,11 @@ impl CpuidTemplate {
         model::has(&self.entries, feature)
     }
 
+    /// Whether they find Hyper-V.
+    pub fn has_hyperv(&self) -> bool {
+        hyperv::present(&self.entries)
+    }
+
     fn layout(&self) -> Layout {
         Layout::new(
             self.topology
@@ -154,6 +163,10 @@ impl CpuidTemplate {
     /// # Errors
     /// The first features that are missing.
     pub fn check_features(&self, host: &Self) -> Result<(), LacksFeatures> {
+        let mut host = host.clone();
+        if self.has_hyperv() {
+            hyperv::add(&mut host.entries);
+        }
         for saved in self.entries.iter().filter(|entry| has_features(entry)) {
             let found = host
                 .entries
@@ -196,13 +209,15 @@ impl CpuidTemplate {
     pub fn for_vcpu(&self, apic_id: u8, tsc_khz: Option<u32>) -> Result<CpuId, KvmError> {
         let layout = self.layout();
         let mut entries = self.entries.clone();
+        // Hyper-V has registers for it.
+        let timing = tsc_khz.filter(|_| !self.has_hyperv());
         for entry in &mut entries {
             layout.name(entry, u32::from(apic_id));
-            if entry.function == HYPERVISOR_BASE && tsc_khz.is_some() {
+            if entry.function == HYPERVISOR_BASE && timing.is_some() {
                 entry.eax = entry.eax.max(HYPERVISOR_TIMING);
             }
         }
-        if let Some(eax) = tsc_khz {
+        if let Some(eax) = timing {
             entries.push(kvm_cpuid_entry2 {
                 function: HYPERVISOR_TIMING,
                 eax,
@@ -267,7 +282,7 @@ fn feature_bits(function: u32, register: &str) -> u32 {
         (0x1 | 0x8000_0001, "ecx" | "edx")
         | (0x7, "ebx" | "ecx" | "edx")
         | (0x8000_0008, "ebx")
-        | (KVM_FEATURES, "eax") => u32::MAX,
+        | (KVM_FEATURES | hyperv::KVM_FEATURES_BESIDE, "eax") => u32::MAX,
         // XSAVEOPT, XSAVEC and so on; the state components of subleaf 0 are a set as well.
         (0xd, "eax") => 0xffff,
         _ => 0,

@@ -140,6 +140,7 @@ fn config(model: CpuModel, add: &[&str], remove: &[&str]) -> CpuConfig {
         add: names(add),
         remove: names(remove),
         topology: None,
+        hyperv: false,
     }
 }
 
@@ -303,4 +304,34 @@ fn every_topology_gives_ids_that_tell_it() {
         assert_eq!(places.len(), usize::from(count));
         assert!(ids.iter().all(|&id| id < 0xf0), "that is the I/O APIC's");
     }
+}
+
+#[test]
+fn hyperv_comes_before_kvm_and_is_compared_with_itself() {
+    let wanted = CpuConfig {
+        hyperv: true,
+        ..CpuConfig::default()
+    };
+    let template = made(&rich(), &wanted).unwrap();
+    assert!(template.has_hyperv());
+    let cpuid = template.for_vcpu(0, Some(2_000_000)).unwrap();
+    let vendor = find(&cpuid, HYPERVISOR_BASE, 0);
+    assert_eq!(vendor.ebx, u32::from_le_bytes(*b"Micr"));
+    assert!(vendor.eax < HYPERVISOR_TIMING);
+    // All of KVM's is there, a little further up.
+    let kvm = find(&cpuid, HYPERVISOR_BASE + 0x100, 0);
+    assert_eq!((kvm.eax, kvm.ebx), (KVM_FEATURES + 0x100, 1));
+    assert_eq!(find(&cpuid, KVM_FEATURES + 0x100, 0).eax, u32::MAX);
+    // A host does not have it of itself, and lacks what it lacks.
+    let host = CpuidTemplate::from_supported(&rich(), 4, true);
+    assert_eq!(template.check_features(&host), Ok(()));
+    let mut poor = rich();
+    for leaf in &mut poor {
+        if leaf.function == KVM_FEATURES {
+            leaf.eax = 1;
+        }
+    }
+    let poor = CpuidTemplate::from_supported(&poor, 4, true);
+    let error = template.check_features(&poor).unwrap_err();
+    assert_eq!(error.function, KVM_FEATURES + 0x100);
 }
