@@ -9,6 +9,7 @@
 
 mod bounce;
 mod helper;
+mod inline;
 mod operation;
 mod ring;
 mod transfer;
@@ -104,6 +105,10 @@ pub enum SubmitError {
 pub struct Engine {
     ring: IoUring,
     disk: Arc<RawDisk>,
+    /// The disk is in memory: small steps are made on the spot.
+    in_memory: bool,
+    /// The last trip into the kernel was left out.
+    stayed: bool,
     watches: Watches,
     slots: Vec<Option<Operation>>,
     free: Vec<u16>,
@@ -128,6 +133,8 @@ impl Engine {
         // they are closed, and until then a restarted guest could not claim its disk.
         Ok(Self {
             ring,
+            in_memory: inline::in_memory(&disk),
+            stayed: false,
             disk,
             watches: Watches::default(),
             slots: (0..depth).map(|_| None).collect(),
@@ -269,7 +276,9 @@ impl Engine {
     /// When the kernel takes nothing any more. Shortage passes and is no error.
     pub fn wait(&mut self, sleep: bool, sink: &mut Vec<Completion>) -> io::Result<Fired> {
         self.fill();
-        self.enter(sleep && self.done.is_empty())?;
+        if !self.may_stay() {
+            self.enter(sleep && self.done.is_empty())?;
+        }
         self.collect();
         sink.append(&mut self.done);
         Ok(self.watches.take_fired())
@@ -289,6 +298,14 @@ impl Engine {
             sink.append(&mut self.done);
         }
         Ok(())
+    }
+
+    /// Whether a trip into the kernel can be left out, because there is nothing to hand over and something to tell already.
+    /// Not twice in a row: the ring tells of what is watched on such trips only.
+    fn may_stay(&mut self) -> bool {
+        let idle = !self.done.is_empty() && self.ring.submission().is_empty();
+        self.stayed = idle && !self.stayed;
+        self.stayed
     }
 
     /// One trip into the kernel, with what is in the submission queue.
@@ -391,11 +408,12 @@ impl Engine {
         let Some(operation) = self.slots[usize::from(index)].as_mut() else {
             return;
         };
-        match operation.begin(&self.disk, &mut self.bounce) {
+        match operation.begin(&self.disk, &mut self.bounce, self.in_memory) {
             operation::Begin::Entry(entry) => {
                 // There is a place: `push_ready` looked.
                 self.push(&entry.user_data(u64::from(index)));
             }
+            operation::Begin::Made(result) => self.complete_step(index, result),
             operation::Begin::Starved => self.starved.push_back(index),
             operation::Begin::Helper { offset, length } => self.ask_helper(index, offset, length),
             operation::Begin::Failed(error) => self.finish(index, Err(error)),

@@ -6,11 +6,15 @@ use io_uring::{opcode, squeue, types};
 
 use super::IoError;
 use super::bounce::Pool;
+use super::inline;
 use super::transfer::{Direction, Transfer};
 use crate::raw::{Kind, RawDisk};
 
 /// How often in a row the kernel may say "try again".
 const MOST_TRIES: u8 = 32;
+
+/// Most bytes of one buffer in one step: what one call moves at most (`MAX_RW_COUNT`).
+const MOST_BYTES: usize = 0x7fff_f000;
 
 /// What a request does next.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(super) enum Step {
 pub(super) enum Begin {
     /// With this entry in the submission queue.
     Entry(squeue::Entry),
+    /// It is over already, with the result that its entry would have had.
+    Made(i32),
     /// Not now: there is no bounce buffer.
     Starved,
     /// With a discard by the helper.
@@ -90,12 +96,15 @@ impl Operation {
     }
 
     /// Prepares the next step. The entry points into this operation and its buffers.
-    pub fn begin(&mut self, disk: &RawDisk, pool: &mut Pool) -> Begin {
+    ///
+    /// Of a disk `in_memory` it may be over at once.
+    pub fn begin(&mut self, disk: &RawDisk, pool: &mut Pool, in_memory: bool) -> Begin {
         self.device = disk.kind() == Kind::BlockDevice;
         self.direct = disk.direct();
         let fd = descriptor(disk);
         let entry = match &mut self.step {
-            Step::Transfer(transfer) => return begin_transfer(transfer, disk, pool),
+            Step::Transfer(transfer) => return begin_transfer(transfer, disk, pool, in_memory),
+            Step::Flush if in_memory => return Begin::Made(inline::flush(disk)),
             Step::Flush => opcode::Fsync::new(fd)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
@@ -201,19 +210,23 @@ fn fallocate(fd: types::Fd, mode: i32, offset: u64, length: u64) -> squeue::Entr
         .build()
 }
 
-fn begin_transfer(transfer: &mut Transfer, disk: &RawDisk, pool: &mut Pool) -> Begin {
+fn begin_transfer(
+    transfer: &mut Transfer,
+    disk: &RawDisk,
+    pool: &mut Pool,
+    in_memory: bool,
+) -> Begin {
     let (fd, offset) = (descriptor(disk), transfer.offset());
     if disk.direct() && !offset.is_multiple_of(u64::from(disk.logical_block())) {
         // A short transfer that ended inside a block: the disk is broken there.
         return Begin::Failed(IoError::Host(libc::EIO));
     }
     if transfer.aligned(disk.alignment()) {
-        let buffers = transfer.buffers();
-        let (start, count) = (buffers.as_ptr(), buffers.len() as u32);
-        return Begin::Entry(match transfer.direction {
-            Direction::Read => opcode::Readv::new(fd, start, count).offset(offset).build(),
-            Direction::Write => opcode::Writev::new(fd, start, count).offset(offset).build(),
-        });
+        let made = in_memory.then(|| inline::transfer(transfer, disk));
+        return match made.flatten() {
+            Some(result) => Begin::Made(result),
+            None => Begin::Entry(entry(transfer, fd)),
+        };
     }
     let Some(mut bounce) = pool.take() else {
         return Begin::Starved;
@@ -232,6 +245,25 @@ fn begin_transfer(transfer: &mut Transfer, disk: &RawDisk, pool: &mut Pool) -> B
     };
     transfer.bounce = Some(bounce);
     Begin::Entry(entry)
+}
+
+/// What is left of a transfer whose buffers the kernel takes as they are.
+fn entry(transfer: &Transfer, fd: types::Fd) -> squeue::Entry {
+    let (buffers, offset) = (transfer.buffers(), transfer.offset());
+    // The kernel need not fetch and keep a list of one.
+    if let &[buffer] = buffers {
+        let count = buffer.iov_len.min(MOST_BYTES) as u32;
+        let start = buffer.iov_base.cast::<u8>();
+        return match transfer.direction {
+            Direction::Read => opcode::Read::new(fd, start, count).offset(offset).build(),
+            Direction::Write => opcode::Write::new(fd, start, count).offset(offset).build(),
+        };
+    }
+    let (start, count) = (buffers.as_ptr(), buffers.len() as u32);
+    match transfer.direction {
+        Direction::Read => opcode::Readv::new(fd, start, count).offset(offset).build(),
+        Direction::Write => opcode::Writev::new(fd, start, count).offset(offset).build(),
+    }
 }
 
 fn complete_transfer(transfer: &mut Transfer, result: i32, bounced: bool, direct: bool) -> Outcome {

@@ -1,6 +1,7 @@
 //! The engine against a model, on real files.
 
 mod devices;
+mod memory;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
@@ -199,10 +200,10 @@ proptest! {
 
     #[test]
     fn behaves_like_a_byte_array(
-        direct: bool,
+        (in_memory, direct) in prop_oneof![Just((true, false)), any::<bool>().prop_map(|direct| (false, direct))],
         actions in prop::collection::vec(action(), 1..40),
     ) {
-        let (file, mut engine) = engine(direct, 8);
+        let (file, mut engine) = if in_memory { memory::engine_in_memory(8) } else { engine(direct, 8) };
         let mut model = vec![0; SIZE as usize];
         for action in &actions {
             apply(&mut engine, &mut model, action);

@@ -2,6 +2,7 @@
 
 mod config;
 mod handle;
+mod patience;
 mod request;
 mod session;
 mod state;

@@ -10,6 +10,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::patience::Patience;
 use super::request::{self, Request, Rules, Status};
 use super::statistics::{Statistics, add};
 use super::worker::{Start, Worker};
@@ -70,6 +71,7 @@ pub(super) struct Session<'a> {
     chain: Chain,
     buffers: Vec<libc::iovec>,
     completions: Vec<Completion>,
+    patience: Patience,
     /// Chains were returned since the driver was last told.
     returned: bool,
     /// Requests were left in the ring because the engine was full.
@@ -94,6 +96,7 @@ impl<'a> Session<'a> {
             chain: Chain::default(),
             buffers: Vec::new(),
             completions: Vec::new(),
+            patience: Patience::default(),
             returned: false,
             stalled: false,
             events: start.events,
@@ -130,6 +133,9 @@ impl<'a> Session<'a> {
             if fired.has(STOP) {
                 return self.finish_all();
             }
+            if fired.has(KICK) {
+                self.patience.kicked();
+            }
             if fired.has(KICK) || more || self.may_resume() {
                 more = self.take_requests().map_err(|error| error.to_string())?;
             }
@@ -150,12 +156,13 @@ impl<'a> Session<'a> {
     fn take_requests(&mut self) -> Result<bool, ChainError> {
         self.stalled = false;
         self.queue.disable_notification(&self.memory)?;
-        for _ in 0..self.queue.size() {
+        for taken in 0..self.queue.size() {
             if !self.engine.has_room() {
                 self.stalled = true;
                 return Ok(false);
             }
             if !chain::pop(&mut self.queue, &self.memory, LIMITS, &mut self.chain)? {
+                self.patience.found(taken);
                 // A request may have slipped in before the driver could see that it has to kick.
                 return Ok(self.queue.enable_notification(&self.memory)?);
             }
