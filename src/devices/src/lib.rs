@@ -126,6 +126,7 @@ pub mod event_loop;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod fw_cfg;
+pub mod hotplug;
 pub mod i6300esb;
 pub mod i8042;
 pub mod interrupt;

@@ -7,6 +7,7 @@
 //! (a paused device stays paused) and needs stopped vCPUs too. `pause` and
 //! `resume` may be repeated.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -91,9 +92,19 @@ impl DeviceSet {
         Self::default()
     }
 
-    /// Adds a device, which must be running as it is when new.
+    /// Adds a device, which must be running as it is when new. Where the others are paused, it comes to rest.
     pub fn add(&mut self, device: Shared) {
+        if self.paused {
+            device.lock().unwrap().pause();
+        }
         self.devices.push(device);
+    }
+
+    /// Removes a device, as it is, by its name.
+    pub fn remove(&mut self, name: &str) -> Option<Shared> {
+        let named = |device: &Shared| device.lock().unwrap().name() == name;
+        let at = self.devices.iter().position(named)?;
+        Some(self.devices.remove(at))
     }
 
     /// The devices in the order they were added.
@@ -164,21 +175,24 @@ impl DeviceSet {
         Ok(())
     }
 
-    /// The state for each device; none for those that came later.
+    /// The state for each device; none for those that came later. Devices may have been saved in another order: some were
+    /// plugged in when the machine ran already.
     fn states<'a>(
         &self,
         saved: &'a SavedDevices,
     ) -> Result<Vec<Option<&'a DeviceState>>, LifecycleError> {
-        let mut left = saved.devices.iter().peekable();
+        let each = saved.devices.iter();
+        let mut left: BTreeMap<&str, &DeviceState> =
+            each.map(|(name, state)| (name.as_str(), state)).collect();
+        let mut fits = left.len() == saved.devices.len();
         let mut states = Vec::with_capacity(self.devices.len());
-        let mut fits = true;
         for device in &self.devices {
             let device = device.lock().unwrap();
-            let state = left.next_if(|(name, _)| name == device.name());
+            let state = left.remove(device.name());
             fits &= state.is_some() || device.came_later();
-            states.push(state.map(|(_, state)| state));
+            states.push(state);
         }
-        if fits && left.next().is_none() {
+        if fits && left.is_empty() {
             return Ok(states);
         }
         let found: Vec<&str> = saved

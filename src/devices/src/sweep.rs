@@ -20,6 +20,9 @@ use crate::console::Console;
 use crate::e1000e::{E1000e, E1000eOptions};
 use crate::event_loop::LoopHandle;
 use crate::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
+#[cfg(test)]
+use crate::hotplug::HOTPLUG_SLOTS;
+use crate::hotplug::{HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH, Hotplug};
 use crate::i6300esb::Watchdog;
 use crate::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
 use crate::lifecycle::DeviceSet;
@@ -171,6 +174,18 @@ pub fn machine(events: &LoopHandle) -> Machine {
     devices.add(pm.clone());
     let generation = VmGenId::new(Box::new(TestPage::new()), pm.clone()).unwrap();
     devices.add(Arc::new(Mutex::new(generation)));
+    let hotplug = Hotplug::new(pm.clone(), Arc::new(|_| {}));
+    let hotplug = Arc::new(Mutex::new(hotplug));
+    // Something to tell, and something to eject.
+    #[cfg(test)]
+    for slot in HOTPLUG_SLOTS {
+        hotplug.lock().unwrap().added(slot);
+        hotplug.lock().unwrap().ask(slot);
+    }
+    ports
+        .insert(HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH, hotplug.clone())
+        .unwrap();
+    devices.add(hotplug);
     let root = Arc::new(PciRoot::new());
     let config = Arc::new(Mutex::new(ConfigPorts::new(root.clone(), power.clone())));
     ports
@@ -326,6 +341,7 @@ impl Machine {
         }
         let bars = self.bars.iter();
         ranges.extend(bars.map(|&(base, length)| (false, base, length)));
+        ranges.push((true, HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH));
         ranges
     }
 

@@ -302,7 +302,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             problem: problem.into(),
@@ -373,6 +373,41 @@ impl Launch {
     }
 }
 
+impl DiskConfig {
+    /// `at` is the field that holds it.
+    pub(crate) fn validate(&self, at: &str) -> Result<(), ConfigError> {
+        if self.serial.len() > 20 || !self.serial.is_ascii() {
+            return Err(ConfigError::new(
+                format!("{at}.serial"),
+                "at most 20 ASCII characters",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl NicConfig {
+    /// `at` is the field that holds it.
+    pub(crate) fn validate(&self, at: &str) -> Result<(), ConfigError> {
+        if self.mac[0] & 1 != 0 {
+            return Err(ConfigError::new(
+                format!("{at}.mac"),
+                "must be a unicast address",
+            ));
+        }
+        if self.model != NicModel::Virtio && self.vhost.is_some() {
+            return Err(ConfigError::new(
+                format!("{at}.vhost"),
+                "serves virtio cards only",
+            ));
+        }
+        if self.mtu < 68 {
+            return Err(ConfigError::new(format!("{at}.mtu"), "must be at least 68"));
+        }
+        Ok(())
+    }
+}
+
 impl GuestConfig {
     /// Most disks plus network interfaces: what fits on PCI bus 0 beside the fixed devices.
     pub const MAX_DEVICES: usize = 24;
@@ -429,32 +464,10 @@ impl GuestConfig {
         }
         self.validate_boot()?;
         for (slot, disk) in self.disks.iter().enumerate() {
-            if disk.serial.len() > 20 || !disk.serial.is_ascii() {
-                return Err(ConfigError::new(
-                    format!("disks.{slot}.serial"),
-                    "at most 20 ASCII characters",
-                ));
-            }
+            disk.validate(&format!("disks.{slot}"))?;
         }
         for (slot, nic) in self.nics.iter().enumerate() {
-            if nic.mac[0] & 1 != 0 {
-                return Err(ConfigError::new(
-                    format!("nics.{slot}.mac"),
-                    "must be a unicast address",
-                ));
-            }
-            if nic.model != NicModel::Virtio && nic.vhost.is_some() {
-                return Err(ConfigError::new(
-                    format!("nics.{slot}.vhost"),
-                    "serves virtio cards only",
-                ));
-            }
-            if nic.mtu < 68 {
-                return Err(ConfigError::new(
-                    format!("nics.{slot}.mtu"),
-                    "must be at least 68",
-                ));
-            }
+            nic.validate(&format!("nics.{slot}"))?;
         }
         // 0 to 2 are the hypervisor, the local machine and the host; the last stands for any.
         let cid = self.vsock.as_ref().map(|vsock| vsock.cid);

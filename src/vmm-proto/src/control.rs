@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyEvent, PointerButton, WatchdogAction};
+use crate::{DeviceKey, KeyEvent, NewDevice, PluggedDevices, PointerButton, WatchdogAction};
 
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
 pub const BALLOON_LEAVES: u64 = 64 << 20;
@@ -49,6 +49,33 @@ pub enum RequestBody {
         /// Take the disc out even if the guest has locked it in.
         #[serde(default)]
         force: bool,
+    },
+    /// Plug a device into the guest, which may run or be paused. Its descriptors travel with this message. Answered when it is
+    /// there; when the guest takes notice is up to the guest. Only virtio devices are plugged in, each known by a key that no other
+    /// device of the guest has. [`ErrorCode::Busy`] when there is no room for it.
+    Attach {
+        /// The device.
+        device: NewDevice,
+    },
+    /// Ask the guest to give a virtio device up. Answered when it is asked; [`GuestEvent::Detached`] tells when the device is out. The
+    /// wish is withdrawn when this connection ends, or by [`RequestBody::Keep`]; a reset of the guest fulfils it.
+    Detach {
+        /// The device.
+        device: DeviceKey,
+        /// Take it out at once. The guest hears of it afterwards.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Withdraw [`RequestBody::Detach`]: the guest goes on with the device. [`ErrorCode::WrongState`] when it is out already.
+    Keep {
+        /// The device.
+        device: DeviceKey,
+    },
+    /// Look at the size of a disk again, whose file was made longer, and tell the guest if it is another one. A driver of a disk on SATA
+    /// cannot be told.
+    DiskGrew {
+        /// The disk's serial number.
+        serial: String,
     },
     /// Wish for a memory balloon of that size: how much of its memory the guest lends to the host. The
     /// guest follows as far and as fast as it likes. The wish stays over resets of the guest.
@@ -154,7 +181,7 @@ pub enum Answer {
     /// Done.
     Done,
     /// The state asked for.
-    Status(GuestStatus),
+    Status(Box<GuestStatus>),
     /// The picture was written, or is of that size.
     Screen {
         /// Pixels of a row.
@@ -241,6 +268,9 @@ pub struct GuestStatus {
     /// Size it has, as the guest says: any number.
     #[serde(default)]
     pub balloon_actual_bytes: u64,
+    /// The devices that can be named by a [`DeviceKey`]; absent from monitors that plug nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<PluggedDevices>,
     /// The guest's view of its memory when it last told; absent while its balloon has no driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryStatistics>,
@@ -303,6 +333,11 @@ pub enum GuestEvent {
     Watchdog {
         /// What comes of it.
         action: WatchdogAction,
+    },
+    /// A device is out: the guest gave it up after [`RequestBody::Detach`], was reset, or was not asked.
+    Detached {
+        /// Which one.
+        device: DeviceKey,
     },
     /// A device broke off (`DEVICE_NEEDS_RESET`) or a disk reported an error.
     DeviceError {
@@ -375,7 +410,7 @@ mod tests {
         for message in [
             ServerMessage::Reply(Reply {
                 id: 1,
-                answer: Answer::Status(GuestStatus {
+                answer: Answer::Status(Box::new(GuestStatus {
                     version: 1,
                     state: RunState::Paused,
                     uptime_ms: 5,
@@ -387,11 +422,15 @@ mod tests {
                     disk_written_bytes: 6,
                     balloon_target_bytes: 7,
                     balloon_actual_bytes: 8,
+                    devices: Some(PluggedDevices {
+                        disks: vec!["d".to_owned()],
+                        nics: vec![[2, 0, 0, 0, 0, 1]],
+                    }),
                     memory: Some(MemoryStatistics {
                         free: Some(9),
                         ..MemoryStatistics::default()
                     }),
-                }),
+                })),
             }),
             ServerMessage::Reply(Reply {
                 id: u64::MAX,
@@ -418,6 +457,11 @@ mod tests {
             }),
             ServerMessage::Notice(Notice {
                 event: GuestEvent::Reset,
+            }),
+            ServerMessage::Notice(Notice {
+                event: GuestEvent::Detached {
+                    device: DeviceKey::Nic([2, 0, 0, 0, 0, 1]),
+                },
             }),
             ServerMessage::Notice(Notice {
                 event: GuestEvent::Panicked { crash_kernel: true },

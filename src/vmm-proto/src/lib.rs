@@ -20,6 +20,7 @@ mod control;
 mod cpu;
 mod display;
 mod exit;
+mod plug;
 mod spawn;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
@@ -37,6 +38,7 @@ pub use display::{
     KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, MAX_VIEWER_NAME, PointerButton, typeable,
 };
 pub use exit::{ExitReason, ExitRecord};
+pub use plug::{DeviceKey, NewDevice, PluggedDevices};
 pub use spawn::{SpawnError, spawn};
 
 /// Version of this protocol. A peer accepts its own version and the one before.

@@ -15,6 +15,7 @@ use nix::unistd::{Uid, getuid};
 
 use crate::boot::DirectBoot;
 use crate::control::Server;
+use crate::descriptors::Descriptors;
 use crate::firmware::{FirmwareBoot, OptionRom};
 use crate::jail;
 use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved, Vsock};
@@ -275,33 +276,6 @@ fn refuse(error: &ConfigError) -> Failure {
         _ => LaunchError::Internal,
     };
     Failure::new(kind, error.to_string())
-}
-
-/// The descriptors of the launch message. Each has one owner.
-struct Descriptors {
-    fds: Vec<Option<OwnedFd>>,
-}
-
-impl Descriptors {
-    fn new(fds: Vec<OwnedFd>) -> Self {
-        Self {
-            fds: fds.into_iter().map(Some).collect(),
-        }
-    }
-
-    /// Takes a descriptor out of the list.
-    fn take(&mut self, index: FdIndex) -> Result<OwnedFd, Failure> {
-        let missing = || {
-            Failure::new(
-                LaunchError::Internal,
-                format!("descriptor {} is named more than once", index.0),
-            )
-        };
-        self.fds
-            .get_mut(usize::from(index.0))
-            .and_then(Option::take)
-            .ok_or_else(missing)
-    }
 }
 
 #[allow(unsafe_code)]

@@ -35,7 +35,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
+    /// What was never used begins here.
     next_gsi: u32,
+    /// Of vectors that are gone.
+    free: Vec<u32>,
     /// Message of every vector that has been given one, by GSI.
     messages: BTreeMap<u32, MsiMessage>,
 }
@@ -48,7 +51,7 @@ impl Interrupts {
     pub fn new(vm: Arc<VmFd>) -> io::Result<Self> {
         let table = Table {
             next_gsi: IO_APIC_INPUTS,
-            messages: BTreeMap::new(),
+            ..Table::default()
         };
         commit(&vm, &table)?;
         Ok(Self {
@@ -71,12 +74,8 @@ impl Interrupts {
 impl Platform for Interrupts {
     fn msi_vector(&self) -> io::Result<Arc<dyn MsiVector>> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-        let mut table = self.shared.table.lock().unwrap();
-        if table.next_gsi >= IO_APIC_INPUTS + MAX_VECTORS {
-            return Err(io::Error::other("no interrupt routes left"));
-        }
-        let gsi = table.next_gsi;
-        table.next_gsi += 1;
+        let gsi = self.shared.table.lock().unwrap().take_gsi();
+        let gsi = gsi.ok_or_else(|| io::Error::other("no interrupt routes left"))?;
         Ok(Arc::new(Vector {
             shared: Arc::clone(&self.shared),
             gsi,
@@ -156,8 +155,26 @@ impl MsiVector for Vector {
 
 impl Drop for Vector {
     fn drop(&mut self) {
+        // Its number goes to another vector, which must not hear of this one's signals.
+        let silent = self.configure(MsiMessage::default(), true);
         let mut table = self.shared.table.lock().unwrap();
         table.messages.remove(&self.gsi);
+        if silent.is_ok() {
+            table.free.push(self.gsi);
+        }
+    }
+}
+
+impl Table {
+    fn take_gsi(&mut self) -> Option<u32> {
+        if let Some(gsi) = self.free.pop() {
+            return Some(gsi);
+        }
+        let gsi = self.next_gsi;
+        (gsi < IO_APIC_INPUTS + MAX_VECTORS).then(|| {
+            self.next_gsi += 1;
+            gsi
+        })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod birth;
 mod boot;
 mod complaints;
 mod control;
+mod descriptors;
 mod exit;
 mod firmware;
 #[cfg(feature = "fuzzing")]

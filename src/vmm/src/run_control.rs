@@ -2,20 +2,20 @@
 
 mod display;
 mod events;
+mod plug;
 mod save;
 
-use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use lodge_block::raw::RawDisk;
 use lodge_devices::console::{AttachError, Console};
 use lodge_vmm_proto::{
-    Answer, ConsolePort, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
+    Answer, ConsolePort, DeviceKey, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
     MemoryStatistics, PROTOCOL_VERSION, RequestBody, RunState,
 };
 
-use crate::machine::Machine;
+use crate::machine::{Machine, open_image};
 use crate::power::Wish;
 
 /// The machine and its run state.
@@ -41,6 +41,8 @@ pub struct Handled {
     pub subscribe: bool,
     /// The guest is held for the asker: [`RunControl::let_go`] when it goes away.
     pub holds: bool,
+    /// The guest was asked for a device: [`RunControl::keep_devices`] when the asker goes away.
+    pub asked: Option<DeviceKey>,
     /// The guest is at its end.
     pub end: Option<ExitRecord>,
 }
@@ -97,8 +99,12 @@ impl RunControl {
 
     /// Serves a request; `fds` came with it.
     pub fn handle(&mut self, request: &RequestBody, fds: Vec<OwnedFd>) -> Handled {
+        // So that the answer fits what the guest has done.
+        self.hear_ejections();
         let outcome = match *request {
-            RequestBody::Status => return Handled::answer(Answer::Status(self.status())),
+            RequestBody::Status => {
+                return Handled::answer(Answer::Status(Box::new(self.status())));
+            }
             RequestBody::Subscribe => {
                 return Handled {
                     subscribe: true,
@@ -110,6 +116,23 @@ impl RunControl {
             }
             RequestBody::ChangeDisc { drive, force } => {
                 return Handled::answer(self.change_disc(drive, force, fds));
+            }
+            RequestBody::Attach { ref device } => {
+                return Handled::answer(self.attach_device(device.clone(), fds));
+            }
+            RequestBody::Detach { ref device, force } => {
+                let answer = self.detach_device(device, force);
+                let asked = answer == Answer::Done && !force;
+                return Handled {
+                    asked: asked.then(|| device.clone()),
+                    ..Handled::answer(answer)
+                };
+            }
+            RequestBody::Keep { ref device } => {
+                return Handled::answer(self.keep_device(device));
+            }
+            RequestBody::DiskGrew { ref serial } => {
+                return Handled::answer(self.disk_grew(serial));
             }
             RequestBody::SaveState => return Handled::answer(self.save_state(fds)),
             RequestBody::SaveMemory { offset, length } => {
@@ -196,6 +219,8 @@ impl RunControl {
     fn pause(&mut self) -> Result<(), String> {
         if self.state == RunState::Running {
             self.machine.hold().map_err(|stuck| stuck.to_string())?;
+            // What was ejected up to here is no part of a state that is saved.
+            self.hear_ejections();
             self.machine.pause_devices();
             self.enter(RunState::Paused);
         }
@@ -220,9 +245,8 @@ impl RunControl {
         if let Some(Wish::End(reason, message)) = self.machine.power().take() {
             return Ok(Some(self.end(reason, message)));
         }
-        self.machine
-            .reset()
-            .map_err(|failure| failure.to_string())?;
+        let gone = self.machine.reset();
+        self.detached(gone.map_err(|failure| failure.to_string())?);
         // Devices' threads were not held: what they wished for before their devices were reset is granted as well.
         if let Some(Wish::End(reason, message)) = self.machine.power().take() {
             return Ok(Some(self.end(reason, message)));
@@ -256,7 +280,7 @@ impl RunControl {
         let disc = match (fds.next(), fds.next()) {
             (_, Some(_)) => return bad("change_disc takes at most one descriptor".to_owned()),
             (None, None) => None,
-            (Some(fd), None) => match open_disc(fd) {
+            (Some(fd), None) => match open_image(fd, RawDisk::open_for_reading) {
                 Ok(disc) => Some(disc),
                 Err(problem) => return bad(format!("the disc: {problem}")),
             },
@@ -292,6 +316,7 @@ impl RunControl {
             disk_written_bytes,
             balloon_target_bytes: balloon.target,
             balloon_actual_bytes: balloon.actual,
+            devices: Some(self.machine.plugged()),
             memory: balloon.statistics.map(|memory| MemoryStatistics {
                 total: memory.total,
                 free: memory.free,
@@ -339,20 +364,10 @@ impl Handled {
             answer,
             subscribe: false,
             holds: false,
+            asked: None,
             end: None,
         }
     }
-}
-
-/// Opens an image in the jail, where asking a block device about itself is forbidden.
-fn open_disc(fd: OwnedFd) -> Result<RawDisk, String> {
-    let file = File::from(fd);
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Err("it is not a regular file".to_owned()),
-        Err(problem) => return Err(problem.to_string()),
-    }
-    RawDisk::open_for_reading(file.into()).map_err(|problem| problem.to_string())
 }
 
 fn error(code: ErrorCode, message: String) -> Answer {

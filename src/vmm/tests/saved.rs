@@ -11,9 +11,8 @@ use lodge_vmm_proto::{
     Answer, DiskBus, ErrorCode, ExitReason, GuestEvent, LaunchError, MAX_PIECE, Request,
     RequestBody, RunState, ServerMessage, SpawnError,
 };
+use support::saving::{MEMORY, copies, save};
 use support::{Guest, Options, kvm_missing, receive};
-
-const MEMORY: u64 = 64 << 20;
 
 // Prints the digits one after the other, each when it has been asked for by a byte on the serial port. What it counts
 // is in memory, in a register, and in an SSE register.
@@ -57,28 +56,6 @@ guest!(
     "5: hlt",
     "jmp 5b",
 );
-
-/// Saves a paused guest.
-fn save(guest: &mut Guest) -> [File; 2] {
-    let state = tempfile::tempfile().unwrap();
-    let memory = tempfile::tempfile().unwrap();
-    memory.set_len(MEMORY).unwrap();
-    assert_eq!(
-        guest.ask_with(RequestBody::SaveState, &[state.as_fd()]),
-        Answer::Done
-    );
-    for offset in (0..MEMORY).step_by(24 << 20) {
-        let length = 24 << 20;
-        let body = RequestBody::SaveMemory { offset, length };
-        let answer = guest.ask_with(body, &[memory.as_fd()]);
-        assert!(matches!(answer, Answer::Saved { .. }), "{answer:?}");
-    }
-    [state, memory]
-}
-
-fn copies(files: &[File; 2]) -> Option<[File; 2]> {
-    Some(files.each_ref().map(|file| file.try_clone().unwrap()))
-}
 
 fn counter(jail: bool, vcpus: u8) -> Options {
     Options {

@@ -11,6 +11,7 @@ use lodge_devices::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
 use lodge_devices::console::Console;
 use lodge_devices::fuzzing::{TestLine, TestPower};
 use lodge_devices::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg, Items};
+use lodge_devices::hotplug::{HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH, Hotplug};
 use lodge_devices::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH, MouseEvent, Stroke};
 use lodge_devices::lifecycle::Shared;
 use lodge_devices::pflash::{Array, BLOCK, Pflash};
@@ -116,6 +117,42 @@ pub fn acpi_pm(data: &[u8]) {
         match bytes.first() {
             Some(number) if what & 1 != 0 => pm.raise_gpe(*number),
             _ => pm.press_power_button(),
+        }
+    });
+    run(&mut board, Input::new(data));
+}
+
+/// The registers by which devices come and go.
+///
+/// # Panics
+/// When the device does something wrong.
+pub fn hotplug(data: &[u8]) {
+    let mut board = Board::new();
+    let pm = Arc::new(Mutex::new(AcpiPm::new(TestLine::new(), TestPower::new())));
+    // How often each slot may still be ejected.
+    let asked = Arc::new(Mutex::new([0_u32; 32]));
+    let ejected = Arc::clone(&asked);
+    let on_eject = move |slot: u8| {
+        let mut asked = ejected.lock().expect("nobody else has it");
+        let left = &mut asked[usize::from(slot)];
+        assert!(*left > 0, "slot {slot} was not asked for");
+        *left = 0;
+    };
+    let device = Arc::new(Mutex::new(Hotplug::new(pm, Arc::new(on_eject))));
+    board.add_ports(HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH, &device);
+    board.host = Box::new(move |what, bytes| {
+        let slot = bytes.first().copied().unwrap_or_default() % 32;
+        let mut device = device.lock().expect("nobody else has it");
+        match what % 4 {
+            0 => device.added(slot),
+            1 => {
+                asked.lock().expect("nobody else has it")[usize::from(slot)] += 1;
+                device.ask(slot);
+            }
+            2 => {
+                device.withdraw(slot);
+            }
+            _ => device.gone(slot),
         }
     });
     run(&mut board, Input::new(data));

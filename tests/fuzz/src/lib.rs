@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cmos", chipset::cmos),
     ("devices", devices),
     ("fw_cfg", chipset::fw_cfg),
+    ("hotplug", chipset::hotplug),
     ("i8042", chipset::i8042),
     ("image_format", files::image),
     ("kernel", files::kernel),

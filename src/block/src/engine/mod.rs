@@ -12,6 +12,7 @@ mod helper;
 mod inline;
 mod operation;
 mod ring;
+mod spares;
 mod transfer;
 mod watch;
 
@@ -22,11 +23,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{IoUring, squeue};
+use io_uring::squeue;
 
 use self::bounce::Pool;
 use self::helper::Helper;
 use self::operation::{Operation, Outcome, Step};
+use self::spares::Lent;
+pub use self::spares::Spares;
 use self::transfer::{Direction, Transfer};
 pub use self::watch::Fired;
 use self::watch::Watches;
@@ -103,7 +106,7 @@ pub enum SubmitError {
 /// Dropping it waits for what is under way: afterwards nothing touches the
 /// buffers of any request.
 pub struct Engine {
-    ring: IoUring,
+    ring: Lent,
     disk: Arc<RawDisk>,
     /// The disk is in memory: small steps are made on the spot.
     in_memory: bool,
@@ -127,8 +130,19 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses the ring.
     pub fn new(disk: Arc<RawDisk>, depth: u16) -> io::Result<Self> {
+        Self::with_spares(disk, depth, &Spares::default())
+    }
+
+    /// As [`Engine::new`], with one of the `spares` for a ring, if there is one left that fits.
+    ///
+    /// # Errors
+    /// When there is none, and the kernel refuses another.
+    pub fn with_spares(disk: Arc<RawDisk>, depth: u16, spares: &Spares) -> io::Result<Self> {
         let depth = depth.clamp(1, MAX_DEPTH);
-        let ring = ring::new(u32::from(depth))?;
+        let ring = match spares.take(depth) {
+            Some(ring) => ring,
+            None => Lent::own(ring::new(u32::from(depth))?),
+        };
         // The disk is not registered with the ring: the kernel tears rings down some time after
         // they are closed, and until then a restarted guest could not claim its disk.
         Ok(Self {
@@ -488,7 +502,8 @@ impl fmt::Debug for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let mut sink = Vec::new();
-        if let Err(error) = self.drain(&mut sink) {
+        let quiet = self.drain(&mut sink).and_then(|()| self.unwatch());
+        if let Err(error) = quiet {
             // Memory the kernel may still write to must not be given to anything else.
             tracing::error!(%error, "the disk engine cannot be stopped");
             std::process::abort();

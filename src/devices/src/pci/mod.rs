@@ -29,7 +29,7 @@ pub use msix::{Msix, MsixState, TABLE_ENTRY_BYTES};
 pub use ports::{
     CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, RESET_CONTROL_PORT, RESET_CONTROL_RESET,
 };
-pub use root::{Address, AssignError, PciRoot, Windows};
+pub use root::{Address, AssignError, PciRoot, SharedFunction, Windows};
 
 use std::ops::Range;
 

@@ -74,7 +74,8 @@ pub enum AssignError {
     },
 }
 
-type SharedFunction = Arc<Mutex<dyn PciFunction>>;
+/// A function on the bus.
+pub type SharedFunction = Arc<Mutex<dyn PciFunction>>;
 
 /// The functions on bus 0.
 #[derive(Default)]
@@ -99,6 +100,11 @@ impl PciRoot {
         }
         functions.insert(address, function);
         Ok(())
+    }
+
+    /// Takes a function off the bus; `None` where none is. It still answers at the addresses of its BARs until it is reset.
+    pub fn remove(&self, address: Address) -> Option<SharedFunction> {
+        self.functions.write().unwrap().remove(&address)
     }
 
     /// Gives every BAR an address, as firmware would: at first start and after every

@@ -136,7 +136,7 @@ impl Control {
     /// The guest's condition.
     pub(crate) async fn status(&self) -> Result<GuestStatus, Problem> {
         match self.ask(RequestBody::Status, None).await? {
-            Answer::Status(status) => Ok(status),
+            Answer::Status(status) => Ok(*status),
             _ => Err(internal("the guest's monitor gave an unexpected answer")),
         }
     }

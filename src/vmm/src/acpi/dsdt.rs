@@ -7,8 +7,11 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 use lodge_devices::acpi_pm::{PM_BLOCK_LENGTH, SLP_TYP_S5};
+use lodge_devices::hotplug::{HOTPLUG_PORTS, HOTPLUG_PORTS_LENGTH};
 
-use super::{Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, pvpanic, serialize, vmgenid};
+use super::{
+    Machine, OEM_ID, OEM_REVISION, OEM_TABLE_ID, Raw, hotplug, pvpanic, serialize, vmgenid,
+};
 use crate::layout::{GENERATION_ID, KEYBOARD, LAST_BUS, MOUSE, PCI_IO_BASE, PIRQ_A_GSI, pirq_of};
 use crate::memory::PAGE;
 
@@ -30,6 +33,7 @@ pub fn build(machine: &Machine) -> Vec<u8> {
     dsdt.append_slice(&soft_off());
     dsdt.append_slice(&system_bus(machine));
     dsdt.append_slice(&vmgenid::event());
+    dsdt.append_slice(&hotplug::event());
     dsdt.update_checksum();
     dsdt.as_slice().to_vec()
 }
@@ -83,6 +87,7 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
         windows.push(&high_memory);
     }
     let wires = Raw(wires());
+    let slots = Raw(hotplug::slots());
     serialize(&Device::new(
         "PCI0".into(),
         vec![
@@ -93,6 +98,7 @@ fn host_bridge(machine: &Machine) -> Vec<u8> {
             &Name::new("_BBN".into(), &0_u8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(windows)),
             &Name::new("_PRT".into(), &wires),
+            &slots,
         ],
     ))
 }
@@ -122,12 +128,14 @@ fn board_resources(machine: &Machine) -> Vec<u8> {
         // The host bridge decodes it below 4 GiB only, see `Machine::ecam`.
         Memory32Fixed::new(true, ecam.start as u32, (ecam.end - ecam.start) as u32)
     });
+    let hotplug = HOTPLUG_PORTS as u16;
+    let hotplug = IO::new(hotplug, hotplug, 1, HOTPLUG_PORTS_LENGTH as u8);
     let generation = Memory32Fixed::new(false, GENERATION_ID as u32, PAGE as u32);
     let mut resources: Vec<&dyn Aml> = vec![&generation];
     if let Some(ecam) = &ecam {
         resources.push(ecam);
     }
-    resources.push(&pm);
+    resources.extend([&pm as &dyn Aml, &hotplug]);
     serialize(&Device::new(
         Path::new("MBRD"),
         vec![
@@ -190,13 +198,4 @@ fn mouse() -> Vec<u8> {
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&irq])),
         ],
     ))
-}
-
-/// AML that is ready.
-struct Raw(Vec<u8>);
-
-impl Aml for Raw {
-    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
-        sink.vec(&self.0);
-    }
 }

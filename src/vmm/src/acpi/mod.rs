@@ -5,6 +5,7 @@
 
 mod dsdt;
 mod fadt;
+mod hotplug;
 mod madt;
 mod pvpanic;
 mod root;
@@ -79,6 +80,15 @@ pub struct Tables {
 }
 
 pub use root::{RSDP_CHECKSUMS, RSDP_POINTERS};
+
+/// AML that is ready.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
 
 /// All tables as they belong at [`ACPI_BASE`]. The RSDP comes first.
 ///

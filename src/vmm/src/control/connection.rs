@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lodge_vmm_proto::{
-    Answer, Channel, ChannelError, ErrorCode, GuestEvent, Notice, Reply, Request, ServerMessage,
+    Answer, Channel, ChannelError, DeviceKey, ErrorCode, GuestEvent, Notice, Reply, Request,
+    ServerMessage,
 };
 use nix::poll::PollFlags;
 
@@ -20,6 +21,8 @@ pub struct Connection {
     pending: VecDeque<ServerMessage>,
     subscribed: bool,
     holds: bool,
+    /// Devices the guest is asked for by this one.
+    asked: Vec<DeviceKey>,
 }
 
 /// The connection is at its end.
@@ -41,6 +44,7 @@ impl Connection {
             pending: VecDeque::new(),
             subscribed: false,
             holds: false,
+            asked: Vec::new(),
         }
     }
 
@@ -67,6 +71,18 @@ impl Connection {
     /// Whether the guest was held for this one.
     pub fn holds(&self) -> bool {
         self.holds
+    }
+
+    /// The guest is asked for a device by this one.
+    pub fn ask_for(&mut self, device: DeviceKey) {
+        if !self.asked.contains(&device) {
+            self.asked.push(device);
+        }
+    }
+
+    /// Devices the guest was asked for by this one, and has not given up.
+    pub fn into_asked(self) -> Vec<DeviceKey> {
+        self.asked
     }
 
     /// Takes the requests that have arrived, a few at most.
@@ -103,6 +119,9 @@ impl Connection {
     /// # Errors
     /// As [`Connection::reply`].
     pub fn notify(&mut self, event: &GuestEvent) -> Result<(), Gone> {
+        if let GuestEvent::Detached { device } = event {
+            self.asked.retain(|asked| asked != device);
+        }
         if !self.subscribed {
             return Ok(());
         }

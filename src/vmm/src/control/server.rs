@@ -49,6 +49,7 @@ impl Server {
             self.accept();
             let mut end = self.serve_connections(control);
             if end.is_none() {
+                control.hear_ejections();
                 end = control.grant_wish();
             }
             self.broadcast(control);
@@ -63,18 +64,14 @@ impl Server {
             match self.serve_connection(index, control) {
                 Ok(None) => {}
                 Ok(end) => return end,
-                Err(Gone) => {
-                    if self.connections.swap_remove(index).holds() {
-                        control.let_go();
-                    }
-                }
+                Err(Gone) => end(self.connections.swap_remove(index), control),
             }
         }
         None
     }
 
     fn wait(&self, control: &RunControl) {
-        let guest = [control.wishes(), control.complaints()];
+        let guest = [control.wishes(), control.complaints(), control.ejections()];
         let mut fds = guest.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
         // Who comes when it is full waits in the socket's backlog.
         let accepting = if self.connections.len() < MAX_CONNECTIONS {
@@ -130,6 +127,7 @@ impl Server {
                         answer,
                         subscribe,
                         holds,
+                        asked,
                         end,
                     } = control.handle(&request.body, fds);
                     if subscribe {
@@ -137,6 +135,9 @@ impl Server {
                     }
                     if holds {
                         connection.hold();
+                    }
+                    if let Some(device) = asked {
+                        connection.ask_for(device);
                     }
                     let reply = connection.reply(Reply {
                         id: request.id,
@@ -154,15 +155,23 @@ impl Server {
 
     fn broadcast(&mut self, control: &mut RunControl) {
         for event in control.take_events() {
-            self.connections.retain_mut(|connection| {
-                let stays = connection.notify(&event).is_ok();
-                if !stays && connection.holds() {
-                    control.let_go();
+            let all = std::mem::take(&mut self.connections);
+            for mut connection in all {
+                match connection.notify(&event) {
+                    Ok(()) => self.connections.push(connection),
+                    Err(Gone) => end(connection, control),
                 }
-                stays
-            });
+            }
         }
     }
+}
+
+/// Nothing is done any longer for the sake of a connection that is gone.
+fn end(connection: Connection, control: &mut RunControl) {
+    if connection.holds() {
+        control.let_go();
+    }
+    control.keep_devices(connection.into_asked());
 }
 
 fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {

@@ -94,5 +94,12 @@ pub const NETWORK: &[u32] = &[
     write::<i32>(TUN, 216),
 ];
 
+/// Looking at what network interfaces are built from, and making it ours.
+pub const NEW_NETWORK: &[u32] = &[
+    read::<u64>(VHOST, 0x00),
+    none(VHOST, 0x01),
+    read::<u32>(TUN, 210),
+];
+
 /// Discarding on a block device.
 pub const BLKDISCARD: u32 = none(0x12, 119);

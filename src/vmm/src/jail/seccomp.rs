@@ -21,6 +21,7 @@ pub struct Filters {
     event_loop: Filter,
     queue: Filter,
     viewers: Filter,
+    workshop: Filter,
 }
 
 /// A compiled filter; nothing when threads are not to be locked in.
@@ -51,6 +52,7 @@ impl Filters {
             event_loop: filter(Class::EventLoop)?,
             queue: filter(Class::Queue)?,
             viewers: filter(Class::Viewers)?,
+            workshop: filter(Class::Workshop)?,
         })
     }
 
@@ -61,6 +63,7 @@ impl Filters {
             event_loop: prologue(&self.event_loop),
             queue: prologue(&self.queue),
             viewers: prologue(&self.viewers),
+            workshop: prologue(&self.workshop),
         }
     }
 
@@ -130,6 +133,11 @@ fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Bac
             let abort = argument(0, SeccompCmpOp::Eq, libc::SIGABRT as u64)?;
             vec![(libc::SYS_rt_sigaction, vec![abort])]
         }
+        Call::Filter => {
+            let adds =
+                SeccompRule::new(vec![equal(0, libc::SECCOMP_SET_MODE_FILTER)?, equal(1, 0)?])?;
+            vec![(libc::SYS_seccomp, vec![adds])]
+        }
         Call::Thread => {
             let flags = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND) as u64;
             let thread = argument(0, SeccompCmpOp::MaskedEq(flags), flags)?;
@@ -147,6 +155,11 @@ fn argument(
     SeccompRule::new(vec![condition])
 }
 
+fn equal(index: u8, value: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    let length = SeccompCmpArgLen::Dword;
+    SeccompCondition::new(index, length, SeccompCmpOp::Eq, value.into())
+}
+
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod tests {
@@ -155,12 +168,13 @@ mod tests {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
-    const CLASSES: [Class; 5] = [
+    const CLASSES: [Class; 6] = [
         Class::Main,
         Class::Vcpu,
         Class::EventLoop,
         Class::Queue,
         Class::Viewers,
+        Class::Workshop,
     ];
 
     /// Makes a system call behind the filter of `class`, in a process of its own.
@@ -245,6 +259,61 @@ mod tests {
             let status = attempt(class, [libc::SYS_ioctl, -1, run, 0]);
             let passed = matches!(status, WaitStatus::Exited(_, 0));
             assert_eq!(passed, class == Class::Vcpu, "{class:?}: {status:?}");
+        }
+    }
+
+    #[test]
+    fn threads_of_new_devices_lock_themselves_in() {
+        let no_ring = [libc::SYS_io_uring_setup, 1, 0, 0];
+        let killed = |status| matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
+        // A filter that adds to it; one that would be told of calls, and of a process's own are refused.
+        let adds = [
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER.into(),
+            0,
+            0,
+        ];
+        assert!(!killed(attempt(Class::Workshop, adds)));
+        let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as i64;
+        for call in [
+            no_ring,
+            [
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER.into(),
+                listens,
+                0,
+            ],
+            [
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_STRICT.into(),
+                0,
+                0,
+            ],
+        ] {
+            assert!(killed(attempt(Class::Workshop, call)), "{call:?}");
+        }
+        // Behind both lists only what both allow passes.
+        let (workshop, queue) = (
+            compile(Class::Workshop).unwrap(),
+            compile(Class::Queue).unwrap(),
+        );
+        let [workshop, queue] = [workshop, queue].map(|program| Some(Arc::new(program)));
+        // SAFETY: the child does nothing but make system calls.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let locked = install(&workshop).is_ok() && install(&queue).is_ok();
+                // SAFETY: either the process ends here, or the calls are harmless.
+                unsafe {
+                    libc::syscall(libc::SYS_gettid);
+                    if locked {
+                        libc::syscall(libc::SYS_eventfd2, 0, 0);
+                    }
+                    libc::_exit(0)
+                }
+            }
+            ForkResult::Parent { child } => {
+                assert!(killed(waitpid(child, None).unwrap()), "eventfd2 in a queue");
+            }
         }
     }
 

@@ -17,6 +17,9 @@ pub enum Class {
     Queue,
     /// Viewers of the screen.
     Viewers,
+    /// Building devices while the guest runs. What their threads may do it must be allowed as well, since they begin with its
+    /// list; and no ring is made here, see [`lodge_block::engine::Spares`].
+    Workshop,
 }
 
 /// A system call, and what is checked of its arguments.
@@ -33,6 +36,8 @@ pub enum Call {
     /// `rt_sigaction` for `SIGABRT`, which is what ends a process that has panicked. Any other would take the jail's own signal
     /// away from it, or let the process outlive its faults: it kills.
     Abort,
+    /// `seccomp` that adds a filter: the threads of new devices lock themselves in further.
+    Filter,
 }
 
 use Call::{Any, Ioctl, NotExecutable};
@@ -137,14 +142,24 @@ const VIEWERS: &[Call] = &[
     Any(SYS_recvfrom),
 ];
 
+const WORKSHOP: &[Call] = &[
+    Any(SYS_eventfd2),
+    // Whether a new disk is in memory.
+    Any(SYS_fstatfs),
+    Call::Filter,
+    Ioctl(ioctls::NETWORK),
+    Ioctl(ioctls::NEW_NETWORK),
+];
+
 /// What threads of `class` may do.
 pub fn allowed(class: Class) -> impl Iterator<Item = Call> {
-    let own = match class {
-        Class::Main => MAIN,
-        Class::Vcpu => VCPU,
-        Class::EventLoop => EVENT_LOOP,
-        Class::Queue => QUEUE,
-        Class::Viewers => VIEWERS,
+    let (own, more): (&[Call], &[Call]) = match class {
+        Class::Main => (MAIN, &[]),
+        Class::Vcpu => (VCPU, &[]),
+        Class::EventLoop => (EVENT_LOOP, &[]),
+        Class::Queue => (QUEUE, &[]),
+        Class::Viewers => (VIEWERS, &[]),
+        Class::Workshop => (QUEUE, WORKSHOP),
     };
-    EVERY_THREAD.iter().chain(own).copied()
+    EVERY_THREAD.iter().chain(own).chain(more).copied()
 }

@@ -3,19 +3,17 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex};
 
-use lodge_block::raw::RawDisk;
+use lodge_block::engine::Spares;
 use lodge_devices::GuestMemory;
 use lodge_devices::acpi_pm::AcpiPm;
-use lodge_devices::ahci::DiskOptions;
 use lodge_devices::bus::{Bus, SharedDevice};
 use lodge_devices::cmos::{CMOS_PORTS, CMOS_PORTS_LENGTH, Cmos};
 use lodge_devices::console::Console;
 use lodge_devices::event_loop::LoopHandle;
 use lodge_devices::fw_cfg::{FW_CFG_PORTS, FW_CFG_PORTS_LENGTH, FwCfg};
+use lodge_devices::hotplug::Hotplug;
 use lodge_devices::i8042::{I8042, I8042_PORTS, I8042_PORTS_LENGTH};
-use lodge_devices::interrupt::Platform;
 use lodge_devices::lifecycle::{DeviceSet, Shared};
-use lodge_devices::nvme::NvmeDiskOptions;
 use lodge_devices::pci::{
     Address, CONFIG_PORTS, CONFIG_PORTS_LENGTH, ConfigPorts, EcamWindow, HostBridge, Lpc, PciRoot,
     Windows,
@@ -24,23 +22,25 @@ use lodge_devices::port92::{PORT_92, PORT_92_LENGTH, Port92};
 use lodge_devices::pvpanic::{OnPanic, PVPANIC_PORT, PVPANIC_PORT_LENGTH, PvPanic};
 use lodge_devices::serial::{COM1, SERIAL_PORTS_LENGTH, Serial};
 use lodge_devices::virtio::balloon;
-use lodge_devices::virtio::blk::{self, Block, Statistics};
+use lodge_devices::virtio::blk;
 use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::input::Tablet;
-use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::rng::Rng;
 use lodge_devices::virtio::{Complain, VirtioDevice};
 use lodge_devices::vmgenid::VmGenId;
-use lodge_vmm_proto::{DiskBus, LaunchError};
+use lodge_vmm_proto::LaunchError;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use super::Failure;
 use super::chipset::Chipset;
+use super::disks::PluggedDisk;
 use super::display::Display;
+use super::nics::PluggedNic;
 use super::pirq::Pirqs;
+use super::plug::Ejections;
 use super::sata::Sata;
 use super::slots::{self, Slots};
-use super::{Disk, Failure};
-use crate::firmware::{DiskPlace, Flash, Place};
+use crate::firmware::{Flash, Place};
 use crate::interrupt::Interrupts;
 use crate::layout::{
     ECAM_BASE, ECAM_LENGTH, KEYBOARD, MOUSE, PCI_WINDOW_BASE, PCI_WINDOW_END, PM_BASE, SCI,
@@ -98,8 +98,18 @@ pub struct Hardware {
     pub generation: Option<Arc<Mutex<VmGenId>>>,
     /// The virtio console's other end.
     pub console: Arc<Console>,
-    /// What the disks have read and written.
-    pub disk_statistics: Vec<Arc<Statistics>>,
+    /// The disks, in the order of the guest's configuration.
+    pub(super) disks: Vec<PluggedDisk>,
+    /// The network interfaces, in the order of the guest's configuration.
+    pub(super) nics: Vec<PluggedNic>,
+    /// What disks that are out have read and written, in bytes.
+    pub(super) bytes_of_gone: (u64, u64),
+    /// For disks that are plugged in.
+    pub(super) spares: Spares,
+    /// The registers by which devices come and go.
+    pub(super) hotplug: Arc<Mutex<Hotplug>>,
+    /// What the guest has ejected.
+    pub(super) ejections: Arc<Ejections>,
     /// The memory balloon.
     pub balloon: balloon::Handle,
     /// What is plugged into the SATA controller.
@@ -112,7 +122,7 @@ pub struct Hardware {
     pub place: Place,
     /// Battery-backed memory.
     pub cmos: Arc<Mutex<Cmos>>,
-    pci: Arc<PciRoot>,
+    pub(super) pci: Arc<PciRoot>,
     host_bridge: Arc<Mutex<HostBridge>>,
     lpc: Arc<Mutex<Lpc>>,
     /// The wires of PCI functions' interrupts.
@@ -153,6 +163,8 @@ impl Hardware {
         let pirqs = Pirqs::new(interrupts, &lpc.routing());
         let clock = Cmos::new().with_alarm(interrupts.line(8), &surroundings.events)?;
         let balloon = super::balloon::device(&surroundings.queue_prologue)?;
+        let ejections = Ejections::new()?;
+        let hotplug = Self::hotplug(&pm, &pci, &ejections);
         let mut hardware = Self {
             buses,
             devices: DeviceSet::new(),
@@ -160,7 +172,12 @@ impl Hardware {
             pm,
             generation: None,
             console,
-            disk_statistics: Vec::new(),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            bytes_of_gone: (0, 0),
+            spares: spare_rings(),
+            hotplug,
+            ejections,
             balloon: balloon.handle(),
             sata: Sata::default(),
             display: None,
@@ -192,7 +209,8 @@ impl Hardware {
         self.add_port_device(CONFIG_PORTS, CONFIG_PORTS_LENGTH, config)?;
         self.devices.add(Arc::clone(&self.pm) as Shared);
         self.add_function(HostBridge::ADDRESS, Arc::clone(&self.host_bridge))?;
-        self.add_function(Lpc::ADDRESS, Arc::clone(&self.lpc))
+        self.add_function(Lpc::ADDRESS, Arc::clone(&self.lpc))?;
+        self.add_hotplug()
     }
 
     fn add_legacy_devices(&mut self) -> Result<(), Failure> {
@@ -291,56 +309,6 @@ impl Hardware {
         Ok(())
     }
 
-    /// Adds a disk.
-    ///
-    /// # Errors
-    /// When the host cannot serve it, or its bus is full.
-    pub fn add_disk(&mut self, disk: Disk, queues: u16) -> Result<(), Failure> {
-        let Disk {
-            disk,
-            bus,
-            read_only,
-            serial,
-        } = disk;
-        let place = match bus {
-            DiskBus::Sata => {
-                let options = DiskOptions { read_only, serial };
-                DiskPlace::Sata(self.add_sata_disk(disk, options)?)
-            }
-            DiskBus::Nvme => {
-                let options = NvmeDiskOptions {
-                    read_only,
-                    serial,
-                    queues,
-                };
-                DiskPlace::Nvme(self.add_nvme_disk(disk, options)?)
-            }
-            DiskBus::Virtio => {
-                let options = blk::Options {
-                    read_only,
-                    serial,
-                    queues,
-                };
-                DiskPlace::Virtio(self.add_virtio_disk(disk, options)?)
-            }
-        };
-        self.place.disks.push(place);
-        Ok(())
-    }
-
-    fn add_virtio_disk(
-        &mut self,
-        disk: RawDisk,
-        options: blk::Options,
-    ) -> Result<Address, Failure> {
-        let name = format!("disk{}", self.place.disks.len());
-        let prologue = Arc::clone(&self.surroundings.queue_prologue);
-        let block = Block::new(disk, options, prologue)
-            .map_err(Failure::doing(LaunchError::Disk, &name))?;
-        self.disk_statistics.push(block.handle().statistics());
-        self.add_virtio(&name, Box::new(block), slots::DISKS, LaunchError::Disk)
-    }
-
     /// Adds the tablet, where there is a screen to point at. It takes no slot from disks and network interfaces, which keep
     /// the places they had in releases without it.
     ///
@@ -361,41 +329,45 @@ impl Hardware {
         range: RangeInclusive<u8>,
         kind: LaunchError,
     ) -> Result<Address, Failure> {
-        let function = VirtioPci::new(VirtioPciOptions {
-            name: name.to_owned(),
-            device,
-            memory: self.surroundings.memory.clone(),
-            platform: Arc::new(self.surroundings.interrupts.clone()) as Arc<dyn Platform>,
-            memory_bus: Arc::clone(&self.buses.memory),
-            complain: Arc::clone(&self.surroundings.complain),
-        })
-        .map_err(Failure::doing(kind, name))?;
-        self.add_in_slot(name, function, range, kind)
+        let function = self
+            .virtio_parts()
+            .build(name, device)
+            .map_err(Failure::doing(kind, name))?;
+        self.add_in_slot(name, function, range, None, kind)
     }
 
-    /// Puts a function into the first free slot of `range`.
+    /// Puts a function into `slot` if it is given, or else the first free one of `range`.
     pub(super) fn add_in_slot<F>(
         &mut self,
         name: &str,
         function: Arc<Mutex<F>>,
         range: RangeInclusive<u8>,
+        slot: Option<u8>,
         kind: LaunchError,
     ) -> Result<Address, Failure>
     where
         F: lodge_devices::pci::PciFunction + 'static,
     {
-        let address = self.take_slot(name, range, kind)?;
+        let address = self.take_slot(name, range, slot, kind)?;
         self.add_function(address, function)?;
         Ok(address)
     }
 
-    /// A free slot of `range`, or else any.
+    /// The slot that is given, or else a free one of `range`, or any.
     pub(super) fn take_slot(
         &mut self,
         name: &str,
         range: RangeInclusive<u8>,
+        slot: Option<u8>,
         kind: LaunchError,
     ) -> Result<Address, Failure> {
+        if let Some(slot) = slot {
+            let taken = || {
+                let message = format!("{name} was saved in PCI slot {slot}, which is taken");
+                Failure::new(LaunchError::State, message)
+            };
+            return self.slots.take_of(std::iter::once(slot)).ok_or_else(taken);
+        }
         self.slots
             .take(range)
             .ok_or_else(|| Failure::new(kind, format!("{name}: all PCI slots are taken")))
@@ -439,10 +411,23 @@ impl Hardware {
         Ok(())
     }
 
-    fn place(&self, base: u64, length: u64, device: SharedDevice) -> Result<(), Failure> {
+    pub(super) fn place(
+        &self,
+        base: u64,
+        length: u64,
+        device: SharedDevice,
+    ) -> Result<(), Failure> {
         self.buses
             .ports
             .insert(base, length, device)
             .map_err(Failure::doing(LaunchError::Internal, "I/O ports"))
     }
+}
+
+/// A ring for each disk that can come later. A host that gives none runs the guest all the same.
+fn spare_rings() -> Spares {
+    Spares::new(slots::HOT_DISKS.count(), blk::DEPTH).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no disks can be plugged into the guest while it runs");
+        Spares::default()
+    })
 }

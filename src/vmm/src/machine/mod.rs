@@ -4,6 +4,7 @@ mod balloon;
 mod barrier;
 mod boot_source;
 mod chipset;
+mod disks;
 mod display;
 mod failure;
 mod generation;
@@ -11,11 +12,13 @@ mod hardware;
 mod nics;
 mod nvme;
 mod pirq;
+mod plug;
 mod sata;
 mod saved;
 mod slots;
 mod vsock;
 mod watchdog;
+mod workshop;
 
 use std::fs::File;
 use std::ops::Range;
@@ -31,7 +34,7 @@ use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::pvpanic::{OnPanic, Panic};
 use lodge_devices::virtio::Complain;
-use lodge_vmm_proto::{CpuConfig, DiskBus, LaunchError, OnReset, WatchdogAction};
+use lodge_vmm_proto::{CpuConfig, DeviceKey, LaunchError, OnReset, WatchdogAction};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
 
@@ -46,12 +49,15 @@ use crate::saved::{Pagemap, SavedMachine};
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
 use boot_source::{BootSource, Content, Identity, Prepared};
 pub use chipset::Chipset;
+pub use disks::Disk;
 pub use display::{Display, PointError, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
 use hardware::{Hardware, SetUpBy, Surroundings};
 pub use nics::Nic;
+pub use plug::{Refusal, open_image};
 pub use vsock::Vsock;
+use workshop::Workshop;
 
 /// How long vCPUs may take to come to the gate. A device that finishes a request to
 /// slow storage can hold one up.
@@ -62,18 +68,6 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The window for 64-bit PCI BARs is this long, and aligned so.
 const HIGH_WINDOW: u64 = 32 << 30;
-
-/// A disk to attach.
-pub struct Disk {
-    /// The opened and claimed image.
-    pub disk: RawDisk,
-    /// What the guest reaches it by.
-    pub bus: DiskBus,
-    /// Refuse writes.
-    pub read_only: bool,
-    /// Serial number the guest reads.
-    pub serial: String,
-}
 
 /// What a guest starts with.
 pub enum Boot {
@@ -136,6 +130,8 @@ pub struct Prologues {
     pub queue: Prologue,
     /// The thread that shows the screen to viewers.
     pub viewers: Prologue,
+    /// The thread that builds devices while the guest runs.
+    pub workshop: Prologue,
 }
 
 /// A machine. Built with its vCPUs held at the entry point.
@@ -149,6 +145,7 @@ pub struct Machine {
     power: Arc<Power>,
     complaints: Arc<Complaints>,
     hardware: Hardware,
+    workshop: Workshop,
     events: LoopHandle,
     event_thread: Option<JoinHandle<std::io::Result<()>>>,
     boot: BootSource,
@@ -215,15 +212,18 @@ impl Machine {
         if let Some(action) = parts.watchdog {
             hardware.add_watchdog(watchdog::expires_to(action, &power, &complaints))?;
         }
-        for disk in parts.disks {
-            hardware.add_disk(disk, u16::from(parts.vcpus))?;
+        let layout = parts.saved.as_ref().map(|saved| saved.state.layout.clone());
+        let layout = layout.unwrap_or_default();
+        let [disks, nics] = layout.places(parts.disks.len(), parts.nics.len());
+        for (disk, place) in parts.disks.into_iter().zip(&disks) {
+            hardware.add_disk(disk, u16::from(parts.vcpus), place.as_ref())?;
         }
         for disc in parts.cdroms {
             hardware.add_cdrom(disc)?;
         }
         hardware.finish_sata()?;
-        for nic in parts.nics {
-            hardware.add_nic(nic)?;
+        for (nic, place) in parts.nics.into_iter().zip(&nics) {
+            hardware.add_nic(nic, place.as_ref())?;
         }
         hardware.add_tablet()?;
         hardware.add_generation_id(&vm)?;
@@ -244,6 +244,7 @@ impl Machine {
             power,
             complaints,
             hardware,
+            workshop: Workshop::open(parts.prologues.workshop)?,
             events,
             event_thread: Some(event_thread),
             boot,
@@ -288,17 +289,20 @@ impl Machine {
     }
 
     /// Puts everything back to power-on, with fresh memory and the kernel loaded
-    /// again. vCPUs are held, and stay so. Consoles and disks keep what they have.
+    /// again. vCPUs are held, and stay so. Consoles and disks keep what they have; devices that the guest was asked
+    /// to give up are gone, and returned.
     ///
     /// # Errors
     /// When the host takes back what it gave before; the machine is then beyond help.
-    pub fn reset(&mut self) -> Result<(), Failure> {
+    pub fn reset(&mut self) -> Result<Vec<DeviceKey>, Failure> {
+        let gone = self.take_leaving();
         self.hardware.devices.reset();
         self.forget_memory()?;
         let loaded = self.boot.load(&self.memory)?;
         self.chipset.restore(&self.vm)?;
         self.begin(Some(loaded))?;
-        self.hardware.assign_addresses()
+        self.hardware.assign_addresses()?;
+        Ok(gone)
     }
 
     /// Presses and releases the power button.
@@ -338,11 +342,7 @@ impl Machine {
 
     /// Bytes read from and written to all disks.
     pub fn disk_bytes(&self) -> (u64, u64) {
-        let disks = self.hardware.disk_statistics.iter();
-        let totals = disks.map(|disk| disk.totals());
-        totals.fold((0, 0), |(read, written), totals| {
-            (read + totals.read_bytes, written + totals.write_bytes)
-        })
+        self.hardware.disk_bytes()
     }
 
     /// A CD-ROM drive, by its number.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use lodge_block::raw::RawDisk;
-use lodge_devices::ahci::{Ahci, AhciOptions, Cdrom, CdromHandle, Disk, DiskOptions, Drive, PORTS};
+use lodge_devices::ahci::{
+    Ahci, AhciOptions, Cdrom, CdromHandle, Disk, DiskHandle, DiskOptions, Drive, PORTS,
+};
 use lodge_devices::interrupt::Platform;
 use lodge_vmm_proto::LaunchError;
 
@@ -31,16 +33,20 @@ fn port(sata: &Sata) -> Result<u8, Failure> {
 }
 
 impl Hardware {
-    /// Adds a disk to the SATA controller; returns its port.
+    /// Adds a disk to the SATA controller; returns its port and a way to it.
     ///
     /// # Errors
     /// When all ports are taken.
-    pub fn add_sata_disk(&mut self, image: RawDisk, options: DiskOptions) -> Result<u8, Failure> {
+    pub fn add_sata_disk(
+        &mut self,
+        image: RawDisk,
+        options: DiskOptions,
+    ) -> Result<(u8, DiskHandle), Failure> {
         let port = port(&self.sata)?;
         let disk = Disk::new(image, options);
-        self.disk_statistics.push(disk.handle().statistics());
+        let handle = disk.handle();
         self.sata.drives.push(Drive::Disk(disk));
-        Ok(port)
+        Ok((port, handle))
     }
 
     /// Adds a CD-ROM drive to the SATA controller.

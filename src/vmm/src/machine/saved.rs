@@ -64,6 +64,7 @@ impl Machine {
             vcpus,
             chipset: ChipsetState::save(&self.vm)?,
             devices: self.hardware.devices.save()?,
+            layout: self.hardware.layout(),
         })
     }
 
@@ -98,6 +99,7 @@ impl Machine {
         devices.pause();
         devices.restore(&saved.devices)?;
         self.hardware.renew_generation()?;
+        self.hardware.hotplug.lock().unwrap().withdraw_all();
         // The guest's clocks go on as if it had slept.
         kvm::set_clock(&self.vm, saved.clock.saturating_add(age))?;
         self.resume_devices();

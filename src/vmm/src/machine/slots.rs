@@ -9,6 +9,8 @@ use lodge_devices::pci::Address;
 pub const NICS: RangeInclusive<u8> = 1..=8;
 /// Slots for disks, as long as they last.
 pub const DISKS: RangeInclusive<u8> = 9..=26;
+/// Slots for disks that come while the guest runs: as many as a guest may have.
+pub const HOT_DISKS: RangeInclusive<u8> = 9..=24;
 /// The tablet. To be taken last: where there are as many disks as fit, it is elsewhere.
 pub const TABLET: RangeInclusive<u8> = 25..=25;
 /// The watchdog.
@@ -34,16 +36,45 @@ pub struct Slots {
 impl Slots {
     /// Takes the first free slot of `range`, or else of all.
     pub fn take(&mut self, range: RangeInclusive<u8>) -> Option<Address> {
-        let free = |slot: &u8| self.taken & (1 << slot) == 0;
-        let slot = range.chain(ALL).find(free)?;
+        self.take_of(range.chain(ALL))
+    }
+
+    /// Takes the first free slot of `slots`.
+    pub fn take_of(&mut self, mut slots: impl Iterator<Item = u8>) -> Option<Address> {
+        let free = |slot: &u8| ALL.contains(slot) && self.taken & (1 << slot) == 0;
+        let slot = slots.find(free)?;
         self.taken |= 1 << slot;
         Address::new(slot, 0)
+    }
+
+    /// Frees the slot at `address`.
+    pub fn give_back(&mut self, address: Address) {
+        self.taken &= !(1 << address.device());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lodge_devices::hotplug::HOTPLUG_SLOTS;
+
     use super::*;
+
+    #[test]
+    fn a_slot_that_is_free_again_is_taken_first() {
+        assert!(
+            HOT_DISKS
+                .chain(NICS)
+                .all(|slot| HOTPLUG_SLOTS.contains(&slot))
+        );
+        let mut slots = Slots::default();
+        let [first, _, third] = [(); 3].map(|()| slots.take_of(HOT_DISKS).unwrap());
+        slots.give_back(first);
+        assert_eq!(slots.take_of(std::iter::once(third.device())), None);
+        assert_eq!(slots.take_of([0, 31].into_iter()), None, "not for devices");
+        assert_eq!(slots.take_of(HOT_DISKS), Some(first));
+        let left = std::iter::from_fn(|| slots.take_of(HOT_DISKS));
+        assert_eq!(left.count(), HOT_DISKS.count() - 3);
+    }
 
     #[test]
     fn every_mix_of_disks_and_interfaces_fits() {

@@ -22,6 +22,7 @@
 //! kernel's interface are its bytes; the kernel only ever adds to their end.
 
 mod file;
+mod layout;
 mod memory;
 
 use std::io;
@@ -35,6 +36,7 @@ use crate::vcpu::{CpuidTemplate, LacksFeatures, VcpuState};
 #[cfg(feature = "fuzzing")]
 pub use file::with_header;
 pub use file::{read, write};
+pub use layout::{Layout, Place};
 pub use memory::{Pagemap, copy as copy_memory};
 
 /// A machine at a moment in which it was held.
@@ -56,6 +58,9 @@ pub struct SavedMachine {
     pub chipset: ChipsetState,
     /// All other devices.
     pub devices: SavedDevices,
+    /// Where disks and network interfaces are; empty where their order says it.
+    #[serde(default)]
+    pub layout: Layout,
 }
 
 /// A state that cannot be saved, read or given to this machine.

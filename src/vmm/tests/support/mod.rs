@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod code;
+pub mod saving;
 pub mod screen;
 pub mod tap;
 
@@ -241,7 +242,7 @@ impl Guest {
     /// Its condition.
     pub fn status(&mut self) -> GuestStatus {
         match self.ask(RequestBody::Status) {
-            Answer::Status(status) => status,
+            Answer::Status(status) => *status,
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -22,6 +22,7 @@ pub fn seeds() -> Vec<Seed> {
         ("cmos", "clock", cmos()),
         ("i8042", "driver", i8042()),
         ("acpi_pm", "buttons", acpi_pm()),
+        ("hotplug", "plug", hotplug()),
         ("fw_cfg", "files", fw_cfg()),
         ("fw_cfg", "screen", screen()),
         ("pflash", "variables", pflash()),
@@ -112,6 +113,25 @@ fn acpi_pm() -> Vec<u8> {
         .read(0, AT + 8, 4)
         .save_restore()
         .write(0, AT + 4, &[1, 0x34])
+        .bytes()
+}
+
+/// As the methods of the DSDT do it: a device comes, is asked for, kept, asked for again and ejected.
+fn hotplug() -> Vec<u8> {
+    let slot = (1_u32 << 9).to_le_bytes();
+    Script::default()
+        .host(0, &[9])
+        .read(0, AT, 4)
+        .write(0, AT, &slot)
+        .host(1, &[9])
+        .read(0, AT + 4, 4)
+        .write(0, AT + 4, &slot)
+        .host(2, &[9])
+        .save_restore()
+        .host(1, &[9])
+        .write(0, AT + 8, &slot)
+        .host(3, &[9])
+        .read(0, AT, 4)
         .bytes()
 }
 

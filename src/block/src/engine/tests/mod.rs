@@ -460,3 +460,38 @@ fn a_full_datastore_has_an_error_of_its_own() {
     drop(file);
     umount2(directory.path(), MntFlags::MNT_DETACH).unwrap();
 }
+
+#[test]
+fn spare_rings_go_from_disk_to_disk() {
+    let spares = Spares::new(1, 4).unwrap();
+    for round in 0..3_u8 {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE).unwrap();
+        let disk = Arc::new(RawDisk::open(file.try_clone().unwrap().into()).unwrap());
+        let event = nix::sys::eventfd::EventFd::new().unwrap();
+        let mut engine = Engine::with_spares(Arc::clone(&disk), 4, &spares).unwrap();
+        assert_eq!(spares.left(), 0);
+        // Watched to its end, and after it.
+        engine.watch([event.as_fd()]);
+        let mut memory = Memory::new(512, 0);
+        memory.bytes.fill(round);
+        let buffers = memory.pieces(&[512]);
+        // SAFETY: `memory` outlives the request.
+        unsafe { engine.write(u64::from(round), 0, &buffers) }.unwrap();
+        finish_one(&mut engine).unwrap();
+        // None is left: a ring of its own.
+        let other = Engine::with_spares(disk, 4, &spares).unwrap();
+        drop(engine);
+        drop(other);
+        event.write(1).unwrap();
+        assert_eq!(spares.left(), 1);
+        let mut block = [0; 512];
+        file.read_exact_at(&mut block, 0).unwrap();
+        assert_eq!(block, [round; 512]);
+    }
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(SIZE).unwrap();
+    let disk = Arc::new(RawDisk::open(file.into()).unwrap());
+    let _deeper = Engine::with_spares(disk, 8, &spares).unwrap();
+    assert_eq!(spares.left(), 1);
+}

@@ -11,22 +11,31 @@ use crate::virtio::DeviceEvents;
 #[derive(Clone)]
 pub struct Handle {
     disk: Arc<RawDisk>,
-    /// The driver, while there is one.
-    events: Arc<Mutex<Option<Arc<dyn DeviceEvents>>>>,
+    driver: Arc<Mutex<Driver>>,
     statistics: Arc<Statistics>,
+}
+
+#[derive(Default)]
+struct Driver {
+    /// The way to it, while the device serves it.
+    events: Option<Arc<dyn DeviceEvents>>,
+    /// The size changed since it was last told: while the guest is paused, nobody can be.
+    untold: bool,
 }
 
 impl Handle {
     pub(super) fn new(disk: Arc<RawDisk>) -> Self {
         Self {
             disk,
-            events: Arc::default(),
+            driver: Arc::default(),
             statistics: Arc::default(),
         }
     }
 
     pub(super) fn attach(&self, events: Option<Arc<dyn DeviceEvents>>) {
-        *self.events.lock().unwrap() = events;
+        let mut driver = self.driver.lock().unwrap();
+        driver.events = events;
+        driver.tell();
     }
 
     /// Counters, updated while the device runs.
@@ -42,11 +51,20 @@ impl Handle {
     pub fn refresh_size(&self) -> Result<u64, RawError> {
         let before = self.disk.size();
         let size = self.disk.refresh_size()?;
-        if size != before
-            && let Some(events) = &*self.events.lock().unwrap()
-        {
-            events.config_changed();
+        if size != before {
+            let mut driver = self.driver.lock().unwrap();
+            driver.untold = true;
+            driver.tell();
         }
         Ok(size)
+    }
+}
+
+impl Driver {
+    fn tell(&mut self) {
+        if let Some(events) = self.events.as_ref().filter(|_| self.untold) {
+            events.config_changed();
+            self.untold = false;
+        }
     }
 }

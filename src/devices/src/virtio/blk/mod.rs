@@ -12,7 +12,7 @@ mod worker;
 use std::io;
 use std::sync::Arc;
 
-use lodge_block::engine::Engine;
+use lodge_block::engine::{Engine, Spares};
 use lodge_block::raw::RawDisk;
 use virtio_bindings::virtio_blk as abi;
 use virtio_queue::{Queue, QueueT as _};
@@ -30,8 +30,8 @@ pub const MAX_QUEUES: u16 = 4;
 /// Requests a driver may have under way on one queue, in descriptors.
 const QUEUE_SIZE: u16 = 256;
 
-/// Requests one queue has with the host at a time. More wait in the ring.
-const DEPTH: u16 = 128;
+/// Requests one queue has with the host at a time. More wait in the ring. Spare rings are of this depth.
+pub const DEPTH: u16 = 128;
 
 /// Device ID (virtio 1.2, 5).
 const DEVICE_TYPE: u16 = 2;
@@ -68,6 +68,20 @@ impl Block {
     /// # Errors
     /// When threads or io_urings cannot be made.
     pub fn new(disk: RawDisk, options: Options, prologue: Prologue) -> io::Result<Self> {
+        Self::with_spares(disk, options, prologue, &Spares::default())
+    }
+
+    /// As [`Block::new`], with one of the `spares` behind the first queue, if there is one left.
+    ///
+    /// # Errors
+    /// When threads or io_urings cannot be made.
+    pub fn with_spares(
+        disk: RawDisk,
+        options: Options,
+        prologue: Prologue,
+        spares: &Spares,
+    ) -> io::Result<Self> {
+        let none = Spares::default();
         let disk = Arc::new(disk);
         let queues = options.queues.clamp(1, MAX_QUEUES);
         let read_only = options.read_only || disk.read_only();
@@ -75,8 +89,9 @@ impl Block {
         let mut threads = Vec::new();
         let prologues = std::iter::repeat_n(prologue, queues.into());
         for (queue, prologue) in (0..queues).zip(prologues) {
+            let spares = if queue == 0 { spares } else { &none };
             let worker = Worker {
-                engine: Engine::new(Arc::clone(&disk), DEPTH)?,
+                engine: Engine::with_spares(Arc::clone(&disk), DEPTH, spares)?,
                 serial: config::serial(&options.serial),
                 statistics: handle.statistics(),
             };

@@ -514,6 +514,8 @@ impl Actor {
                 self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
             GuestEvent::Watchdog { action } => self.watchdog_expired(action),
+            // Nobody asks for any yet.
+            GuestEvent::Detached { .. } => {}
             // That it is held is no state of the guest.
             GuestEvent::State { .. } if self.held.is_some() => {}
             GuestEvent::State { state } => {

@@ -1,0 +1,221 @@
+//! Disks, on whatever bus.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lodge_block::raw::{RawDisk, RawError};
+use lodge_devices::ahci::{self, DiskOptions};
+use lodge_devices::nvme::{NvmeDiskOptions, NvmeHandle};
+use lodge_devices::virtio::blk::{self, Block, Statistics};
+use lodge_vmm_proto::{DiskBus, LaunchError};
+
+use super::hardware::Hardware;
+use super::plug::{Refusal, flat, free_number, open_image};
+use super::workshop::Workshop;
+use super::{Failure, slots};
+use crate::firmware::DiskPlace;
+use crate::saved::Place;
+
+/// A disk to attach.
+pub struct Disk {
+    /// The opened and claimed image.
+    pub disk: RawDisk,
+    /// What the guest reaches it by.
+    pub bus: DiskBus,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Serial number the guest reads.
+    pub serial: String,
+}
+
+/// A disk of the machine.
+pub struct PluggedDisk {
+    /// Serial number the guest reads.
+    pub serial: String,
+    /// Where it is.
+    pub at: DiskPlace,
+    /// Its device is called by it.
+    number: u8,
+    /// Queues, of a disk on virtio.
+    queues: Option<u16>,
+    handle: Handle,
+}
+
+/// A way to a disk.
+pub(super) enum Handle {
+    Virtio(blk::Handle),
+    Nvme(NvmeHandle),
+    Sata(ahci::DiskHandle),
+}
+
+impl PluggedDisk {
+    /// The name of its device.
+    pub fn name(&self) -> String {
+        name(self.number)
+    }
+
+    /// What it has read and written.
+    pub fn statistics(&self) -> Arc<Statistics> {
+        match &self.handle {
+            Handle::Virtio(handle) => handle.statistics(),
+            Handle::Nvme(handle) => handle.statistics(),
+            Handle::Sata(handle) => handle.statistics(),
+        }
+    }
+
+    /// Looks at its size again, after it was grown, and tells the driver where that is possible.
+    ///
+    /// # Errors
+    /// When the host does not tell; the old size stays.
+    pub fn refresh_size(&self) -> Result<u64, RawError> {
+        match &self.handle {
+            Handle::Virtio(handle) => handle.refresh_size(),
+            Handle::Nvme(handle) => handle.refresh_size(),
+            Handle::Sata(handle) => handle.refresh_size(),
+        }
+    }
+
+    /// Where it is, for a machine that goes on from here.
+    pub fn place(&self) -> Place {
+        Place {
+            number: self.number,
+            slot: match self.at {
+                DiskPlace::Virtio(at) | DiskPlace::Nvme(at) => Some(at.device()),
+                DiskPlace::Sata(_) => None,
+            },
+            queues: self.queues,
+        }
+    }
+}
+
+fn name(number: u8) -> String {
+    format!("disk{number}")
+}
+
+impl Hardware {
+    /// Adds a disk, at `place` if it is given, with `queues` unless that says otherwise.
+    ///
+    /// # Errors
+    /// When the host cannot serve it, or its bus is full.
+    pub fn add_disk(
+        &mut self,
+        disk: Disk,
+        queues: u16,
+        place: Option<&Place>,
+    ) -> Result<(), Failure> {
+        let Disk {
+            disk,
+            bus,
+            read_only,
+            serial,
+        } = disk;
+        let number = place.map_or(self.disks.len() as u8, |place| place.number);
+        let slot = place.and_then(|place| place.slot);
+        let queues = place.and_then(|place| place.queues).unwrap_or(queues);
+        let key = serial.clone();
+        let name = name(number);
+        let (at, handle) = match bus {
+            DiskBus::Sata => {
+                let options = DiskOptions { read_only, serial };
+                let (port, handle) = self.add_sata_disk(disk, options)?;
+                (DiskPlace::Sata(port), Handle::Sata(handle))
+            }
+            DiskBus::Nvme => {
+                let options = NvmeDiskOptions {
+                    read_only,
+                    serial,
+                    queues,
+                };
+                let (at, handle) = self.add_nvme_disk(&name, disk, options, slot)?;
+                (DiskPlace::Nvme(at), Handle::Nvme(handle))
+            }
+            DiskBus::Virtio => {
+                let options = blk::Options {
+                    read_only,
+                    serial,
+                    queues,
+                };
+                let prologue = Arc::clone(&self.surroundings.queue_prologue);
+                let block = Block::with_spares(disk, options, prologue, &self.spares)
+                    .map_err(Failure::doing(LaunchError::Disk, &name))?;
+                let handle = block.handle();
+                let function = self
+                    .virtio_parts()
+                    .build(&name, Box::new(block))
+                    .map_err(Failure::doing(LaunchError::Disk, &name))?;
+                let range = slots::DISKS;
+                let at = self.add_in_slot(&name, function, range, slot, LaunchError::Disk)?;
+                (DiskPlace::Virtio(at), Handle::Virtio(handle))
+            }
+        };
+        self.place.disks.push(at);
+        self.disks.push(PluggedDisk {
+            serial: key,
+            at,
+            number,
+            queues: (bus == DiskBus::Virtio).then_some(queues),
+            handle,
+        });
+        Ok(())
+    }
+
+    /// Plugs a disk on virtio into the machine, which runs. It has one queue, as there are spare rings for.
+    ///
+    /// # Errors
+    /// When the descriptor is no disk, or there is no room.
+    pub fn plug_disk(
+        &mut self,
+        workshop: &Workshop,
+        file: OwnedFd,
+        read_only: bool,
+        serial: &str,
+    ) -> Result<(), Refusal> {
+        let taken: Vec<u8> = self.disks.iter().map(|disk| disk.number).collect();
+        let number = free_number(&taken);
+        let name = name(number);
+        let full = |what: &str| Refusal::full(format!("{name}: {what}"));
+        if self.spares.left() == 0 {
+            return Err(full("no I/O ring is left for another disk"));
+        }
+        let at = self.slots.take_of(slots::HOT_DISKS);
+        let at = at.ok_or_else(|| full("all slots for disks are taken"))?;
+        let options = blk::Options {
+            read_only,
+            serial: serial.to_owned(),
+            queues: 1,
+        };
+        let prologue = Arc::clone(&self.surroundings.queue_prologue);
+        let (parts, spares, called) = (self.virtio_parts(), self.spares.clone(), name.clone());
+        let built = workshop.run(move || {
+            let disk = open_image(file, RawDisk::open)?;
+            disk.claim().map_err(io::Error::other)?;
+            let block = Block::with_spares(disk, options, prologue, &spares)?;
+            let handle = block.handle();
+            Ok((parts.build(&called, Box::new(block))?, handle))
+        });
+        let added = flat(&name, built).and_then(|(function, handle)| {
+            self.add_function(at, function)?;
+            Ok(handle)
+        });
+        let handle = added.inspect_err(|_| self.slots.give_back(at))?;
+        self.disks.push(PluggedDisk {
+            serial: serial.to_owned(),
+            at: DiskPlace::Virtio(at),
+            number,
+            queues: Some(1),
+            handle: Handle::Virtio(handle),
+        });
+        self.hotplug.lock().unwrap().added(at.device());
+        Ok(())
+    }
+
+    /// Bytes read from and written to all disks, those that are out included.
+    pub fn disk_bytes(&self) -> (u64, u64) {
+        let disks = self.disks.iter();
+        let totals = disks.map(|disk| disk.statistics().totals());
+        totals.fold(self.bytes_of_gone, |(read, written), totals| {
+            (read + totals.read_bytes, written + totals.write_bytes)
+        })
+    }
+}
