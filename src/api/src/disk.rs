@@ -45,10 +45,10 @@ pub struct DiskCreate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskPatch {
-    /// A new name.
+    /// A new name; not while a guest runs with the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// A larger size. The guest must be stopped.
+    /// A larger size. Guests that run with the disk are told; not while one has it on SATA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
 }

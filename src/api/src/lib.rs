@@ -27,6 +27,7 @@ mod balloon;
 mod boot_device;
 mod cpu;
 mod name;
+mod plug;
 mod size;
 pub mod snapshot;
 mod watchdog;

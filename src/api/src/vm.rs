@@ -8,6 +8,7 @@ use uuid::Uuid;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cpu::{CpuModel, VmCpu};
+pub use crate::plug::{VmAttach, VmDetach};
 pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
 
@@ -16,7 +17,7 @@ use crate::{Name, Size};
 pub struct Vm {
     /// Stable identity, also the guest's SMBIOS UUID.
     pub id: Uuid,
-    /// Name and configuration. Changes take effect at the next start.
+    /// Name and configuration. Changes take effect at the next start, unless the method says otherwise.
     #[serde(flatten)]
     pub spec: VmSpec,
     /// What the host observes.

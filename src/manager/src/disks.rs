@@ -1,11 +1,14 @@
 //! Disks: raw files guests write to.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
 use lodge_api::event::Change;
 use lodge_api::image::ImageKind;
 use lodge_api::operation::Operation;
 use lodge_api::page::{ListParams, Page};
+use lodge_api::vm::DiskBus;
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_block::datastore::Access;
 use lodge_store::{Batch, Record, Versioned};
@@ -18,7 +21,7 @@ use crate::filter::Field;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::networks::in_use;
 use crate::operations::OperationHandle;
-use crate::vms::VmRecord;
+use crate::vms::{self, VmRecord};
 use crate::{Caller, IfMatch, Manager};
 
 /// Sizes are multiples of that.
@@ -213,6 +216,61 @@ impl Core {
             .object(&caller.user, record.target(), Change::Created);
         Ok(())
     }
+
+    /// The guests that run with a disk; each can be told that it has grown.
+    fn who_hears_of_growth(
+        &self,
+        running: &HashSet<Uuid>,
+        disk: &DiskRecord,
+    ) -> Result<Vec<Uuid>, Problem> {
+        for holder in running {
+            let launched = self.vms.observed(*holder).launched;
+            let disks = launched.map(|spec| spec.disks).unwrap_or_default();
+            let Some(entry) = disks.iter().find(|entry| entry.disk == disk.name) else {
+                // Nobody who runs: it is being copied, or its guest is just starting.
+                return Err(in_use_by_running(&disk.name, "grown"));
+            };
+            if entry.bus == DiskBus::Sata {
+                return Err(in_use_by_running(&disk.name, "grown").with_hint(
+                    "stop the guest first: a disk on SATA does not grow while it runs",
+                ));
+            }
+        }
+        Ok(running.iter().copied().collect())
+    }
+
+    /// Tells guests of a disk that has grown. One that cannot be told finds out when it is reset or started.
+    async fn tell_growth(&self, disk: Uuid, running: &[Uuid]) {
+        for vm in running {
+            if let Err(problem) = vms::disk_grew(self, *vm, disk).await {
+                tracing::warn!(%vm, %disk, %problem, "a guest is not told that its disk has grown");
+            }
+        }
+    }
+
+    /// Records sizes of disks whose files were made longer by a manager that died before it could.
+    pub(crate) async fn record_growth(&self) -> Result<(), Problem> {
+        let mut batch = Batch::new();
+        for disk in catalogue::list::<DiskRecord>(&self.snapshot()) {
+            let info = self.disks.info(&file_name(disk.value.id)?);
+            // What has no file is found out when it is used.
+            let Ok(info) = info else { continue };
+            if info.size > disk.value.size.bytes() {
+                tracing::info!(disk = %disk.value.name, size = info.size, "a disk has grown");
+                catalogue::replace(&mut batch, &disk, &disk.value.with_size(info.size))?;
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.commit(batch).await.map(drop)
+    }
+}
+
+fn in_use_by_running(name: &Name, what: &str) -> Problem {
+    let detail =
+        format!("a running guest uses the disk \"{name}\", which cannot be {what} meanwhile");
+    Problem::new(ErrorCode::InUse, detail).with_hint("stop the guest first")
 }
 
 fn disk_image(found: Option<Versioned<ImageRecord>>, name: &Name) -> Result<ImageRecord, Problem> {
@@ -280,7 +338,7 @@ impl Manager {
         .await
     }
 
-    /// Renames or grows a disk.
+    /// Renames a disk, or grows it, at once for guests that run with it.
     pub async fn disk_patch(
         &self,
         caller: &Caller,
@@ -296,13 +354,13 @@ impl Manager {
             let core = &manager.core;
             let held = core.hold::<DiskRecord>(&key, if_match).await?;
             let (snapshot, old) = (&held.snapshot, &held.old);
-            if !core.vms.users_of_disk(old.value.id).is_empty() {
-                return Err(Problem::new(
-                    ErrorCode::InUse,
-                    format!("a running guest uses the disk \"{}\"", old.value.name),
-                )
-                .with_hint("stop the guest first"));
+            let running = core.vms.users_of_disk(old.value.id);
+            let renamed = patch.name.as_ref();
+            let renamed = renamed.is_some_and(|name| *name != old.value.name);
+            if renamed && !running.is_empty() {
+                return Err(in_use_by_running(&old.value.name, "renamed"));
             }
+            let running = core.who_hears_of_growth(&running, &old.value)?;
             let mut new = old.value.clone();
             let mut batch = Batch::new();
             if let Some(name) = patch.name.filter(|name| *name != old.value.name) {
@@ -335,6 +393,12 @@ impl Manager {
             }
             let new = core.exchange(batch, old, new).await?;
             core.make_known(&caller, "disk_change", new.value.target(), Change::Changed);
+            let grown = new.value.size != old.value.size;
+            // Guests may take their time.
+            drop(held);
+            if grown {
+                core.tell_growth(new.value.id, &running).await;
+            }
             Ok(core.disk_of(&new, &catalogue::list(&core.snapshot())))
         })
         .await

@@ -65,6 +65,9 @@ impl Manager {
     pub async fn open(config: ManagerConfig, log: LogRing) -> Result<Self, OpenError> {
         let core = prepare(config, log).await?;
         core.prepare_administrator().await?;
+        if let Err(problem) = core.record_growth().await {
+            tracing::warn!(%problem, "sizes of disks are not recorded");
+        }
         core.take_over_guests().await;
         core.end_interrupted_operations(|operation| core.shows_done(operation))
             .await;

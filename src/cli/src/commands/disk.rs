@@ -39,7 +39,8 @@ pub(crate) enum Verb {
         /// [REMOTE:]NAME
         name: Target,
     },
-    /// Make a disk larger; its guest must be stopped
+    /// Make a disk larger; VMs that run with it are told, but not of disks on SATA
+    #[command(visible_alias = "resize")]
     Grow {
         /// [REMOTE:]NAME
         name: Target,

@@ -12,7 +12,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::vm_settings::Settings;
-use super::{all, console, path, screen, vm_balloon, vm_nvram, vnc};
+use super::{all, console, path, screen, vm_balloon, vm_nvram, vm_plug, vnc};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -130,6 +130,12 @@ pub(crate) enum Verb {
         #[command(flatten)]
         drive: Drive,
     },
+    /// Add and remove disks, also while the VM runs
+    #[command(subcommand)]
+    Disk(vm_plug::DiskVerb),
+    /// Add and remove network interfaces, also while the VM runs
+    #[command(subcommand)]
+    Nic(vm_plug::NicVerb),
     /// Ask a running VM to keep only so much of its memory; it has all again when it is started anew
     Balloon {
         /// [REMOTE:]NAME
@@ -234,6 +240,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             change_disc(context, &name, Some(image), &drive).await
         }
         Verb::Eject { name, drive } => change_disc(context, &name, None, &drive).await,
+        Verb::Disk(verb) => vm_plug::run_disk(context, verb).await,
+        Verb::Nic(verb) => vm_plug::run_nic(context, verb).await,
         Verb::Balloon { name, size } => vm_balloon::set(context, &name, size).await,
         Verb::Nvram(verb) => vm_nvram::run(context, verb).await,
         Verb::Start { names, background } => {

@@ -164,7 +164,7 @@ fn non_empty(items: &[String], convert: fn(&str) -> Value) -> Option<Value> {
     (!items.is_empty()).then(|| items.iter().map(|item| convert(item)).collect())
 }
 
-fn disk(text: &str) -> Value {
+pub(super) fn disk(text: &str) -> Value {
     let mut disk = Map::new();
     let mut name = text;
     // No name has a colon: a word that is none of these is left for the host to refuse.
@@ -187,7 +187,7 @@ fn cdrom(text: &str) -> Value {
     }
 }
 
-fn nic(text: &str) -> Value {
+pub(super) fn nic(text: &str) -> Value {
     let mut words = text.split(',');
     let mut nic = Map::new();
     nic.insert("network".to_owned(), json!(words.next()));

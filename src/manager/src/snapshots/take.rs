@@ -166,6 +166,12 @@ impl Core {
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
         let held = hold(self, record.vm_id).await?;
+        // Devices come and go; from here on none does.
+        let observed = self.vms.observed(record.vm_id);
+        if let Some(launched) = observed.launched {
+            record.spec = launched;
+            record.disks = observed.disks;
+        }
         let saved = self.save_held(held.control(), record, handle).await;
         let saved = match (saved, held.release().await) {
             (Ok(files), Ok(())) => Ok(files),

@@ -68,6 +68,21 @@ pub(crate) struct HostMemory {
     pub(crate) available: u64,
 }
 
+/// Who else holds a disk so that it cannot be shared.
+fn other_holder(
+    held: &HashMap<Uuid, Held>,
+    vm: Uuid,
+    (disk, read_only): (Uuid, bool),
+) -> Option<Uuid> {
+    let conflicts = |other: &Held| {
+        let other = other.disks.get(&disk);
+        other.is_some_and(|other_read_only| !(read_only && *other_read_only))
+    };
+    held.iter()
+        .find(|(holder, other)| **holder != vm && conflicts(other))
+        .map(|(holder, _)| *holder)
+}
+
 impl Claims {
     fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,22 +91,31 @@ impl Claims {
     /// Claims disks for a guest: alone for writing, together for reading.
     pub(crate) fn disks(&self, vm: Uuid, disks: &[(Uuid, bool)]) -> Result<(), Conflict> {
         let mut held = self.held();
-        for (number, (disk, read_only)) in disks.iter().enumerate() {
-            let holder = held.iter().find(|(holder, other)| {
-                let other = other.disks.get(disk);
-                **holder != vm
-                    && other.is_some_and(|other_read_only| !(*read_only && *other_read_only))
-            });
-            if let Some((holder, _)) = holder {
-                return Err(Conflict {
-                    number,
-                    holder: *holder,
-                });
+        for (number, disk) in disks.iter().enumerate() {
+            if let Some(holder) = other_holder(&held, vm, *disk) {
+                return Err(Conflict { number, holder });
             }
         }
         let entry = held.entry(vm).or_default();
         entry.disks = disks.iter().copied().collect();
         Ok(())
+    }
+
+    /// Claims another disk for a guest that runs.
+    pub(crate) fn add_disk(&self, vm: Uuid, disk: (Uuid, bool)) -> Result<(), Conflict> {
+        let mut held = self.held();
+        if let Some(holder) = other_holder(&held, vm, disk) {
+            return Err(Conflict { number: 0, holder });
+        }
+        held.entry(vm).or_default().disks.insert(disk.0, disk.1);
+        Ok(())
+    }
+
+    /// Gives one disk of a guest back.
+    pub(crate) fn remove_disk(&self, vm: Uuid, disk: Uuid) {
+        if let Some(held) = self.held().get_mut(&vm) {
+            held.disks.remove(&disk);
+        }
     }
 
     /// Claims memory, if the host has it: now, and when every running guest uses all of its own.
@@ -193,6 +217,13 @@ mod tests {
         claims.disks(id(3), &[(disk, false)]).unwrap();
         let conflict = claims.disks(id(1), &[(disk, true)]).unwrap_err();
         assert_eq!(conflict.holder, id(3));
+        // One more for a guest that runs, and one less.
+        claims.add_disk(id(3), (id(103), false)).unwrap();
+        let conflict = claims.add_disk(id(4), (id(103), true)).unwrap_err();
+        assert_eq!(conflict.holder, id(3));
+        claims.remove_disk(id(3), id(103));
+        claims.add_disk(id(4), (id(103), true)).unwrap();
+        assert_eq!(claims.users_of_disk(disk), HashSet::from([id(3)]));
     }
 
     #[test]

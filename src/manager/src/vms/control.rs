@@ -33,7 +33,7 @@ const QUEUE: usize = 64;
 #[derive(Debug)]
 struct Outgoing {
     body: RequestBody,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -101,9 +101,9 @@ impl Control {
     pub(crate) async fn ask(
         &self,
         body: RequestBody,
-        descriptor: Option<OwnedFd>,
+        descriptors: impl IntoIterator<Item = OwnedFd>,
     ) -> Result<Answer, Problem> {
-        match self.exchange(body, descriptor).await? {
+        match self.exchange(body, descriptors).await? {
             Answer::Error { code, message } => Err(refusal(code, &message)),
             answer => Ok(answer),
         }
@@ -113,12 +113,12 @@ impl Control {
     pub(crate) async fn exchange(
         &self,
         body: RequestBody,
-        descriptor: Option<OwnedFd>,
+        descriptors: impl IntoIterator<Item = OwnedFd>,
     ) -> Result<Answer, Problem> {
         let (answer, reply) = oneshot::channel();
         let outgoing = Outgoing {
             body,
-            descriptor,
+            descriptors: descriptors.into_iter().collect(),
             answer,
         };
         let gone = || Problem::new(ErrorCode::WrongState, "the guest has just ended");
@@ -201,7 +201,7 @@ async fn send(channel: &AsyncFd<Channel>, id: u64, request: &Outgoing) -> Result
         id,
         body: request.body.clone(),
     };
-    let descriptors: Vec<_> = request.descriptor.iter().map(AsFd::as_fd).collect();
+    let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
     loop {
         match channel.get_ref().send(&message, &descriptors) {
             Err(ChannelError::WouldBlock) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use lodge_api::vm::{DiskBus, NicModel};
-use lodge_api::{ErrorCode, Problem};
+use lodge_api::vm::{DiskBus, NicModel, VmDisk, VmNic};
+use lodge_api::{ErrorCode, Name, Problem};
 use lodge_block::datastore::Access;
 use lodge_host::cgroup::{Cgroup, CgroupLimits};
 use lodge_host::net::open_vhost_net;
@@ -119,6 +119,7 @@ async fn try_launch(
         disks: disk_ids,
         uid_index,
         vsock_cid: vsock.as_ref().map(|vsock| vsock.cid),
+        arriving: None,
         started_at: Timestamp::now(),
     };
     run.write_note(&note).map_err(failed)?;
@@ -222,6 +223,10 @@ impl Descriptors {
         // The configuration has at most some dozens.
         FdIndex(u16::try_from(self.fds.len() - 1).unwrap_or(u16::MAX))
     }
+
+    pub(super) fn into_all(self) -> Vec<OwnedFd> {
+        self.fds
+    }
 }
 
 /// The refusal to start guests where KVM does not work.
@@ -254,16 +259,9 @@ fn claim(core: &Core, record: &VmRecord) -> Result<(), Problem> {
         .claims
         .disks(record.id, &disks)
         .map_err(|conflict| {
-            let holder = name_of(&snapshot, conflict.holder);
-            Problem::new(
-                ErrorCode::InUse,
-                format!(
-                    "the disk \"{}\" is used by the running guest {holder}",
-                    spec.disks[conflict.number].disk
-                ),
-            )
-            .with_pointer(format!("/disks/{}/disk", conflict.number))
-            .with_hint("stop that guest, or attach the disk to both for reading only")
+            let disk = &spec.disks[conflict.number].disk;
+            held_by(&snapshot, disk, conflict.holder)
+                .with_pointer(format!("/disks/{}/disk", conflict.number))
         })?;
     let memory = Memory::read().unwrap_or_default();
     let host = HostMemory {
@@ -271,6 +269,14 @@ fn claim(core: &Core, record: &VmRecord) -> Result<(), Problem> {
         available: memory.available,
     };
     core.vms.claims.memory(record.id, spec.memory.bytes(), host)
+}
+
+/// The refusal of a disk that another guest holds.
+pub(super) fn held_by(snapshot: &Snapshot, disk: &Name, holder: uuid::Uuid) -> Problem {
+    let holder = name_of(snapshot, holder);
+    let detail = format!("the disk \"{disk}\" is used by the running guest {holder}");
+    Problem::new(ErrorCode::InUse, detail)
+        .with_hint("stop that guest, or attach the disk to both for reading only")
 }
 
 fn name_of(snapshot: &Snapshot, id: uuid::Uuid) -> String {
@@ -290,24 +296,9 @@ async fn open_disks(
     for (number, entry) in record.spec.disks.iter().enumerate() {
         let pointer = format!("/disks/{number}/disk");
         let disk = spec_check::disk(&snapshot, &entry.disk, &pointer)?;
-        let access = Access {
-            write: !entry.read_only,
-            direct: true,
-        };
-        let file = core
-            .disks
-            .open_file(&file_name(disk.id)?, access)
-            .map_err(|error| datastore_problem(&error).with_pointer(pointer.clone()))?;
-        lock(&file, entry.read_only).await.map_err(|error| {
-            Problem::new(
-                ErrorCode::InUse,
-                format!(
-                    "the disk \"{}\" is used by another program: {error}",
-                    entry.disk
-                ),
-            )
-            .with_pointer(pointer)
-        })?;
+        let file = open_disk(core, entry, disk.id)
+            .await
+            .map_err(|problem| problem.with_pointer(pointer))?;
         configs.push(DiskConfig {
             file: fds.add(file),
             bus: match entry.bus {
@@ -316,12 +307,39 @@ async fn open_disks(
                 DiskBus::Nvme => lodge_vmm_proto::DiskBus::Nvme,
             },
             read_only: entry.read_only,
-            // Twenty digits are what virtio has room for (virtio 1.2, 5.2.6).
-            serial: disk.id.simple().to_string()[..20].to_owned(),
+            serial: serial(disk.id),
         });
         ids.push(disk.id);
     }
     Ok((configs, ids))
+}
+
+/// The serial number of a disk, by which its monitor knows it as well.
+pub(super) fn serial(disk: uuid::Uuid) -> String {
+    // Twenty digits are what virtio has room for (virtio 1.2, 5.2.6).
+    disk.simple().to_string()[..20].to_owned()
+}
+
+/// Opens and locks the file of a disk.
+pub(super) async fn open_disk(
+    core: &Core,
+    entry: &VmDisk,
+    disk: uuid::Uuid,
+) -> Result<File, Problem> {
+    let access = Access {
+        write: !entry.read_only,
+        direct: true,
+    };
+    let file = core
+        .disks
+        .open_file(&file_name(disk)?, access)
+        .map_err(|error| datastore_problem(&error))?;
+    lock(&file, entry.read_only).await.map_err(|error| {
+        let name = &entry.disk;
+        let detail = format!("the disk \"{name}\" is used by another program: {error}");
+        Problem::new(ErrorCode::InUse, detail)
+    })?;
+    Ok(file)
 }
 
 /// Locks a disk's file for as long as any copy of the descriptor is open, so that programs outside
@@ -375,30 +393,37 @@ async fn attach_nics(
     let mut configs = Vec::new();
     for (number, nic) in record.spec.nics.iter().enumerate() {
         let pointer = format!("/nics/{number}");
-        let text = nic.mac.as_deref().unwrap_or_default();
-        let mac = spec_check::parse_mac(text)
-            .map_err(|detail| Problem::invalid(format!("{pointer}/mac"), detail))?;
         let key = format!("{}/{number}", record.id);
-        let tap = core
-            .attach_tap(&nic.network, &key)
-            .await
-            .map_err(|problem| problem.with_pointer(pointer))?;
-        let vhost = match nic.model {
-            NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
-                tracing::warn!(%error, "vhost-net is not used");
-                None
-            }),
-            NicModel::E1000e => None,
-        };
-        configs.push(NicConfig {
-            tap: fds.add(tap.fd),
-            model: model(nic.model),
-            vhost: vhost.map(|vhost| fds.add(vhost)),
-            mac,
-            mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
-        });
+        let config = attach_nic(core, nic, &key, fds).await;
+        configs.push(config.map_err(|problem| problem.with_pointer(pointer))?);
     }
     Ok(configs)
+}
+
+/// A tap on the network of an interface; the tap's name follows from `key`.
+pub(super) async fn attach_nic(
+    core: &Core,
+    nic: &VmNic,
+    key: &str,
+    fds: &mut Descriptors,
+) -> Result<NicConfig, Problem> {
+    let text = nic.mac.as_deref().unwrap_or_default();
+    let mac = spec_check::parse_mac(text).map_err(internal)?;
+    let tap = core.attach_tap(&nic.network, key).await?;
+    let vhost = match nic.model {
+        NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
+            tracing::warn!(%error, "vhost-net is not used");
+            None
+        }),
+        NicModel::E1000e => None,
+    };
+    Ok(NicConfig {
+        tap: fds.add(tap.fd),
+        model: model(nic.model),
+        vhost: vhost.map(|vhost| fds.add(vhost)),
+        mac,
+        mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
+    })
 }
 
 /// The model as monitors call it.

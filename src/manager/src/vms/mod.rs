@@ -11,6 +11,7 @@ mod disc;
 mod display;
 mod launch;
 mod nvram;
+mod plug;
 mod restart;
 mod run_dir;
 mod screenshot;
@@ -311,6 +312,12 @@ pub(crate) async fn start_from(core: &Core, vm: Uuid, snapshot: Uuid) -> Result<
     let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
     let from = Some(snapshot);
     command(&handle, |reply| Command::Start { from, reply }).await
+}
+
+/// Tells a guest that runs with a disk that the disk has grown.
+pub(crate) async fn disk_grew(core: &Core, vm: Uuid, disk: Uuid) -> Result<(), Problem> {
+    let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
+    command(&handle, |reply| Command::DiskGrew { disk, reply }).await
 }
 
 /// Holds a guest that runs or is paused, for as long as it is copied.

@@ -22,6 +22,8 @@ use nix::sys::socket::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::plug::Device;
+
 /// Largest log kept of a monitor, in bytes: the run directory is in memory.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -31,7 +33,7 @@ const TAIL: u64 = 2048;
 /// Longest exit record or launch note read back, in bytes.
 const FILE_LIMIT: u64 = 256 << 10;
 
-/// What a guest was started with.
+/// What a guest was started with, and has now: what was plugged in or out meanwhile counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LaunchNote {
     pub(crate) spec: VmSpec,
@@ -41,6 +43,9 @@ pub(crate) struct LaunchNote {
     /// Its address for sockets to the host.
     #[serde(default)]
     pub(crate) vsock_cid: Option<u32>,
+    /// What is being plugged in, and not recorded in the configuration yet. A manager that finds it takes it out again.
+    #[serde(default)]
+    pub(crate) arriving: Option<Device>,
     pub(crate) started_at: Timestamp,
 }
 

@@ -15,6 +15,7 @@ mod life;
 mod manager_process;
 mod network;
 mod nvram;
+mod plug;
 mod programs;
 mod refusals;
 mod snapshots;
@@ -77,12 +78,18 @@ tests!(
     balloon: [
         a_running_guest_is_asked_for_memory,
     ],
+    plug: [
+        a_disk_comes_to_a_running_guest_and_leaves_it,
+        waiting_for_a_device_can_be_cancelled_and_a_reset_takes_it,
+        a_manager_killed_while_devices_come_and_go_leaves_no_doubt,
+    ],
     snapshots: [
         a_running_guest_goes_back_to_where_it_was,
         a_guest_is_paused_and_resumed_while_it_is_copied,
         a_warm_template_makes_guests_that_go_on_apart,
         a_stopped_guest_has_disks_only,
         files_of_unfinished_snapshots_are_removed,
+        a_snapshot_has_what_was_plugged_in,
     ],
     hostile_monitor: [
         a_monitor_that_turns_hostile_gets_nowhere_and_is_told_on,

@@ -35,6 +35,9 @@ pub fn run(directory: &Path, verb: &str) -> ExitCode {
         if verb == "churn" {
             churn(&manager).await;
         }
+        if verb == "plug" {
+            plug(&manager).await;
+        }
         println!("done");
         std::io::stdout().flush().unwrap();
         std::future::pending::<()>().await;
@@ -66,6 +69,21 @@ async fn churn(manager: &lodge_manager::Manager) {
         }
     });
     futures_util::future::join_all(work).await;
+}
+
+/// Adds a disk to a guest and takes it out again, and says when it begins and when it is done.
+async fn plug(manager: &lodge_manager::Manager) {
+    loop {
+        let attach = serde_json::from_value(json!({"disk": {"disk": "data"}})).unwrap();
+        println!("attaching");
+        manager.vm_attach(&admin(), "web", attach).await.unwrap();
+        println!("attached");
+        let detach = serde_json::from_value(json!({"disk": "data", "force": true})).unwrap();
+        println!("detaching");
+        let operation = manager.vm_detach(&admin(), "web", detach).await.unwrap();
+        wait(manager, &operation).await;
+        println!("detached");
+    }
 }
 
 pub struct ManagerProcess {

@@ -5,7 +5,7 @@ use std::process::Command;
 use lodge_api::ErrorCode;
 use lodge_api::image::ImageKind;
 use lodge_api::network::NetworkCreate;
-use lodge_api::vm::{VmAction, VmState};
+use lodge_api::vm::{VmAction, VmDetach, VmState};
 use lodge_manager::IfMatch;
 use serde_json::json;
 
@@ -72,6 +72,33 @@ pub async fn network_scenario() {
     host.restart().await;
     assert_eq!(host.state("web"), VmState::Running);
     assert_eq!(taps(), 2, "kept over a restart of the manager");
+    let lan = serde_json::from_value(json!({"nic": {"network": "lan"}})).unwrap();
+    let vm = host.manager.vm_attach(&admin(), "web", lan).await.unwrap();
+    assert!(!vm.status.restart_pending);
+    assert_eq!(taps(), 3, "it runs");
+    for (nic, code) in [(1, Some(ErrorCode::InvalidRequest)), (2, None), (0, None)] {
+        let body = VmDetach {
+            nic: vm.spec.nics[nic].mac.clone(),
+            force: true,
+            ..VmDetach::default()
+        };
+        match (host.manager.vm_detach(&admin(), "web", body).await, code) {
+            (Ok(operation), None) => {
+                let operation = support::wait(&host.manager, &operation).await;
+                assert_eq!(operation.error, None);
+            }
+            // The Intel card.
+            (Err(problem), Some(code)) => assert_eq!(problem.code, code, "{problem}"),
+            (other, _) => panic!("{nic}: {other:?}"),
+        }
+    }
+    assert_eq!((taps(), host.vm("web").spec.nics.len()), (1, 1));
+    let again = serde_json::from_value(json!({"nic": vm.spec.nics[0]})).unwrap();
+    host.manager
+        .vm_attach(&admin(), "web", again)
+        .await
+        .unwrap();
+    assert_eq!(taps(), 2);
     // At once again: the taps have just been released.
     host.done("web", VmAction::Kill).await;
     host.done("web", VmAction::Start).await;

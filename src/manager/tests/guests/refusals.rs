@@ -54,7 +54,7 @@ pub async fn a_disk_is_written_by_one_guest_only() {
     assert_eq!(problem.code, ErrorCode::InUse);
     assert!(problem.detail.contains("\"one\""), "{problem}");
     assert_eq!(problem.pointer.as_deref(), Some("/disks/0/disk"));
-    let patch = serde_json::from_value(json!({"size": "2MiB"})).unwrap();
+    let patch = serde_json::from_value(json!({"name": "other"})).unwrap();
     let problem = host
         .manager
         .disk_patch(&admin(), "data", patch, IfMatch::Any)

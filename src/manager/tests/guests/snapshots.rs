@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{attach, host_with};
+use crate::plug::create_disk;
 use crate::programs;
 use crate::support::{Host, admin, name, wait, within};
 
@@ -285,5 +286,49 @@ pub async fn files_of_unfinished_snapshots_are_removed() {
     assert!(!directory.join(stray).exists());
     assert!(directory.join("notes.txt").exists());
     assert_eq!(files(&host), 2);
+    host.manager.close().await;
+}
+
+pub async fn a_snapshot_has_what_was_plugged_in() {
+    let host = host_with("web", programs::counts()).await;
+    for disk in ["first", "second", "third"] {
+        create_disk(&host, disk).await;
+    }
+    let plug = async |disk: &str| {
+        let body = serde_json::from_value(json!({"disk": {"disk": disk}})).unwrap();
+        host.manager.vm_attach(&admin(), "web", body).await.unwrap();
+    };
+    let pull = async |disk: &str| {
+        let body = serde_json::from_value(json!({"disk": disk, "force": true})).unwrap();
+        let pulled = host.manager.vm_detach(&admin(), "web", body).await.unwrap();
+        succeeded(&host, &pulled).await;
+    };
+    let disks = |vm: &str| {
+        let disks = host.vm(vm).spec.disks.into_iter();
+        disks.map(|disk| disk.disk.to_string()).collect::<Vec<_>>()
+    };
+    plug("first").await;
+    plug("second").await;
+    host.done("web", VmAction::Start).await;
+    counts_to(&host, "web", '1').await;
+    pull("first").await;
+    plug("third").await;
+    snapshot(&host, "amid", None).await.unwrap();
+    pull("second").await;
+    assert_eq!(disks("web"), ["third"]);
+    host.done("web", VmAction::Kill).await;
+    revert(&host, "web", "amid").await.unwrap();
+    assert_eq!(disks("web"), ["second", "third"]);
+    counts_to(&host, "web", '2').await;
+    // It goes on with both, and both can be taken out.
+    pull("third").await;
+    pull("second").await;
+    counts_to(&host, "web", '3').await;
+    clone(&host, "amid", "other", false).await.unwrap();
+    assert_eq!(disks("other").len(), 2);
+    counts_to(&host, "other", '2').await;
+    for vm in ["web", "other"] {
+        host.done(vm, VmAction::Kill).await;
+    }
     host.manager.close().await;
 }

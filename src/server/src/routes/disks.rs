@@ -34,6 +34,10 @@ pub fn routes() -> Vec<Route> {
             .answers_object::<Disk>(200, "The disk."),
         patch(ONE, write, "disk_update", disk_update)
             .summary("Rename or grow a disk")
+            .description(
+                "Guests that run with the disk are told that it has grown, unless they have it on SATA. It is not renamed while \
+                 one runs.",
+            )
             .takes::<DiskPatch>()
             .if_match()
             .answers_object::<Disk>(200, "Changed."),

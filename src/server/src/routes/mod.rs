@@ -18,6 +18,7 @@ mod vm_balloon;
 mod vm_console;
 mod vm_display;
 mod vm_nvram;
+mod vm_plug;
 mod vm_vnc;
 mod vm_vsock;
 mod vms;
@@ -37,6 +38,7 @@ pub fn table() -> Vec<Route> {
         vm_console::routes(),
         vm_display::routes(),
         vm_nvram::routes(),
+        vm_plug::routes(),
         vm_vnc::routes(),
         vm_vsock::routes(),
         snapshots::routes(),

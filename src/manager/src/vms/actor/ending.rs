@@ -93,6 +93,11 @@ impl Actor {
         };
         self.notices = None;
         self.held = None;
+        self.gone.clear();
+        self.in_doubt = false;
+        self.fail_leaving(
+            "the guest has just ended, and still has the device in its configuration",
+        );
         self.relay_log(&guest);
         let end = End {
             record: guest.run.exit_record(),

@@ -48,6 +48,11 @@ impl Actor {
             return Err(Problem::new(ErrorCode::WrongState, detail)
                 .with_hint("wait until it runs or has stopped"));
         }
+        if !self.leaving.is_empty() || !self.gone.is_empty() {
+            let detail = "a device is being removed from the guest";
+            return Err(Problem::new(ErrorCode::WrongState, detail)
+                .with_hint("wait for that operation, or cancel it"));
+        }
         self.ask(RequestBody::Hold, None).await?;
         let (release, held) = oneshot::channel();
         self.held = Some(held);

@@ -3,6 +3,7 @@
 mod balloon;
 mod ending;
 mod hold;
+mod plug;
 mod time;
 mod variables;
 mod watchdog;
@@ -15,12 +16,13 @@ use jiff::Timestamp;
 use lodge_api::event::EventBody;
 use lodge_api::vm::{VmAction, VmDiscChange, VmState};
 use lodge_api::{ErrorCode, Name, Problem, Size};
-use lodge_vmm_proto::{Answer, ConsolePort, GuestEvent, RequestBody, RunState};
+use lodge_vmm_proto::{Answer, ConsolePort, DeviceKey, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::Caller;
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
@@ -29,6 +31,7 @@ use crate::vms::balloon::MemoryReport;
 use crate::vms::control::Control;
 use crate::vms::launch::{Guest, Launched, clean_up, launch};
 use crate::vms::nvram;
+use crate::vms::plug::Device;
 use crate::vms::restart::Restarts;
 use crate::vms::run_dir::RunDir;
 use crate::vms::state::{Observed, check_action};
@@ -73,6 +76,23 @@ pub(crate) enum Command {
         disc: Option<OwnedFd>,
         reply: Reply,
     },
+    /// Plug a device into the running guest. [`Command::Settle`] follows.
+    Attach { device: Device, reply: Reply },
+    /// What was attached is recorded in the configuration, or is not to stay.
+    Settle { recorded: bool, reply: Reply },
+    /// Ask the guest for a device, or take it out; answered when it is out of the configuration as well.
+    Detach {
+        device: Device,
+        force: bool,
+        caller: Caller,
+        reply: Reply,
+    },
+    /// Ask for a device no longer. Fails when it is out.
+    Keep { key: DeviceKey, reply: Reply },
+    /// A device that is out is no longer in the configuration.
+    Forgotten { device: Device },
+    /// A disk of the guest has grown: tell it.
+    DiskGrew { disk: Uuid, reply: Reply },
     /// Ask the guest to keep so much of its memory.
     SetBalloon { target: Size, reply: Reply },
     /// Change the UEFI variables of the guest, which must not run; answered when the change is durable.
@@ -135,6 +155,12 @@ pub(crate) struct Actor {
     /// Consoles to be attached as soon as the guest runs.
     consoles: Vec<ConsoleRequest>,
     waiters: Vec<Waiter>,
+    /// Those who wait until a device is out.
+    leaving: Vec<plug::Leaving>,
+    /// Devices that are out, and on their way out of the configuration.
+    gone: Vec<Device>,
+    /// It is not known whether what is noted as arriving has arrived.
+    in_doubt: bool,
     /// While it is held: when that ends.
     held: Option<hold::Hold>,
     /// Whether somebody wanted the end that is coming.
@@ -164,6 +190,9 @@ impl Actor {
             start_reply: None,
             consoles: Vec::new(),
             waiters: Vec::new(),
+            leaving: Vec::new(),
+            gone: Vec::new(),
+            in_doubt: false,
             held: None,
             asked_to_end: false,
             signal_at: None,
@@ -180,7 +209,10 @@ impl Actor {
             Fate::Runs(launched) => {
                 tracing::info!(vm = %self.name(), pid = launched.guest.pid, "found a running guest");
                 self.core.vms.claims.adopt(self.id, &launched.guest.note);
+                let plugged = launched.status.devices.clone();
                 self.run(*launched);
+                self.agree(plugged).await;
+                self.tell_sizes().await;
             }
             Fate::Ended(end) => {
                 self.forget_run().await;
@@ -215,6 +247,7 @@ impl Actor {
                     self.notices = None;
                     // Its monitor has let it go, so it is no longer what was being copied.
                     self.held = None;
+                    self.fail_leaving("the connection to the guest's monitor was lost; the guest keeps the device");
                     self.reconnect_at = Some(Instant::now() + RECONNECT);
                 }
                 Happening::Time => self.time().await,
@@ -291,6 +324,25 @@ impl Actor {
                 reply,
             } => {
                 let _ = reply.send(self.change_disc(change, disc).await);
+            }
+            Command::Attach { device, reply } => {
+                let _ = reply.send(self.attach(device).await);
+            }
+            Command::Settle { recorded, reply } => {
+                let _ = reply.send(self.settle(recorded).await);
+            }
+            Command::Detach {
+                device,
+                force,
+                caller,
+                reply,
+            } => self.detach(&device, force, caller, reply).await,
+            Command::Keep { key, reply } => {
+                let _ = reply.send(self.keep(key).await);
+            }
+            Command::Forgotten { device } => self.forgotten(&device),
+            Command::DiskGrew { disk, reply } => {
+                let _ = reply.send(self.disk_grew(disk).await);
             }
             Command::SetBalloon { target, reply } => {
                 let _ = reply.send(self.set_balloon(target).await);
@@ -410,7 +462,10 @@ impl Actor {
             Ok(fate) => {
                 self.restarts.started(Instant::now());
                 match fate {
-                    Fate::Runs(launched) => self.run(*launched),
+                    Fate::Runs(launched) => {
+                        self.run(*launched);
+                        self.tell_sizes().await;
+                    }
                     Fate::Ended(end) => {
                         self.set_state(VmState::Running, None);
                         self.forget_run().await;
@@ -514,8 +569,7 @@ impl Actor {
                 self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
             GuestEvent::Watchdog { action } => self.watchdog_expired(action),
-            // Nobody asks for any yet.
-            GuestEvent::Detached { .. } => {}
+            GuestEvent::Detached { device } => self.detached(&device),
             // That it is held is no state of the guest.
             GuestEvent::State { .. } if self.held.is_some() => {}
             GuestEvent::State { state } => {

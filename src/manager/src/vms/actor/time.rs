@@ -103,6 +103,7 @@ impl Actor {
         };
         self.relay_log(&guest);
         let asked = guest.control.status();
+        let mut plugged = None;
         if let Ok(Ok(status)) = tokio::time::timeout(KILL_PATIENCE, asked).await {
             self.observed.send_modify(|observed| {
                 observed.disk_read_bytes = status.disk_read_bytes;
@@ -111,8 +112,10 @@ impl Actor {
                 observed.panicked_at = at(status.panicked_at_ms);
                 observed.watchdog_expired_at = at(status.watchdog_expired_at_ms);
             });
+            plugged = status.devices;
         }
         self.guest = Some(guest);
+        self.compare(plugged).await;
     }
 
     pub(super) fn relay_log(&mut self, guest: &Guest) {

@@ -1,0 +1,147 @@
+//! `lodge vm disk` and `lodge vm nic`: devices that come and go, also while the VM runs.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use lodge_api::Name;
+use lodge_api::operation::Operation;
+use lodge_api::vm::{Vm, VmDetach};
+use lodge_client::ClientError;
+use serde_json::{Value, json};
+
+use super::path;
+use super::vm_settings::{disk, nic};
+use crate::context::Context;
+use crate::output;
+use crate::target::Target;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskVerb {
+    /// Add a disk, at once if the VM runs; only virtio disks come to a VM that runs
+    Add {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// The disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio)
+        #[arg(value_name = "DISK[:ro][:nvme|:sata]")]
+        disk: String,
+    },
+    /// Remove a disk; a VM that runs is asked to let it go. The disk stays, with all data on it
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// The disk
+        disk: Name,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicVerb {
+    /// Add a network interface, at once if the VM runs; only virtio interfaces come to a VM that runs
+    Add {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// Its network, like lan, lan,52:54:00:12:34:56 or lan,e1000e (an Intel card, not virtio)
+        #[arg(value_name = "NETWORK[,MAC][,e1000e]", default_value = "default")]
+        nic: String,
+    },
+    /// Remove a network interface; a VM that runs is asked to let it go
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// Its MAC address, which `lodge vm show` tells
+        mac: String,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// How a device leaves a VM that runs.
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Seconds the VM has to let it go
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    timeout: u32,
+    /// Take it out at once, as if it was pulled; what the VM had not written yet is lost
+    #[arg(long)]
+    force: bool,
+    /// Print the operation and return at once
+    #[arg(long)]
+    background: bool,
+}
+
+impl How {
+    fn body(&self) -> VmDetach {
+        VmDetach {
+            timeout_s: Some(self.timeout),
+            force: self.force,
+            ..VmDetach::default()
+        }
+    }
+}
+
+pub(super) async fn run_disk(context: &Context, verb: DiskVerb) -> Result<(), ClientError> {
+    match verb {
+        DiskVerb::Add { name, disk: text } => {
+            let body = json!({"disk": disk(&text)});
+            let vm = attach(context, &name, &body).await?;
+            let disk = vm.spec.disks.last().map(|disk| disk.disk.to_string());
+            told(context, &vm, "disk", &disk.unwrap_or_default());
+            Ok(())
+        }
+        DiskVerb::Remove { name, disk, how } => {
+            let text = format!("VM {}: disk {disk} removed", name.name);
+            let body = VmDetach {
+                disk: Some(disk),
+                ..how.body()
+            };
+            detach(context, &name, &body, how.background, &text).await
+        }
+    }
+}
+
+pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), ClientError> {
+    match verb {
+        NicVerb::Add { name, nic: text } => {
+            let body = json!({"nic": nic(&text)});
+            let vm = attach(context, &name, &body).await?;
+            let mac = vm.spec.nics.last().and_then(|nic| nic.mac.clone());
+            told(context, &vm, "network interface", &mac.unwrap_or_default());
+            Ok(())
+        }
+        NicVerb::Remove { name, mac, how } => {
+            let text = format!("VM {}: network interface {mac} removed", name.name);
+            let body = VmDetach {
+                nic: Some(mac),
+                ..how.body()
+            };
+            detach(context, &name, &body, how.background, &text).await
+        }
+    }
+}
+
+fn told(context: &Context, vm: &Vm, what: &str, which: &str) {
+    let name = &vm.spec.name;
+    output::done(context.format, &format!("VM {name}: {what} {which} added"));
+}
+
+async fn attach(context: &Context, target: &Target, body: &Value) -> Result<Vm, ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let url = format!("{}:attach", path("vms", &target.name));
+    client.send(Method::POST, &url, body, None).await
+}
+
+async fn detach(
+    context: &Context,
+    target: &Target,
+    body: &VmDetach,
+    background: bool,
+    text: &str,
+) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let url = format!("{}:detach", path("vms", &target.name));
+    let operation: Operation = client.send(Method::POST, &url, body, None).await?;
+    context.finish(&client, operation, background, text).await
+}
