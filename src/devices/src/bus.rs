@@ -1,7 +1,11 @@
 //! Port and memory buses: which device answers at which address.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
+
+/// Devices that were pulled of which is known where they were: more than a guest has.
+const MOST_GHOSTS: usize = 32;
 
 /// A device that answers reads and writes of a range of addresses.
 ///
@@ -120,6 +124,8 @@ pub struct Bus {
     ranges: RwLock<Vec<Range>>,
     /// Counts changes of `ranges`, so that whoever remembers one knows when to look again.
     changes: AtomicU64,
+    /// Addresses of devices that were pulled.
+    ghosts: RwLock<VecDeque<std::ops::Range<u64>>>,
 }
 
 impl Bus {
@@ -162,13 +168,46 @@ impl Bus {
     }
 
     /// Reads from the device at `address`. Where there is none, or a width no
-    /// device takes, the guest sees all ones.
+    /// device takes, the guest sees all ones; where one was pulled, zeroes.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         let found = self.find(address);
-        read(
-            found.map(|(range, device)| (address - range.0, device)),
-            data,
-        );
+        let found = found.map(|(range, device)| (address - range.0, device));
+        self.serve_read(found, address, data);
+    }
+
+    /// Reads from what was found at `address`: an offset, and a device.
+    fn serve_read(&self, found: Option<(u64, SharedDevice)>, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        match found {
+            Some((offset, device)) if (1..=8).contains(&data.len()) => {
+                device.lock().unwrap().read(offset, data);
+            }
+            Some(_) => {}
+            None => self.read_nobodys(address, data),
+        }
+    }
+
+    #[cold]
+    fn read_nobodys(&self, address: u64, data: &mut [u8]) {
+        let ghosts = self.ghosts.read().unwrap();
+        if ghosts.iter().any(|ghost| ghost.contains(&address)) {
+            data.fill(0);
+        }
+    }
+
+    /// Has reads find zeroes where a device was pulled from under its driver, as long as nothing else is there. Drivers of virtio devices
+    /// wait without end for a status of zero (virtio 1.2, 4.1.4.3.2) before they let go of one that is gone.
+    pub fn leave_ghost(&self, range: std::ops::Range<u64>) {
+        let mut ghosts = self.ghosts.write().unwrap();
+        if ghosts.len() >= MOST_GHOSTS {
+            ghosts.pop_front();
+        }
+        ghosts.push_back(range);
+    }
+
+    /// Forgets what was pulled, for a system that starts anew.
+    pub fn forget_ghosts(&self) {
+        self.ghosts.write().unwrap().clear();
     }
 
     /// Writes to the device at `address`; without one nothing happens.
@@ -213,7 +252,8 @@ impl BusView {
 
     /// See [`Bus::read`].
     pub fn read(&mut self, address: u64, data: &mut [u8]) {
-        read(self.find(address), data);
+        let found = self.find(address);
+        self.bus.serve_read(found, address, data);
     }
 
     /// See [`Bus::write`].
@@ -246,17 +286,7 @@ impl BusView {
     }
 }
 
-/// Reads from what was found, an offset and a device.
-fn read(found: Option<(u64, SharedDevice)>, data: &mut [u8]) {
-    data.fill(0xff);
-    if let Some((offset, device)) = found
-        && (1..=8).contains(&data.len())
-    {
-        device.lock().unwrap().read(offset, data);
-    }
-}
-
-/// Writes to what was found.
+/// Writes to what was found: an offset, and a device.
 fn write(found: Option<(u64, SharedDevice)>, data: &[u8]) {
     if let Some((offset, device)) = found
         && (1..=8).contains(&data.len())
@@ -345,6 +375,31 @@ mod tests {
         assert!(bus.remove(0x100));
         assert!(!bus.remove(0x100));
         bus.insert(0xff, 2, probe()).unwrap();
+    }
+
+    #[test]
+    fn where_a_device_was_pulled_reads_find_zeroes() {
+        let bus = Bus::new();
+        let read = |address| {
+            let mut data = [7; 2];
+            bus.read(address, &mut data);
+            data
+        };
+        bus.leave_ghost(0x100..0x110);
+        assert_eq!((read(0xff), read(0x100)), ([0xff; 2], [0; 2]));
+        assert_eq!((read(0x10f), read(0x110)), ([0; 2], [0xff; 2]));
+        // Another device in its place is no ghost.
+        bus.insert(0x108, 8, probe()).unwrap();
+        assert_eq!((read(0x104), read(0x109)), ([0; 2], [1; 2]));
+        bus.remove(0x108);
+        for base in (0x1000..).step_by(0x10).take(MOST_GHOSTS - 1) {
+            bus.leave_ghost(base..base + 1);
+        }
+        assert_eq!(read(0x100), [0; 2]);
+        bus.leave_ghost(0..1);
+        assert_eq!((read(0x100), read(0)), ([0xff; 2], [0; 2]));
+        bus.forget_ghosts();
+        assert_eq!(read(0), [0xff; 2]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod boot;
 mod faces;
 mod firmware;
 mod guests;
+mod hotplug;
 mod network;
 mod refusals;
 mod snapshots;

@@ -297,6 +297,7 @@ impl Machine {
     pub fn reset(&mut self) -> Result<Vec<DeviceKey>, Failure> {
         let gone = self.take_leaving();
         self.hardware.devices.reset();
+        self.hardware.buses.memory.forget_ghosts();
         self.forget_memory()?;
         let loaded = self.boot.load(&self.memory)?;
         self.chipset.restore(&self.vm)?;

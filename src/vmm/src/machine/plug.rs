@@ -294,10 +294,16 @@ impl Machine {
     /// # Errors
     /// [`Refusal`] of devices that do not leave.
     pub fn detach(&mut self, key: &DeviceKey, force: bool) -> Result<Option<DeviceKey>, Refusal> {
-        let slot = self.hardware.slot_of(key)?.device();
+        let at = self.hardware.slot_of(key)?;
+        let slot = at.device();
         if !force {
             self.hardware.hotplug.lock().unwrap().ask(slot);
             return Ok(None);
+        }
+        if let Some(function) = self.hardware.pci.remove(at) {
+            for range in function.lock().unwrap().bar_ranges() {
+                self.hardware.buses.memory.leave_ghost(range);
+            }
         }
         let gone = self.hardware.take_out(slot);
         self.hardware.hotplug.lock().unwrap().gone(slot);
