@@ -260,6 +260,8 @@ fn debian_starts_by_bios(host: &Host) -> Result<()> {
     let mut console = start_debian(host, "old", &["--firmware", "bios", "--hyperv"])?;
     console.wait("SeaBIOS")?;
     console.wait("Booting from Hard Disk")?;
+    // GRUB reads the kernel by the BIOS, and says nothing meanwhile.
+    wait_drawn(host, "old", &console, "login: ")?;
     log_in(&mut console)?;
     finds_its_machine(&mut console)?;
     console.write("[ -d /sys/firmware/efi ] || echo NO-\"UEFI\"\n")?;
