@@ -15,6 +15,7 @@ mod msi;
 mod msix;
 mod placed;
 mod ports;
+mod refusal;
 mod root;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::config::ConfigSpace;
+use super::refusal::Refusal;
 use crate::interrupt::{MsiMessage, MsiVector, Platform};
 
 const CAPABILITY_ID: u8 = 0x05;
@@ -17,6 +18,7 @@ pub struct Msi {
     enabled: bool,
     /// What the line was last configured with, while it may send.
     live: Option<MsiMessage>,
+    refusal: Refusal,
 }
 
 impl Msi {
@@ -29,6 +31,7 @@ impl Msi {
             line: platform.msi_vector()?,
             enabled: false,
             live: None,
+            refusal: Refusal::default(),
         })
     }
 
@@ -59,7 +62,7 @@ impl Msi {
         }
         self.live = wanted;
         if let Err(error) = self.line.configure(message, !self.enabled) {
-            tracing::warn!(%error, ?message, "interrupt route refused; vector stays silent");
+            self.refusal.log(&error, message);
             self.live = None;
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::config::ConfigSpace;
+use super::refusal::Refusal;
 use crate::interrupt::{MsiMessage, MsiVector, Platform};
 
 /// Bytes of one table entry.
@@ -33,6 +34,7 @@ struct Vector {
     entry: Mutex<Entry>,
     /// The line's descriptor was handed to a kernel back end, whose signals pass us by.
     kernel: AtomicBool,
+    refusal: Refusal,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +84,7 @@ impl Msix {
                 line: platform.msi_vector()?,
                 entry: Mutex::new(RESET_ENTRY),
                 kernel: AtomicBool::new(false),
+                refusal: Refusal::default(),
             })
         };
         Ok(Self {
@@ -267,7 +270,7 @@ impl Vector {
         };
         entry.live = open && !entry.masked;
         if let Err(error) = self.line.configure(message, !entry.live) {
-            tracing::warn!(%error, ?message, "interrupt route refused; vector stays silent");
+            self.refusal.log(&error, message);
             entry.live = false;
         }
         if !entry.live {
