@@ -21,7 +21,7 @@ use crate::jail;
 use crate::machine::{self, Disk, Failure, Machine, Nic, Parts, Saved, Vsock};
 use crate::run_control::RunControl;
 use crate::saved::{self, Pagemap};
-use crate::{exit, kvm, log, vcpu};
+use crate::{exit, footprint, kvm, log, vcpu};
 
 /// Oldest protocol still understood.
 const OLDEST_VERSION: u32 = PROTOCOL_VERSION - 1;
@@ -104,6 +104,7 @@ fn live(
     let machine = Machine::build(parts(launch, descriptors, pagemap, &filters)?)?;
     filters.lock_main_thread()?;
     let mut control = RunControl::start(machine);
+    footprint::let_go_of_code();
     let greeting = channel.send(&LaunchReply::Launched, &[]);
     if let Err(error) = greeting {
         // Nobody waits for this guest: its manager has given up on it.

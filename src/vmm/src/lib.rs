@@ -12,6 +12,7 @@ mod control;
 mod descriptors;
 mod exit;
 mod firmware;
+mod footprint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod interrupt;
