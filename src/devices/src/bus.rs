@@ -170,9 +170,7 @@ impl Bus {
     /// Reads from the device at `address`. Where there is none, or a width no
     /// device takes, the guest sees all ones; where one was pulled, zeroes.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        let found = self.find(address);
-        let found = found.map(|(range, device)| (address - range.0, device));
-        self.serve_read(found, address, data);
+        self.serve_read(self.locate(address), address, data);
     }
 
     /// Reads from what was found at `address`: an offset, and a device.
@@ -212,11 +210,13 @@ impl Bus {
 
     /// Writes to the device at `address`; without one nothing happens.
     pub fn write(&self, address: u64, data: &[u8]) {
-        let found = self.find(address);
-        write(
-            found.map(|(range, device)| (address - range.0, device)),
-            data,
-        );
+        write(self.locate(address), data);
+    }
+
+    /// The offset of `address` in the range it is in, and the range's device.
+    fn locate(&self, address: u64) -> Option<(u64, SharedDevice)> {
+        let ((base, _), device) = self.find(address)?;
+        Some((address - base, device))
     }
 
     /// The range `address` is in, as base and length, and its device.

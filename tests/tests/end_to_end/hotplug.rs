@@ -21,6 +21,14 @@ fn until(console: &mut GuestConsole, condition: &str, answer: &str) -> Result<St
     )
 }
 
+/// Asks the guest for a device. In an emulator it may take its time.
+fn remove(host: &Host, kind: &str, device: &str) -> Result<()> {
+    let arguments = ["vm", kind, "remove", "plugged", device];
+    host.cli
+        .ok(&[&arguments[..], &["--timeout", "300"]].concat())?;
+    Ok(())
+}
+
 fn a_disk_comes_grows_and_leaves(host: &Host, console: &mut GuestConsole) -> Result<()> {
     host.cli
         .ok(&["disk", "create", "extra", "--size", "64MiB"])?;
@@ -48,15 +56,7 @@ fn a_disk_comes_grows_and_leaves(host: &Host, console: &mut GuestConsole) -> Res
     ensure!(problem.contains("can only grow"), "{problem}");
     let vm = host.vm("plugged")?;
     ensure!(vm["status"]["restart_pending"] == false, "{vm}");
-    host.cli.ok(&[
-        "vm",
-        "disk",
-        "remove",
-        "plugged",
-        "extra",
-        "--timeout",
-        "300",
-    ])?;
+    remove(host, "disk", "extra")?;
     until(console, "[ ! -e /sys/block/vda ]", "disk-left")?;
     let vm = host.vm("plugged")?;
     ensure!(vm["disks"].as_array().is_some_and(Vec::is_empty), "{vm}");
@@ -95,8 +95,7 @@ fn a_network_interface_comes_and_leaves(host: &Host, console: &mut GuestConsole)
     let vm = host.vm("plugged")?;
     for (nic, device) in [(1, "eth1"), (0, "eth0")] {
         let mac = vm["nics"][nic]["mac"].as_str().context("a MAC address")?;
-        host.cli
-            .ok(&["vm", "nic", "remove", "plugged", mac, "--timeout", "300"])?;
+        remove(host, "nic", mac)?;
         until(
             console,
             &format!("[ ! -e /sys/class/net/{device} ]"),
@@ -111,15 +110,7 @@ fn a_snapshot_has_what_was_plugged_in(host: &Host, console: &mut GuestConsole) -
     until(console, "[ -b /dev/vda ]", "disk-for-snapshot")?;
     host.cli
         .ok(&["snapshot", "create", "plugged", "with-disk"])?;
-    host.cli.ok(&[
-        "vm",
-        "disk",
-        "remove",
-        "plugged",
-        "extra",
-        "--timeout",
-        "300",
-    ])?;
+    remove(host, "disk", "extra")?;
     host.cli.ok(&["vm", "kill", "plugged"])?;
     host.cli
         .ok(&["snapshot", "revert", "plugged", "with-disk", "--yes"])?;
@@ -130,15 +121,7 @@ fn a_snapshot_has_what_was_plugged_in(host: &Host, console: &mut GuestConsole) -
         "read-after-revert",
     )?;
     ensure!(console.text().contains("again=kept"), "{}", console.text());
-    host.cli.ok(&[
-        "vm",
-        "disk",
-        "remove",
-        "plugged",
-        "extra",
-        "--timeout",
-        "300",
-    ])?;
+    remove(host, "disk", "extra")?;
     until(&mut console, "[ ! -e /sys/block/vda ]", "left-after-revert")?;
     host.cli.ok(&["vm", "kill", "plugged"])?;
     Ok(())

@@ -134,8 +134,10 @@ fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Bac
             vec![(libc::SYS_rt_sigaction, vec![abort])]
         }
         Call::Filter => {
-            let adds =
-                SeccompRule::new(vec![equal(0, libc::SECCOMP_SET_MODE_FILTER)?, equal(1, 0)?])?;
+            let adds = SeccompRule::new(vec![
+                condition(0, SeccompCmpOp::Eq, libc::SECCOMP_SET_MODE_FILTER.into())?,
+                condition(1, SeccompCmpOp::Eq, 0)?,
+            ])?;
             vec![(libc::SYS_seccomp, vec![adds])]
         }
         Call::Thread => {
@@ -146,18 +148,21 @@ fn rules_of(call: Call) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::Bac
     })
 }
 
+/// A rule about one argument.
 fn argument(
     index: u8,
     operation: SeccompCmpOp,
     value: u64,
 ) -> Result<SeccompRule, seccompiler::BackendError> {
-    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value)?;
-    SeccompRule::new(vec![condition])
+    SeccompRule::new(vec![condition(index, operation, value)?])
 }
 
-fn equal(index: u8, value: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
-    let length = SeccompCmpArgLen::Dword;
-    SeccompCondition::new(index, length, SeccompCmpOp::Eq, value.into())
+fn condition(
+    index: u8,
+    operation: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value)
 }
 
 #[cfg(test)]
