@@ -133,16 +133,14 @@ impl Engine {
         Self::with_spares(disk, depth, &Spares::default())
     }
 
-    /// As [`Engine::new`], with one of the `spares` for a ring, if there is one left that fits.
+    /// As [`Engine::new`], with one of the `spares` for a ring, if there is one left that fits. When the engine ends, its
+    /// ring is one of them.
     ///
     /// # Errors
     /// When there is none, and the kernel refuses another.
     pub fn with_spares(disk: Arc<RawDisk>, depth: u16, spares: &Spares) -> io::Result<Self> {
         let depth = depth.clamp(1, MAX_DEPTH);
-        let ring = match spares.take(depth) {
-            Some(ring) => ring,
-            None => Lent::own(ring::new(u32::from(depth))?),
-        };
+        let ring = spares.lend(depth)?;
         // The disk is not registered with the ring: the kernel tears rings down some time after
         // they are closed, and until then a restarted guest could not claim its disk.
         Ok(Self {

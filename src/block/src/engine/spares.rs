@@ -17,16 +17,24 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// So many rings, each for an engine that holds up to `depth` requests.
+    /// None yet, for engines that hold up to `depth` requests.
+    pub fn new(depth: u16) -> Self {
+        Self {
+            rings: Arc::default(),
+            depth,
+        }
+    }
+
+    /// Adds so many rings.
     ///
     /// # Errors
-    /// When the kernel refuses one.
-    pub fn new(count: usize, depth: u16) -> io::Result<Self> {
-        let rings = (0..count).map(|_| ring::new(u32::from(depth)));
-        Ok(Self {
-            rings: Arc::new(Mutex::new(rings.collect::<io::Result<_>>()?)),
-            depth,
-        })
+    /// When the kernel refuses one; those before it are kept.
+    pub fn add(&self, count: usize) -> io::Result<()> {
+        for _ in 0..count {
+            let ring = ring::new(u32::from(self.depth))?;
+            self.with(|rings| rings.push(ring));
+        }
+        Ok(())
     }
 
     /// How many are left.
@@ -34,15 +42,17 @@ impl Spares {
         self.with(|rings| rings.len())
     }
 
-    /// Takes one, if there is one of that depth.
-    pub(super) fn take(&self, depth: u16) -> Option<Lent> {
-        if depth != self.depth {
-            return None;
-        }
-        let ring = self.with(Vec::pop)?;
-        Some(Lent {
+    /// A spare ring of that depth, or a new one that becomes a spare if it would fit.
+    pub(super) fn lend(&self, depth: u16) -> io::Result<Lent> {
+        let fits = depth == self.depth;
+        let spare = fits.then(|| self.with(Vec::pop)).flatten();
+        let ring = match spare {
+            Some(ring) => ring,
+            None => ring::new(u32::from(depth))?,
+        };
+        Ok(Lent {
             ring: Some(ring),
-            home: Some(self.clone()),
+            home: fits.then(|| self.clone()),
         })
     }
 
@@ -56,16 +66,6 @@ pub(super) struct Lent {
     /// There until it is dropped.
     ring: Option<IoUring>,
     home: Option<Spares>,
-}
-
-impl Lent {
-    /// A ring that ends with its engine.
-    pub fn own(ring: IoUring) -> Self {
-        Self {
-            ring: Some(ring),
-            home: None,
-        }
-    }
 }
 
 impl Deref for Lent {

@@ -175,7 +175,7 @@ impl Hardware {
             disks: Vec::new(),
             nics: Vec::new(),
             bytes_of_gone: (0, 0),
-            spares: spare_rings(),
+            spares: Spares::new(blk::DEPTH),
             hotplug,
             ejections,
             balloon: balloon.handle(),
@@ -422,12 +422,4 @@ impl Hardware {
             .insert(base, length, device)
             .map_err(Failure::doing(LaunchError::Internal, "I/O ports"))
     }
-}
-
-/// A ring for each disk that can come later. A host that gives none runs the guest all the same.
-fn spare_rings() -> Spares {
-    Spares::new(slots::HOT_DISKS.count(), blk::DEPTH).unwrap_or_else(|error| {
-        tracing::warn!(%error, "no disks can be plugged into the guest while it runs");
-        Spares::default()
-    })
 }

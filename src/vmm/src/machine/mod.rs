@@ -228,6 +228,7 @@ impl Machine {
         hardware.add_tablet()?;
         hardware.add_generation_id(&vm)?;
         hardware.assign_addresses()?;
+        hardware.lay_in_rings();
         let (boot, loaded) = prepared.finish(&identity, &vm, &memory, content, &mut hardware)?;
         let prologue = parts.prologues.event_loop;
         let event_thread = event_loop.spawn("devices", move || prologue())?;

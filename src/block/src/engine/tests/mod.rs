@@ -463,7 +463,8 @@ fn a_full_datastore_has_an_error_of_its_own() {
 
 #[test]
 fn spare_rings_go_from_disk_to_disk() {
-    let spares = Spares::new(1, 4).unwrap();
+    let spares = Spares::new(4);
+    spares.add(1).unwrap();
     for round in 0..3_u8 {
         let file = tempfile::tempfile().unwrap();
         file.set_len(SIZE).unwrap();
@@ -479,10 +480,7 @@ fn spare_rings_go_from_disk_to_disk() {
         // SAFETY: `memory` outlives the request.
         unsafe { engine.write(u64::from(round), 0, &buffers) }.unwrap();
         finish_one(&mut engine).unwrap();
-        // None is left: a ring of its own.
-        let other = Engine::with_spares(disk, 4, &spares).unwrap();
         drop(engine);
-        drop(other);
         event.write(1).unwrap();
         assert_eq!(spares.left(), 1);
         let mut block = [0; 512];
@@ -492,6 +490,9 @@ fn spare_rings_go_from_disk_to_disk() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(SIZE).unwrap();
     let disk = Arc::new(RawDisk::open(file.into()).unwrap());
-    let _deeper = Engine::with_spares(disk, 8, &spares).unwrap();
-    assert_eq!(spares.left(), 1);
+    let engine = |depth| Engine::with_spares(Arc::clone(&disk), depth, &spares).unwrap();
+    drop(engine(8));
+    assert_eq!(spares.left(), 1, "one of another depth is no spare");
+    drop((engine(4), engine(4)));
+    assert_eq!(spares.left(), 2, "one that was made for its engine is one afterwards");
 }

@@ -71,7 +71,7 @@ impl Block {
         Self::with_spares(disk, options, prologue, &Spares::default())
     }
 
-    /// As [`Block::new`], with one of the `spares` behind the first queue, if there is one left.
+    /// As [`Block::new`], with `spares` behind the queues, as long as they last. The rings of the disk are spare when it is gone.
     ///
     /// # Errors
     /// When threads or io_urings cannot be made.
@@ -81,7 +81,6 @@ impl Block {
         prologue: Prologue,
         spares: &Spares,
     ) -> io::Result<Self> {
-        let none = Spares::default();
         let disk = Arc::new(disk);
         let queues = options.queues.clamp(1, MAX_QUEUES);
         let read_only = options.read_only || disk.read_only();
@@ -89,7 +88,6 @@ impl Block {
         let mut threads = Vec::new();
         let prologues = std::iter::repeat_n(prologue, queues.into());
         for (queue, prologue) in (0..queues).zip(prologues) {
-            let spares = if queue == 0 { spares } else { &none };
             let worker = Worker {
                 engine: Engine::with_spares(Arc::clone(&disk), DEPTH, spares)?,
                 serial: config::serial(&options.serial),
