@@ -200,7 +200,8 @@ bench_run_host() {
     bench_initrd "$root" "$BENCH/host.initrd"
     rm -rf "$config"
     cp -r "$ROOT/initramfs/grub" "$config"
-    sed -i 's|^set options="|&rdinit=/bench/init bench=api |' "$config/grub.cfg"
+    sed -i 's|^set options="|&rdinit=/bench/init bench=api |' "$config/options.cfg"
+    rm "$config/disk.cfg"
     pc=$(packages_tree "$lock" grub-pc-bin)/usr/lib/grub/i386-pc
     efi=$(packages_tree "$lock" grub-efi-amd64-bin)/usr/lib/grub/x86_64-efi
     iso_build "$pc" "$efi" "$config" "$(bench_iso_file /boot/vmlinuz)" "$BENCH/host.initrd" "$BENCH/host.iso"

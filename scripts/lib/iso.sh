@@ -11,6 +11,9 @@
 #   CD    El Torito, one BIOS entry (GRUB with its own ISO reader) and one EFI entry (the FAT image below)
 #   stick an MBR that starts the same BIOS image, and a GPT whose second partition is the same FAT image
 #
+# With a disk.cfg in CONFIG it also has what an installation puts onto a disk, in /boot/disk: boot.img and core.img for a BIOS,
+# and esp.img.zst, an EFI system partition. /boot/contents then says what the image is: its version, and the checksums of what is started.
+#
 # Needs log.sh, CACHE and SOURCE_DATE_EPOCH.
 
 # What GRUB can do without files beside it.
@@ -37,6 +40,42 @@ iso_esp() {
     mcopy -m -i "$output" "$efi" ::/EFI/BOOT/BOOTX64.EFI
 }
 
+# What GRUB can do on a disk of its own, beside its files.
+ISO_DISK_MODULES=(normal configfile iso9660 part_gpt fat linux loadenv regexp echo test true sleep reboot halt minicmd ls cat serial
+    terminal all_video gzio)
+# Size of the EFI system partition's filesystem, in MiB. A FAT32 has at least 65525 clusters.
+ISO_ESP_MIB=64
+
+# iso_disk GRUB_PC GRUB_EFI CONFIG OUTPUT : what makes a disk start, in the folder OUTPUT.
+iso_disk() {
+    local pc=$1 efi=$2 config=$3 output=$4 work
+    work=$(mktemp -d "$CACHE/disk.XXXXXX")
+    mkdir -p "$output"
+    install -m 0644 "$pc/boot.img" "$output/boot.img"
+    # On the disk that the BIOS started from; UEFI says by itself where the program came from.
+    grub-mkimage -O i386-pc -d "$pc" -p '(,gpt2)/grub' -o "$output/core.img" "${ISO_DISK_MODULES[@]}" biosdisk ||
+        die "grub-mkimage failed for a disk"
+    grub-mkimage -O x86_64-efi -d "$efi" -p /grub -o "$work/BOOTX64.EFI" "${ISO_DISK_MODULES[@]}" efi_gop ||
+        die "grub-mkimage failed for a disk by UEFI"
+    install -m 0644 "$config/disk.cfg" "$work/grub.cfg"
+    grub-editenv "$work/grubenv" create
+    find "$work" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+    truncate -s "${ISO_ESP_MIB}M" "$work/esp.img"
+    mformat -i "$work/esp.img" -F -c 1 -N 4c6f6467 -v LODGE-ESP -h 16 -s 32 -T $((ISO_ESP_MIB * 2048)) ::
+    mmd -i "$work/esp.img" ::/EFI ::/EFI/BOOT ::/grub
+    mcopy -m -i "$work/esp.img" "$work/BOOTX64.EFI" ::/EFI/BOOT/BOOTX64.EFI
+    mcopy -m -i "$work/esp.img" "$work/grub.cfg" "$work/grubenv" ::/grub/
+    zstd -q -19 -c "$work/esp.img" >"$output/esp.img.zst"
+    rm -rf "$work"
+}
+
+# iso_contents TREE : says what the image is.
+iso_contents() {
+    printf 'version %s\n' "$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)"
+    (cd "$1" && sha256sum boot/vmlinuz boot/initrd.zst boot/grub/options.cfg boot/disk/*) |
+        sed 's/^\([0-9a-f]*\) [ *]/sha256 \1 /'
+}
+
 # iso_build GRUB_PC GRUB_EFI CONFIG KERNEL INITRD OUTPUT
 iso_build() {
     local pc=$1 efi=$2 config=$3 kernel=$4 initrd=$5 output=$6 work tree
@@ -46,6 +85,13 @@ iso_build() {
     install -m 0644 "$kernel" "$tree/boot/vmlinuz"
     install -m 0644 "$initrd" "$tree/boot/initrd.zst"
     install -m 0644 "$config/grub.cfg" "$tree/boot/grub/grub.cfg"
+    if [[ -e $config/options.cfg ]]; then
+        install -m 0644 "$config/options.cfg" "$tree/boot/grub/options.cfg"
+    fi
+    if [[ -e $config/disk.cfg ]]; then
+        iso_disk "$pc" "$efi" "$config" "$tree/boot/disk"
+        iso_contents "$tree" >"$tree/boot/contents"
+    fi
     iso_grub_image "$pc" i386-pc-eltorito "$tree/boot/grub/bios.img" "$config/early.cfg" biosdisk
     iso_grub_image "$efi" x86_64-efi "$work/BOOTX64.EFI" "$config/early.cfg" efi_gop
     # A copy outside the FAT image too, for people who copy the files onto a FAT stick instead of the whole image.

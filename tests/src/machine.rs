@@ -30,6 +30,8 @@ pub enum Medium {
     Cd,
     /// A USB stick.
     Usb,
+    /// Nothing but its disks.
+    Disk,
     /// Kernel and initramfs taken out of the ISO, with a shell on the second
     /// serial line that tests use to look inside and to kill.
     Shell,
@@ -53,6 +55,20 @@ impl Nic {
     }
 }
 
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// NVMe.
+    Nvme,
+    /// AHCI.
+    Sata,
+    /// Virtio.
+    Virtio,
+}
+
+/// Serial number of the disk that a host is installed on.
+pub const TARGET_SERIAL: &str = "target-0001";
+
 /// A machine to be built.
 pub struct Builder {
     firmware: Firmware,
@@ -66,6 +82,7 @@ pub struct Builder {
     data_size: Option<u64>,
     seed: Option<String>,
     network_boot: Option<(PathBuf, String)>,
+    target: Option<(PathBuf, Bus)>,
 }
 
 /// A running machine; it ends when it is dropped.
@@ -101,6 +118,7 @@ impl Default for Builder {
             data_size: None,
             seed: None,
             network_boot: None,
+            target: None,
         }
     }
 }
@@ -172,6 +190,12 @@ impl Builder {
         self
     }
 
+    /// A disk for installing on, with the serial number [`TARGET_SERIAL`]; it outlives the machine.
+    pub fn target_disk(mut self, path: &Path, bus: Bus) -> Self {
+        self.target = Some((path.to_owned(), bus));
+        self
+    }
+
     /// A `LODGE-SEED` stick with that `seed.toml`.
     pub fn seed(mut self, seed: &str) -> Self {
         self.seed = Some(seed.to_owned());
@@ -189,7 +213,7 @@ impl Builder {
         let console = Socket::listen(&path.join("console"), "the console")?;
         let shell = match self.medium {
             Medium::Shell => Some(Socket::listen(&path.join("shell"), "the shell")?),
-            Medium::Cd | Medium::Usb => None,
+            Medium::Cd | Medium::Usb | Medium::Disk => None,
         };
         let mut command = Command::new("qemu-system-x86_64");
         self.hardware(&mut command, path);
@@ -315,6 +339,25 @@ impl Builder {
                 ])
                 .args(["-device", "nvme,drive=data,serial=lodge-data"]);
         }
+        if let Some((target, bus)) = &self.target {
+            let device = match bus {
+                Bus::Nvme => "nvme",
+                Bus::Sata => "ide-hd",
+                Bus::Virtio => "virtio-blk-pci",
+            };
+            command
+                .args([
+                    "-drive",
+                    &format!(
+                        "if=none,id=target,format=raw,discard=unmap,cache=unsafe,file={}",
+                        target.display()
+                    ),
+                ])
+                .args([
+                    "-device",
+                    &format!("{device},drive=target,serial={TARGET_SERIAL},bootindex=1"),
+                ]);
+        }
         if let Some(seed) = &self.seed {
             let stick = media::seed_stick(path, seed)?;
             command
@@ -353,6 +396,7 @@ impl Builder {
                     "usb-storage,bus=usb.0,drive=medium,removable=on,bootindex=0",
                 ]);
             }
+            Medium::Disk => {}
             Medium::Shell => {
                 let initrd = path.join("initrd");
                 shell_initrd(path, &initrd)?;
@@ -368,7 +412,7 @@ impl Builder {
 
 /// The boot menu's command line, with a first process of ours.
 fn shell_command_line() -> Result<String> {
-    let menu = std::fs::read_to_string(artifacts::root().join("initramfs/grub/grub.cfg"))?;
+    let menu = std::fs::read_to_string(artifacts::root().join("initramfs/grub/options.cfg"))?;
     let value = |name: &str| {
         let begin = format!("set {name}=\"");
         menu.lines()

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod disk;
 pub mod event;
 pub mod image;
+pub mod install;
 pub mod keyboard;
 pub mod local;
 pub mod log;

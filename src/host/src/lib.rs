@@ -6,6 +6,7 @@ pub mod boot;
 pub mod cgroup;
 pub mod disk;
 pub mod hostname;
+pub mod install;
 pub mod kmsg;
 pub mod kvm;
 pub mod net;

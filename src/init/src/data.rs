@@ -37,7 +37,9 @@ pub(crate) fn mount_data(media: &[Found], wanted: SeedStorage, loader: &mut Load
     let found = candidates(media);
     let Some(volume) = found.first() else {
         let reason = format!("no filesystem is labelled {DATA_LABEL}");
-        let advice = format!("To keep it, label an XFS filesystem {DATA_LABEL} and restart.");
+        let advice = format!(
+            "To keep it, install Lodge on a disk (lodge system install), or label an XFS filesystem {DATA_LABEL} and restart."
+        );
         return in_memory(reason, &advice, warnings);
     };
     if found.len() > 1 {

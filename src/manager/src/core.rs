@@ -21,6 +21,7 @@ use crate::config::ManagerConfig;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
 use crate::hostname::HostName;
+use crate::install;
 use crate::log_ring::LogRing;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
@@ -56,6 +57,12 @@ pub(crate) struct Core {
     /// Changes whenever the local console should be written anew.
     pub(crate) console: watch::Sender<u64>,
     pub(crate) stopping: AtomicBool,
+    /// The host is being installed on a disk.
+    pub(crate) installing: AtomicBool,
+    /// What is to be done when this manager has ended.
+    pub(crate) handover: install::Waiting,
+    /// The manager wants to be started anew.
+    pub(crate) leaving: CancellationToken,
     /// Ends background work.
     pub(crate) ended: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -77,10 +84,20 @@ impl Core {
             .map_err(|error| catalogue::store_problem(&error))
     }
 
-    /// Refuses changes during a shutdown.
+    /// Refuses what is asked for during a shutdown.
     pub(crate) fn require_up(&self) -> Result<(), Problem> {
         if self.stopping.load(Ordering::Relaxed) {
             Err(catalogue::shutting_down())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses changes during a shutdown and during an installation.
+    pub(crate) fn require_changeable(&self) -> Result<(), Problem> {
+        self.require_up()?;
+        if self.installing.load(Ordering::SeqCst) {
+            Err(install::being_installed())
         } else {
             Ok(())
         }
@@ -96,6 +113,19 @@ impl Manager {
     /// Carries out a change to its end, even when the caller goes away in the middle: a change is
     /// made durable first and then made known, and must not stop between.
     pub(crate) async fn to_the_end<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        self.core.require_changeable()?;
+        self.finish_anyway(work).await
+    }
+
+    /// As [`Manager::to_the_end`], for what goes on while the host is installed, such as logging in.
+    pub(crate) async fn finish_anyway<T, F>(
+        &self,
+        work: impl FnOnce(Self) -> F,
+    ) -> Result<T, Problem>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Problem>> + Send + 'static,

@@ -161,7 +161,7 @@ impl Manager {
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<Image, Problem> {
         let core = &self.core;
-        core.require_up()?;
+        core.require_changeable()?;
         let expected = upload.sha256.as_deref().map(checksum).transpose()?;
         catalogue::require_free::<ImageRecord>(&core.snapshot(), &upload.name)
             .map_err(|problem| problem.with_pointer("?name"))?;

@@ -17,6 +17,7 @@ mod filter;
 mod first_admin;
 mod hostname;
 mod images;
+mod install;
 mod links;
 mod log_ring;
 mod manager;

@@ -27,6 +27,7 @@ use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
 use crate::hostname::HostName;
 use crate::images::ImageRecord;
+use crate::install;
 use crate::log_ring::LogRing;
 use crate::networks;
 use crate::operations::Operations;
@@ -73,6 +74,7 @@ impl Manager {
             .await;
         let manager = Self { core };
         manager.start_background_work();
+        manager.install_by_seed().await;
         manager.autostart().await;
         Ok(manager)
     }
@@ -127,11 +129,15 @@ impl Manager {
         }
         core.events.close();
         let store = core.store.clone();
+        let handover = core.handover.take();
         let closed = tokio::task::spawn_blocking(move || {
             if let Err(error) = store.export() {
                 tracing::warn!(%error, "the store could not be exported");
             }
             store.close();
+            if let Some(handover) = handover {
+                handover.complete();
+            }
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "closing the store failed");
@@ -182,6 +188,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let Opened { store, warnings } =
         opened.map_err(|error| internal(format!("opening the store failed: {error}")))??;
     let mut start_warnings = warnings;
+    start_warnings.extend(install::left_behind(&config.run_dir));
     let boot = read_boot_report(&config, &mut start_warnings);
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
@@ -223,6 +230,9 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         start_warnings,
         console: watch::Sender::new(0),
         stopping: AtomicBool::new(false),
+        installing: AtomicBool::new(false),
+        handover: install::Waiting::default(),
+        leaving: CancellationToken::new(),
         ended: CancellationToken::new(),
         tasks: TaskTracker::new(),
         started_at: Timestamp::now(),

@@ -293,7 +293,13 @@ impl Core {
         let work = tokio::spawn(work(handle));
         let core = self.clone();
         self.tasks.spawn(async move {
-            let result = work.await.unwrap_or_else(|error| {
+            let result = tokio::select! {
+                biased;
+                // The next manager sees what has become of it.
+                () = core.leaving.cancelled() => return,
+                result = work => result,
+            };
+            let result = result.unwrap_or_else(|error| {
                 tracing::error!(%error, "an operation failed by a panic");
                 Err(internal("the manager failed; its log says more"))
             });

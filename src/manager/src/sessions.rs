@@ -233,7 +233,7 @@ impl Manager {
             return Err(refused());
         };
         core.sessions.throttle().succeeded(&login.user, peer);
-        self.to_the_end(move |manager| async move { manager.open_session(user, peer).await })
+        self.finish_anyway(move |manager| async move { manager.open_session(user, peer).await })
             .await
     }
 
@@ -358,7 +358,7 @@ impl Manager {
             .delete::<SessionRecord>(key.clone(), Precondition::Any)
             .map_err(|error| catalogue::record_problem(&error))?;
         let user = identity.user.clone();
-        self.to_the_end(move |manager| async move {
+        self.finish_anyway(move |manager| async move {
             manager.core.commit(batch).await?;
             manager.core.sessions.load(&manager.core.snapshot());
             tracing::info!(target: "audit", %user, "{user} logged out");

@@ -150,7 +150,7 @@ fn block_devices() -> Vec<BlockDevice> {
 }
 
 impl Core {
-    fn storage(&self) -> Storage {
+    pub(crate) fn storage(&self) -> Storage {
         let space = self.images.space().ok();
         let (kind, device, filesystem) = match self.boot.as_ref().map(|boot| &boot.data) {
             Some(DataStorage::Disk { device, filesystem }) => {
@@ -414,7 +414,7 @@ impl Manager {
             )
             .with_hint("use the host's own commands"));
         }
-        core.require_up()?;
+        core.require_changeable()?;
         let (kind, action) = match action {
             SystemAction::Shutdown => ("system_shutdown", PowerAction::Off),
             SystemAction::Reboot => ("system_reboot", PowerAction::Reboot),

@@ -114,6 +114,11 @@ async fn serve(args: &Args, ring: LogRing) -> Result<(), ServeError> {
     )?;
     let acceptor = tls::acceptor(&identity.identity)?;
     stop_on_signals(stop.clone()).map_err(ServeError::Signals)?;
+    let (leaving, leave) = (manager.clone(), stop.clone());
+    tokio::spawn(async move {
+        leaving.wants_to_leave().await;
+        leave.cancel();
+    });
     tokio::spawn(local_console::keep(
         manager.clone(),
         run_dir.join("local.json"),

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use http::Method;
 use lodge_api::auth::{LoginRequest, Session};
+use lodge_api::install::{HostDisk, Install};
 use lodge_api::operation::Operation;
+use lodge_api::page::Page;
 use lodge_api::system::SystemAction;
 use lodge_api::vm::VmAction;
 use lodge_client::{Client, ClientError, Remote, SocketMessage, encode_segment};
@@ -50,6 +52,41 @@ pub(crate) async fn system_action(
         .raw(Method::POST, &format!("/v1/system:{verb}"), None, None)
         .await;
     let text = result.map_or_else(|error| error.to_string(), |_| text.to_owned());
+    let _ = messages.send(Message::Notice(text)).await;
+}
+
+/// Asks what disks the host has.
+pub(crate) async fn list_disks(client: Client, messages: mpsc::Sender<Message>) {
+    let page: Result<Page<HostDisk>, ClientError> = client.get("/v1/system/disks").await;
+    let disks = page.map(|page| page.items);
+    let disks = disks.map_err(|error| error.to_string());
+    let _ = messages.send(Message::Disks(disks)).await;
+}
+
+/// Installs Lodge on a disk, and tells how far it is.
+pub(crate) async fn install(client: Client, request: Install, messages: mpsc::Sender<Message>) {
+    let started: Result<Operation, ClientError> = client
+        .send(Method::POST, "/v1/system:install", &request, None)
+        .await;
+    let ended = match started {
+        Ok(operation) => {
+            let told = messages.clone();
+            let tell = move |operation: &Operation| {
+                if let Some(progress) = &operation.progress {
+                    let percent = progress.done.saturating_mul(100) / progress.total.max(1);
+                    let text = format!("Installing: {} {percent}%", progress.phase);
+                    // What is not shown now is told again in a moment.
+                    let _ = told.try_send(Message::Notice(text));
+                }
+            };
+            client.wait_operation(operation.id, tell).await.map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    let text = match ended {
+        Ok(()) => "Lodge is installed. Remove the stick or the CD before the next start".to_owned(),
+        Err(error) => format!("Not installed: {error}"),
+    };
     let _ = messages.send(Message::Notice(text)).await;
 }
 

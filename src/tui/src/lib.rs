@@ -11,6 +11,7 @@ mod banner;
 mod effects;
 mod fetch;
 mod guest_console;
+mod installer;
 mod keys;
 mod local;
 mod model;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
+use lodge_api::install::{HostDisk, Install};
 use lodge_api::local::LocalConsole;
 use lodge_api::log::LogEntry;
 use lodge_api::operation::Operation;
@@ -11,6 +12,7 @@ use lodge_api::system::{System, SystemAction};
 use lodge_api::vm::{Vm, VmAction, VmState};
 
 use crate::guest_console::GuestConsole;
+use crate::installer::{Installer, Outcome};
 use crate::keys;
 
 /// Log lines kept for scrolling.
@@ -40,6 +42,7 @@ pub(crate) enum Dialog {
         error: Option<String>,
     },
     Power,
+    Install(Installer),
 }
 
 /// Field of the log-in dialog.
@@ -56,6 +59,8 @@ pub(crate) enum Effect {
     Redraw,
     Vm { name: String, action: VmAction },
     System(SystemAction),
+    ListDisks,
+    Install(Install),
     LogIn { user: String, password: String },
     OpenConsole(String),
     ConsoleInput(Vec<u8>),
@@ -70,6 +75,7 @@ pub(crate) enum Message {
     Notice(String),
     LoggedIn(String),
     LogInFailed(String),
+    Disks(Result<Vec<HostDisk>, String>),
     ConsoleOutput(Vec<u8>),
     ConsoleClosed(String),
 }
@@ -160,6 +166,11 @@ impl Model {
                     password.clear();
                 }
             }
+            Message::Disks(disks) => {
+                if let Some(Dialog::Install(installer)) = &mut self.dialog {
+                    installer.take_disks(disks);
+                }
+            }
             Message::ConsoleOutput(bytes) => {
                 if let Some(console) = &mut self.console {
                     console.output(&bytes);
@@ -244,6 +255,11 @@ impl Model {
             KeyCode::Char('h' | '?') | KeyCode::F(1) => self.dialog = Some(Dialog::Help),
             KeyCode::Char('L') | KeyCode::F(2) => self.dialog = Some(login(None)),
             KeyCode::Char('P') | KeyCode::F(12) => self.dialog = Some(Dialog::Power),
+            KeyCode::Char('I') | KeyCode::F(3) => {
+                let effect = self.allowed(Effect::ListDisks)?;
+                self.dialog = Some(Dialog::Install(Installer::default()));
+                return Some(effect);
+            }
             KeyCode::Tab | KeyCode::Right => self.show(match self.tab {
                 Tab::Guests => Tab::Operations,
                 Tab::Operations => Tab::Log,
@@ -353,6 +369,13 @@ impl Model {
                 });
                 None
             }
+            Dialog::Install(mut installer) => match installer.press(key) {
+                Outcome::Install(request) => Some(Effect::Install(request)),
+                Outcome::Stay => {
+                    self.dialog = Some(Dialog::Install(installer));
+                    None
+                }
+            },
             Dialog::Login {
                 user,
                 password,

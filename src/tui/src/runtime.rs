@@ -155,6 +155,13 @@ impl App {
             Effect::System(action) => {
                 tokio::spawn(effects::system_action(client, action, messages));
             }
+            Effect::ListDisks => {
+                tokio::spawn(effects::list_disks(client, messages));
+            }
+            Effect::Install(request) => {
+                self.model.notice = Some(format!("Installing on {}…", request.disk));
+                tokio::spawn(effects::install(client, request, messages));
+            }
             Effect::LogIn { user, password } => {
                 self.log_in(client.remote().clone(), user, password);
             }

@@ -6,6 +6,7 @@ mod faces;
 mod firmware;
 mod guests;
 mod hotplug;
+mod installation;
 mod network;
 mod refusals;
 mod snapshots;

@@ -9,6 +9,7 @@ pub(crate) mod query;
 pub(crate) mod remote;
 pub(crate) mod snapshot;
 pub(crate) mod system;
+mod system_install;
 pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;

@@ -8,6 +8,7 @@ use lodge_api::system::{StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
 use std::time::Duration;
 
+use super::system_install;
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
 use crate::target::{RemoteName, Target};
@@ -40,6 +41,25 @@ pub(crate) enum Verb {
     Rename {
         /// [REMOTE:]NAME
         target: Target,
+    },
+    /// List the disks of the host, with what is on them
+    Disks {
+        /// REMOTE:
+        remote: Option<RemoteName>,
+    },
+    /// Install Lodge on a disk of the host, and move the host's data there if they are in memory
+    Install {
+        /// REMOTE:
+        remote: Option<RemoteName>,
+        /// Serial number of the disk, as `lodge system disks` shows it; the name of a disk without one
+        #[arg(long)]
+        disk: String,
+        /// Erase what is on the disk without asking
+        #[arg(long)]
+        erase: bool,
+        /// Print the operation and return at once
+        #[arg(long)]
+        background: bool,
     },
     /// Power guests off, then the host
     Shutdown {
@@ -82,6 +102,18 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             .await
         }
         Verb::Rename { target } => rename(context, target).await,
+        Verb::Disks { remote } => {
+            system_install::disks(context, &client(context, remote.as_ref())?).await
+        }
+        Verb::Install {
+            remote,
+            disk,
+            erase,
+            background,
+        } => {
+            let client = client(context, remote.as_ref())?;
+            system_install::install(context, &client, &disk, erase, background).await
+        }
         Verb::Shutdown { remote, yes } => power(context, remote.as_ref(), "shutdown", yes).await,
         Verb::Reboot { remote, yes } => power(context, remote.as_ref(), "reboot", yes).await,
     }

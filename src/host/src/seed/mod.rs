@@ -19,6 +19,10 @@
 //!
 //! [data]
 //! storage = "auto"                             # auto | ram
+//!
+//! [install]
+//! disk  = "S4EWNX0N123456"                     # serial number, or the name of a disk without one
+//! erase = true                                 # also if it is not blank
 //! ```
 //!
 //! A field that is not known is an error, so that a misspelt one is noticed. Errors name line, column and field.
@@ -57,6 +61,17 @@ pub struct Seed {
     pub network: Vec<SeedLink>,
     /// Where data goes.
     pub data: SeedData,
+    /// The disk to install on, when there are no data on a disk yet.
+    pub install: Option<SeedInstall>,
+}
+
+/// The disk to install on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedInstall {
+    /// Its serial number, or the kernel's name for a disk without one.
+    pub disk: String,
+    /// Whether what is on it may be lost.
+    pub erase: bool,
 }
 
 /// The administrator's account.

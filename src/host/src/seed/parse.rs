@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    AdminSecret, Ipv4Cidr, Ipv6Cidr, MacAddress, Seed, SeedAdmin, SeedData, SeedError, SeedIpv4,
-    SeedIpv6, SeedLink, SeedStorage,
+    AdminSecret, Ipv4Cidr, Ipv6Cidr, MacAddress, Seed, SeedAdmin, SeedData, SeedError, SeedInstall,
+    SeedIpv4, SeedIpv6, SeedLink, SeedStorage,
 };
 
 /// The shortest administrator's password, in characters.
@@ -17,6 +17,8 @@ const PASSWORD_MIN: usize = 8;
 const PASSWORD_MAX: usize = 1024;
 /// More links than any machine has.
 const LINKS_MAX: usize = 256;
+/// Longer than the serial number of any disk, in bytes.
+const SERIAL_MAX: usize = 128;
 /// More name servers than anybody asks.
 const DNS_MAX: usize = 8;
 
@@ -28,6 +30,7 @@ struct File {
     #[serde(default)]
     network: Vec<Spanned<Link>>,
     data: Option<Data>,
+    install: Option<Install>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +81,14 @@ struct Data {
     storage: SeedStorage,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Install {
+    disk: Spanned<String>,
+    #[serde(default)]
+    erase: bool,
+}
+
 impl Seed {
     /// Reads the text of a `seed.toml`.
     ///
@@ -99,6 +110,7 @@ impl Seed {
             }),
             None => None,
         };
+        let install = file.install.map(|install| install_on(text, install));
         Ok(Self {
             hostname,
             admin,
@@ -106,8 +118,24 @@ impl Seed {
             data: SeedData {
                 storage: file.data.map(|data| data.storage).unwrap_or_default(),
             },
+            install: install.transpose()?,
         })
     }
+}
+
+fn install_on(text: &str, install: Install) -> Result<SeedInstall, SeedError> {
+    let (span, disk) = (install.disk.span(), install.disk.into_inner());
+    if disk.trim().is_empty() || disk.len() > SERIAL_MAX {
+        return Err(SeedError::at(
+            text,
+            &span,
+            "not the serial number of a disk; `lodge system disks` shows it",
+        ));
+    }
+    Ok(SeedInstall {
+        disk,
+        erase: install.erase,
+    })
 }
 
 fn hostname(text: &str, name: &Spanned<String>) -> Result<String, SeedError> {

@@ -21,6 +21,9 @@ mac = "52-54-00-AB-CD-EF"
 ipv6 = "off"
 [data]
 storage = "ram"
+[install]
+disk = "S4EWNX0N123456"
+erase = true
 "#;
 
 #[test]
@@ -45,6 +48,11 @@ fn everything_at_once() {
     assert_eq!(seed.network[1].ipv4, SeedIpv4::Dhcp);
     assert_eq!(seed.network[1].ipv6, SeedIpv6::Off);
     assert_eq!(seed.data.storage, SeedStorage::Ram);
+    let install = seed.install.unwrap();
+    assert_eq!(
+        (install.disk.as_str(), install.erase),
+        ("S4EWNX0N123456", true)
+    );
 }
 
 #[test]

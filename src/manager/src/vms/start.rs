@@ -1,6 +1,7 @@
 //! Guests at the start and the end of the manager.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,6 +15,7 @@ use super::{VmRecord, adopt, command, run_dir};
 use crate::catalogue;
 use crate::core::Core;
 use crate::disks::DiskRecord;
+use crate::install;
 use crate::{Caller, Manager};
 
 /// Marks that this boot's automatic starts have been done.
@@ -75,6 +77,9 @@ impl Core {
             return false;
         };
         let snapshot = self.snapshot();
+        if operation.kind == install::KIND {
+            return install::data_on_disk(self.boot.as_ref());
+        }
         if operation.kind == "disk_create" {
             return catalogue::find::<DiskRecord>(&snapshot, name).is_ok();
         }
@@ -97,7 +102,9 @@ impl Manager {
     pub(crate) async fn autostart(&self) {
         let core = &self.core;
         let marker = core.config.run_dir.join(AUTOSTARTED);
-        if marker.exists() || !core.host.kvm.usable() {
+        // After an installation the next manager starts them, from the disk.
+        let installing = core.installing.load(Ordering::SeqCst);
+        if installing || marker.exists() || !core.host.kvm.usable() {
             return;
         }
         if let Err(error) = std::fs::write(&marker, b"") {

@@ -4,6 +4,7 @@ pub mod carry;
 mod disks;
 mod events;
 mod images;
+mod install;
 mod metrics;
 mod networks;
 mod operations;
@@ -33,6 +34,7 @@ pub fn table() -> Vec<Route> {
         users::routes(),
         tokens::routes(),
         system::routes(),
+        install::routes(),
         vms::routes(),
         vm_balloon::routes(),
         vm_console::routes(),

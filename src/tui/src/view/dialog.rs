@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
-use super::{bold, reversed};
+use super::{bold, installer, reversed};
 use crate::model::{Dialog, Field};
 
 const HELP: &[&str] = &[
@@ -15,6 +15,7 @@ const HELP: &[&str] = &[
     "x            stop (power button)   k      kill",
     "r            reset",
     "F2 or L      log in                F12 or P   power of the host",
+    "F3 or I      install on a disk",
     "Ctrl-L       draw the screen anew  q      quit",
 ];
 
@@ -38,6 +39,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, dialog: &Dialog) {
                 Line::raw("Esc  back"),
             ],
         ),
+        Dialog::Install(installer) => (" Install on a disk ", installer::lines(installer)),
         Dialog::Login {
             user,
             password,

@@ -3,6 +3,7 @@
 
 mod console;
 mod dialog;
+mod installer;
 mod lists;
 mod summary;
 

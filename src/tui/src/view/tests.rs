@@ -209,3 +209,33 @@ fn keys_go_to_the_guest_until_the_escape() {
     assert_eq!(model.press(escape), Some(Effect::CloseConsole));
     assert!(model.console.is_none());
 }
+
+#[test]
+fn a_disk_to_install_on_is_chosen() {
+    let mut model = Model::default();
+    model.remote = Some("lab".to_owned());
+    model.receive(Message::Snapshot(Box::new(snapshot())));
+    let press = |model: &mut Model, code| model.press(KeyEvent::new(code, KeyModifiers::NONE));
+    let asked = press(&mut model, KeyCode::Char('I'));
+    assert_eq!(asked, Some(Effect::ListDisks));
+    assert!(shown(&mut model, 80, 24).contains("Looking at the disks"));
+    let disk = serde_json::from_value(serde_json::json!({
+        "name": "sda", "serial": "WD-1", "model": "ACME", "size": 1_u64 << 40, "rotational": true, "removable": false,
+        "contents": ["partition 1, 100 MiB: vfat"],
+    }));
+    model.receive(Message::Disks(Ok(vec![disk.unwrap()])));
+    let screen = shown(&mut model, 80, 24);
+    for text in ["WD-1", "1 TiB", "partition 1, 100 MiB: vfat"] {
+        assert!(screen.contains(text), "{text} is not in\n{screen}");
+    }
+    assert_eq!(press(&mut model, KeyCode::Enter), None);
+    assert!(shown(&mut model, 80, 24).contains("Type WD-1"));
+    for c in "WD-1".chars() {
+        press(&mut model, KeyCode::Char(c));
+    }
+    let Some(Effect::Install(request)) = press(&mut model, KeyCode::Enter) else {
+        panic!("nothing is installed");
+    };
+    assert!(request.disk == "WD-1" && request.erase);
+    assert!(model.dialog.is_none());
+}

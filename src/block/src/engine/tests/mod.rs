@@ -494,5 +494,9 @@ fn spare_rings_go_from_disk_to_disk() {
     drop(engine(8));
     assert_eq!(spares.left(), 1, "one of another depth is no spare");
     drop((engine(4), engine(4)));
-    assert_eq!(spares.left(), 2, "one that was made for its engine is one afterwards");
+    assert_eq!(
+        spares.left(),
+        2,
+        "one that was made for its engine is one afterwards"
+    );
 }

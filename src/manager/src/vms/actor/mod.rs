@@ -437,7 +437,7 @@ impl Actor {
         self.restarts.cancel();
         let record = self
             .check(VmAction::Start, false)
-            .and_then(|()| self.core.require_up())
+            .and_then(|()| self.core.require_changeable())
             .and_then(|()| self.record());
         match record {
             Err(problem) => {
