@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a guest's virtual CPUs can do, and where they sit.
+use crate::Processors;
+
+/// What a guest's virtual CPUs can do, where they sit, and what they get of the host's. `shares`, `limit` and `affinity` take effect at once,
+/// also while the guest runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmCpu {
@@ -27,6 +30,25 @@ pub struct VmCpu {
     /// Whether the guest finds Hyper-V beside KVM: Windows then knows that it is a guest, and saves itself most exits to its host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hyperv: bool,
+    /// Its weight when guests want more processor time than there is, 1 to 10000; absent: 100. A guest with 200 gets twice as much as
+    /// one with 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10000)]
+    pub shares: Option<u16>,
+    /// Most processor time it gets, in percent of one of the host's processors: 1 to 10000, 150 is one and a half; absent: as much as
+    /// there is. Its monitor's own time counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10000)]
+    pub limit: Option<u16>,
+    /// The host's processors that it runs on; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "0-3,8")]
+    pub affinity: Option<Processors>,
+}
+
+impl VmCpu {
+    /// The weight of a guest that was given no `shares`.
+    pub const DEFAULT_SHARES: u16 = 100;
 }
 
 /// A model of processors.

@@ -29,12 +29,14 @@ mod boot_device;
 mod cpu;
 mod name;
 mod plug;
+mod processors;
 mod size;
 pub mod snapshot;
 mod watchdog;
 
 pub use name::{Name, NameError};
 pub use problem::{ErrorCode, Problem};
+pub use processors::{Processors, ProcessorsError};
 pub use size::{Size, SizeError};
 
 /// First path segment of every URL of this version.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Size;
+use crate::{Processors, Size};
 
 /// Answer to `GET /v1/system`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -17,6 +17,9 @@ pub struct System {
     pub kvm: KvmState,
     /// The machine.
     pub hardware: Hardware,
+    /// What guests can be given and held to here.
+    #[serde(default)]
+    pub controls: Controls,
     /// What is used now.
     pub usage: Usage,
     /// Where Lodge keeps its data.
@@ -84,6 +87,18 @@ pub struct Hardware {
     pub memory: Size,
     /// Block devices.
     pub block_devices: Vec<BlockDevice>,
+}
+
+/// What guests can be given of this host, and held to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Controls {
+    /// Whether guests can have `cpu.shares` and `cpu.limit`.
+    pub cpu: bool,
+    /// The processors for their `cpu.affinity`; absent where they cannot have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "0-7")]
+    pub processors: Option<Processors>,
 }
 
 /// A disk of the host.

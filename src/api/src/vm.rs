@@ -249,6 +249,9 @@ pub struct VmStatus {
     /// CPU time used since its start, in microseconds, monitor included.
     #[serde(default)]
     pub cpu_time_us: u64,
+    /// Time in which it wanted to run and was held back by `cpu.limit`, since its start, in microseconds.
+    #[serde(default)]
+    pub cpu_throttled_us: u64,
     /// Memory its monitor holds now, guest memory included.
     #[serde(default)]
     pub memory_used: Size,

@@ -64,6 +64,12 @@ impl CgroupTree {
         Ok(Cgroup { path })
     }
 
+    /// The processors leaves may be kept to, as cpuset(7) lists them. [`ErrorKind::NotFound`] without that controller.
+    pub fn processors(&self) -> io::Result<String> {
+        let text = fs::read_to_string(self.path.join("cpuset.cpus.effective"))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Every leaf there is, by name.
     pub fn leaves(&self) -> io::Result<Vec<(String, Cgroup)>> {
         let mut leaves = Vec::new();
@@ -86,12 +92,14 @@ pub struct Cgroup {
 }
 
 /// Limits of a leaf. `None` lifts a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupLimits {
     /// Share of processor time under contention, 1 to 10000; the default is 100.
     pub cpu_weight: Option<u32>,
     /// Most processor time, in thousandths of one processor.
     pub cpu_max_millis: Option<u64>,
+    /// The processors it runs on, as cpuset(7) lists them (`0-3,8`).
+    pub cpus: Option<String>,
     /// Most memory, in bytes; the kernel kills beyond it.
     pub memory_max: Option<u64>,
     /// Most processes and threads.
@@ -120,6 +128,13 @@ pub struct CgroupUsage {
 /// One processor's worth of time is shared out in slices of this length, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// What a group's `cpu.weight` and `cpu.max` say when nothing was said about them.
+const DEFAULT_WEIGHT: &str = "100";
+const NO_QUOTA: &str = "max 100000";
+
+/// The processors that there are, and those that may come.
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
+
 impl Cgroup {
     /// Its folder.
     pub fn path(&self) -> &Path {
@@ -131,15 +146,24 @@ impl Cgroup {
         self.write("cgroup.procs", &pid.to_string())
     }
 
-    /// Sets every limit. Controllers the kernel lacks are passed over.
+    /// Sets every limit, also of processes that are in it already. Without their controllers, memory and numbers are not limited.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when a limit on processors has no controller. Some of the limits may have been set.
     pub fn set_limits(&self, limits: &CgroupLimits) -> io::Result<()> {
         let max = |value: Option<u64>| value.map_or_else(|| "max".to_owned(), |v| v.to_string());
-        self.write_optional("cpu.weight", &limits.cpu_weight.unwrap_or(100).to_string())?;
+        let weight = limits.cpu_weight.map(|weight| weight.to_string());
+        self.write_wanted("cpu.weight", weight.as_deref(), DEFAULT_WEIGHT)?;
         // Below one millisecond per slice the kernel refuses.
         let quota = limits
             .cpu_max_millis
-            .map(|m| m.saturating_mul(CPU_PERIOD_US / 1000).max(1000));
-        self.write_optional("cpu.max", &format!("{} {CPU_PERIOD_US}", max(quota)))?;
+            .map(|m| m.saturating_mul(CPU_PERIOD_US / 1000).max(1000))
+            .map(|quota| format!("{quota} {CPU_PERIOD_US}"));
+        self.write_wanted("cpu.max", quota.as_deref(), NO_QUOTA)?;
+        match &limits.cpus {
+            Some(cpus) => self.write("cpuset.cpus", cpus)?,
+            None => self.give_all_cpus()?,
+        }
         self.write_optional("memory.max", &max(limits.memory_max))?;
         self.write_optional("pids.max", &max(limits.pids_max))
     }
@@ -195,6 +219,23 @@ impl Cgroup {
             .write(true)
             .open(self.path.join(file))?;
         file.write_all(value.as_bytes())
+    }
+
+    /// Lets it run on any processor. A group that was given some cannot be given none, which meant any, while it has processes.
+    fn give_all_cpus(&self) -> io::Result<()> {
+        if self.read_optional("cpuset.cpus")?.trim().is_empty() {
+            return Ok(());
+        }
+        let possible = fs::read_to_string(POSSIBLE_CPUS)?;
+        self.write("cpuset.cpus", possible.trim())
+    }
+
+    /// Writes what is wanted, or `otherwise` where the file is there at all.
+    fn write_wanted(&self, file: &str, wanted: Option<&str>, otherwise: &str) -> io::Result<()> {
+        match wanted {
+            Some(value) => self.write(file, value),
+            None => self.write_optional(file, otherwise),
+        }
     }
 
     fn write_optional(&self, file: &str, value: &str) -> io::Result<()> {
@@ -280,6 +321,37 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 
+    /// A group as the kernel makes it, of which only some files are looked at.
+    fn group(files: &[&str]) -> (tempfile::TempDir, Cgroup) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let path = dir.path().to_owned();
+        (dir, Cgroup { path })
+    }
+
+    #[test]
+    fn limits_on_processors_need_their_controllers_and_others_do_not() {
+        let limits = CgroupLimits {
+            cpu_weight: Some(200),
+            cpu_max_millis: Some(1500),
+            cpus: Some("0-3,8".to_owned()),
+            memory_max: Some(64 << 20),
+            pids_max: None,
+        };
+        let (_dir, leaf) = group(&["cpu.weight", "cpu.max", "cpuset.cpus"]);
+        leaf.set_limits(&limits).unwrap();
+        assert_eq!(leaf.read("cpu.weight").unwrap(), "200");
+        assert_eq!(leaf.read("cpu.max").unwrap(), "150000 100000");
+        assert_eq!(leaf.read("cpuset.cpus").unwrap(), "0-3,8");
+        let (_dir, leaf) = group(&["cpu.weight", "cpu.max"]);
+        let error = leaf.set_limits(&limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let (_dir, leaf) = group(&[]);
+        leaf.set_limits(&CgroupLimits::default()).unwrap();
+    }
+
     /// On a machine where this user may make groups: limits, membership, usage, kill, removal.
     #[test]
     fn a_leaf_holds_and_kills_a_process() {
@@ -289,16 +361,39 @@ mod tests {
             return;
         };
         let leaf = tree.leaf("guest").unwrap();
-        leaf.set_limits(&CgroupLimits {
-            cpu_weight: Some(200),
-            cpu_max_millis: Some(1500),
+        let controllers = tree.controllers().unwrap();
+        let has = |name: &str| controllers.iter().any(|controller| controller == name);
+        let limits = CgroupLimits {
+            cpu_weight: has("cpu").then_some(200),
+            cpu_max_millis: has("cpu").then_some(1500),
+            cpus: has("cpuset").then(|| "0".to_owned()),
             memory_max: Some(64 << 20),
             pids_max: Some(16),
-        })
-        .unwrap();
+        };
+        leaf.set_limits(&limits).unwrap();
+        if has("cpu") {
+            assert_eq!(leaf.read("cpu.weight").unwrap().trim(), "200");
+            assert_eq!(leaf.read("cpu.max").unwrap().trim(), "150000 100000");
+        }
+        if has("cpuset") {
+            assert!(!tree.processors().unwrap().is_empty());
+            assert_eq!(leaf.read("cpuset.cpus").unwrap().trim(), "0");
+        }
+        leaf.set_limits(&CgroupLimits::default()).unwrap();
+        if has("cpu") {
+            assert_eq!(leaf.read("cpu.weight").unwrap().trim(), DEFAULT_WEIGHT);
+            assert_eq!(leaf.read("cpu.max").unwrap().trim(), NO_QUOTA);
+        }
+        if has("cpuset") {
+            let possible = fs::read_to_string(POSSIBLE_CPUS).unwrap();
+            assert_eq!(leaf.read("cpuset.cpus").unwrap(), possible);
+        }
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         leaf.add(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(leaf.populated().unwrap());
+        // So it is with a process in it.
+        leaf.set_limits(&limits).unwrap();
+        leaf.set_limits(&CgroupLimits::default()).unwrap();
         assert_eq!(leaf.remove().unwrap_err().kind(), ErrorKind::ResourceBusy);
         // On a machine whose controllers are taken by the old hierarchies the values are zero, but can be read.
         leaf.usage().unwrap();

@@ -51,6 +51,8 @@ pub struct VmMetrics {
     pub state: VmState,
     /// CPU seconds used since its start, monitor included.
     pub cpu_seconds: f64,
+    /// Seconds in which it was held back by its limit of CPU time.
+    pub cpu_throttled_seconds: f64,
     /// Memory its monitor holds, guest memory included.
     pub memory_used: u64,
     /// Memory it is configured with.
@@ -110,6 +112,7 @@ impl Core {
             state: observed.state,
             // Microseconds below 2^53 are 285 years.
             cpu_seconds: usage.cpu_us as f64 / 1e6,
+            cpu_throttled_seconds: usage.throttled_us as f64 / 1e6,
             memory_used: usage.memory,
             memory_configured: vm.spec.memory.bytes(),
             vcpus: vm.spec.vcpus.into(),

@@ -345,6 +345,7 @@ impl Manager {
             },
             kvm: core.host.kvm_state(),
             hardware: core.host.hardware(core.boot.as_ref(), memory.total),
+            controls: core.controls(),
             usage: Usage {
                 cpu_percent: core.host.cpu_percent(),
                 load: [load.one, load.five, load.fifteen],

@@ -14,6 +14,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_balloon;
+mod vm_limits;
 mod vm_nvram;
 mod vm_plug;
 mod vm_settings;

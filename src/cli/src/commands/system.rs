@@ -4,7 +4,7 @@ use clap::Subcommand;
 use http::Method;
 use lodge_api::log::{LogEntry, LogLevel};
 use lodge_api::page::Page;
-use lodge_api::system::{StorageKind, System, SystemPatch};
+use lodge_api::system::{Controls, StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
 use std::time::Duration;
 
@@ -206,6 +206,22 @@ fn print(format: Format, entry: &LogEntry) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// What guests can be held to, in one line.
+fn controls(controls: &Controls) -> String {
+    let affinity = controls.processors.as_ref();
+    let parts = [
+        controls.cpu.then(|| "CPU shares and limit".to_owned()),
+        affinity.map(|processors| format!("CPU affinity to {processors}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => {
+            "no shares, limit or affinity of CPUs: Lodge has no cgroup controllers here".to_owned()
+        }
+        false => parts.join(", "),
+    }
+}
+
 fn rows(system: &System) -> Vec<(&'static str, String)> {
     let hardware = &system.hardware;
     let usage = &system.usage;
@@ -238,6 +254,7 @@ fn rows(system: &System) -> Vec<(&'static str, String)> {
             ),
         ),
         ("KVM", kvm),
+        ("Guests' limits", controls(&system.controls)),
         (
             "CPU",
             format!(

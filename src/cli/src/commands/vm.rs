@@ -12,7 +12,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::vm_settings::Settings;
-use super::{all, console, path, screen, vm_balloon, vm_nvram, vm_plug, vnc};
+use super::{all, console, path, screen, vm_balloon, vm_limits, vm_nvram, vm_plug, vnc};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -46,7 +46,7 @@ pub(crate) enum Verb {
         /// [REMOTE:]NAME
         name: Target,
     },
-    /// Change the configuration; it takes effect at the next start
+    /// Change the configuration; most of it takes effect at the next start
     Set {
         /// [REMOTE:]NAME
         name: Target,
@@ -527,10 +527,10 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("Description", spec.description.clone()),
         ("CPUs", spec.vcpus.to_string()),
         ("CPU model", cpu(&spec.cpu)),
-        (
-            "CPU time",
-            format!("{:.1} s", vm.status.cpu_time_us as f64 / 1e6),
-        ),
+    ]);
+    rows.extend(vm_limits::cpu_rows(&spec.cpu));
+    rows.extend([
+        ("CPU time", vm_limits::cpu_time(vm)),
         (
             "Memory",
             format!("{}, {} held", spec.memory, vm.status.memory_used),

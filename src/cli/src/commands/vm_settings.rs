@@ -5,6 +5,8 @@ use lodge_api::vm::BootDevice;
 use lodge_api::{Name, Size};
 use serde_json::{Map, Value, json};
 
+use super::vm_limits::CpuLimits;
+
 /// Configuration as options; what is not given stays (or has its default).
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
@@ -37,6 +39,8 @@ pub(crate) struct Settings {
     /// Hyper-V's paravirtual features beside KVM's, for Windows
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     hyperv: Option<bool>,
+    #[command(flatten)]
+    cpu_limits: CpuLimits,
     /// Memory, like 512MiB
     #[arg(long)]
     memory: Option<Size>,
@@ -132,9 +136,11 @@ impl Settings {
             ("hyperv", self.hyperv.map(|on| json!(on))),
         ];
         let given = fields.into_iter();
-        given
+        let mut cpu = given
             .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect()
+            .collect();
+        self.cpu_limits.add_to(&mut cpu);
+        cpu
     }
 
     /// How it starts.

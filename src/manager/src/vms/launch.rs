@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use lodge_api::vm::{DiskBus, NicModel, VmDisk, VmNic};
+use lodge_api::vm::{DiskBus, NicModel, VmDisk, VmNic, VmSpec};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_block::datastore::Access;
 use lodge_host::cgroup::{Cgroup, CgroupLimits};
@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, boot, cpu, disc, spawn, spec_check, vsock, watchdog};
+use super::{VmRecord, boot, cpu, disc, limits, spawn, spec_check, vsock, watchdog};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -94,6 +94,8 @@ async fn try_launch(
     from: Option<uuid::Uuid>,
 ) -> Result<Fate, Problem> {
     let kvm = open_kvm(core)?;
+    // The host may have fewer processors than when it was configured.
+    limits::check(&record.spec, &core.controls())?;
     claim(core, record)?;
     // Before the run directory is made: a manager that ends meanwhile leaves nothing to be found.
     let turn = core.vms.launches.acquire().await;
@@ -146,7 +148,7 @@ async fn try_launch(
         uid_gid: uid_index.map(|index| (FIRST_UID + index, FIRST_UID + index)),
         jail: core.config.jail,
     };
-    let cgroup = make_cgroup(core, record);
+    let cgroup = make_cgroup(core, record)?;
     let command = spawn::command(&core.config.vmm_exe, log, cgroup.as_ref())
         .map_err(|error| internal(format!("the monitor's log or cgroup: {error}")))?;
     let spawned = tokio::task::spawn_blocking(move || {
@@ -434,25 +436,33 @@ pub(super) fn model(model: NicModel) -> lodge_vmm_proto::NicModel {
     }
 }
 
-/// The guest's cgroup. A host without one runs it all the same.
-fn make_cgroup(core: &Core, record: &VmRecord) -> Option<Cgroup> {
-    let limits = CgroupLimits {
-        cpu_weight: Some(100),
-        cpu_max_millis: None,
-        memory_max: Some(record.spec.memory.bytes().saturating_add(HEADROOM)),
-        pids_max: Some(THREADS + u64::from(record.spec.vcpus)),
+/// What a guest's cgroup is limited to.
+pub(super) fn group_limits(spec: &VmSpec) -> CgroupLimits {
+    let mut group = CgroupLimits {
+        memory_max: Some(spec.memory.bytes().saturating_add(HEADROOM)),
+        pids_max: Some(THREADS + u64::from(spec.vcpus)),
+        ..CgroupLimits::default()
     };
+    limits::limit_group(&mut group, &spec.cpu);
+    group
+}
+
+/// The guest's cgroup. A host without one runs it all the same, unless it is to be held to what only a cgroup can hold it to.
+fn make_cgroup(core: &Core, record: &VmRecord) -> Result<Option<Cgroup>, Problem> {
     let make = || -> io::Result<Option<Cgroup>> {
         let Some(tree) = &core.cgroups else {
             return Ok(None);
         };
         let leaf = tree.leaf(&record.id.to_string())?;
-        leaf.set_limits(&limits)?;
+        leaf.set_limits(&group_limits(&record.spec))?;
         Ok(Some(leaf))
     };
-    make().unwrap_or_else(|error| {
+    make().or_else(|error| {
+        if limits::need_group(&record.spec.cpu) {
+            return Err(internal(format!("the guest's cgroup: {error}")));
+        }
         tracing::warn!(%error, vm = %record.spec.name, "the guest runs without a cgroup");
-        None
+        Ok(None)
     })
 }
 

@@ -10,6 +10,7 @@ mod cpu;
 mod disc;
 mod display;
 mod launch;
+mod limits;
 mod nvram;
 mod plug;
 mod restart;
@@ -231,6 +232,7 @@ impl Core {
                 watchdog_expired_at: observed.watchdog_expired_at,
                 pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
                 cpu_time_us: usage.cpu_us,
+                cpu_throttled_us: usage.throttled_us,
                 memory_used: Size(usage.memory),
                 balloon: observed.balloon(),
                 guest_memory: observed.guest_memory(),
@@ -283,7 +285,8 @@ impl Core {
             host_memory: Memory::read().map_or(u64::MAX, |memory| memory.total),
             own,
         };
-        spec_check::check(spec, &around)
+        spec_check::check(spec, &around)?;
+        limits::check(spec, &self.controls())
     }
 }
 
@@ -413,7 +416,7 @@ impl Manager {
                 spec,
                 ..old.value.clone()
             };
-            let new = core.exchange(Batch::new(), old, new).await?;
+            let new = core.exchange_limited(old, new).await?;
             core.make_known(&caller, "vm_change", new.value.target(), Change::Changed);
             Ok(core.vm_of(&new))
         })

@@ -43,6 +43,8 @@ pub(crate) struct Observed {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_us: u64,
+    /// Time for which its cgroup held it back.
+    pub(crate) throttled_us: u64,
     pub(crate) memory: u64,
 }
 
@@ -74,6 +76,7 @@ impl Observed {
         {
             return Usage {
                 cpu_us: usage.cpu_us,
+                throttled_us: usage.cpu_throttled_us,
                 memory: usage.memory,
             };
         }
@@ -94,6 +97,7 @@ fn process_usage(pid: i32) -> Option<Usage> {
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(Usage {
         cpu_us,
+        throttled_us: 0,
         memory: pages * 4096,
     })
 }

@@ -12,6 +12,7 @@ mod common;
 mod display;
 mod hostile_monitor;
 mod life;
+mod limits;
 mod manager_process;
 mod network;
 mod nvram;
@@ -82,6 +83,9 @@ tests!(
         a_disk_comes_to_a_running_guest_and_leaves_it,
         waiting_for_a_device_can_be_cancelled_and_a_reset_takes_it,
         a_manager_killed_while_devices_come_and_go_leaves_no_doubt,
+    ],
+    limits: [
+        processor_time_is_limited_while_a_guest_runs_or_that_is_refused,
     ],
     snapshots: [
         a_running_guest_goes_back_to_where_it_was,

@@ -143,6 +143,11 @@ fn guests(registry: &mut Registry, vms: &[VmMetrics]) {
         vm.cpu_seconds
     });
     counter(
+        "vm_cpu_throttled_seconds",
+        "Time in which the guest was held back by its limit of CPU time, since the start",
+        |vm| vm.cpu_throttled_seconds,
+    );
+    counter(
         "vm_disk_read_bytes",
         "Read from disks since the start",
         |vm| exact(vm.disk_read_bytes),
@@ -247,6 +252,7 @@ mod tests {
                 name: "web-1".parse().unwrap(),
                 state: VmState::Running,
                 cpu_seconds: 1.5,
+                cpu_throttled_seconds: 0.25,
                 memory_used: 10,
                 memory_configured: 20,
                 vcpus: 2,
@@ -276,6 +282,7 @@ mod tests {
             "lodge_vm_guest_memory_free_bytes{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 512.0",
             "lodge_vm_guest_memory_major_faults_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 9.0",
             "lodge_vm_cpu_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 1.5",
+            "lodge_vm_cpu_throttled_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 0.25",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

@@ -3,6 +3,7 @@
 mod balloon;
 mod ending;
 mod hold;
+mod limits;
 mod plug;
 mod time;
 mod variables;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lodge_api::event::EventBody;
-use lodge_api::vm::{VmAction, VmDiscChange, VmState};
+use lodge_api::vm::{VmAction, VmDiscChange, VmSpec, VmState};
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_vmm_proto::{Answer, ConsolePort, DeviceKey, GuestEvent, RequestBody, RunState};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -95,6 +96,11 @@ pub(crate) enum Command {
     DiskGrew { disk: Uuid, reply: Reply },
     /// Ask the guest to keep so much of its memory.
     SetBalloon { target: Size, reply: Reply },
+    /// Hold the guest to the limits of a configuration, or of the recorded one.
+    Limit {
+        wanted: Option<Box<VmSpec>>,
+        reply: Reply,
+    },
     /// Change the UEFI variables of the guest, which must not run; answered when the change is durable.
     EditVariables { edit: nvram::Edit, reply: Reply },
     /// Attach a console; to a guest that is starting, as soon as it runs.
@@ -213,6 +219,7 @@ impl Actor {
                 self.run(*launched);
                 self.agree(plugged).await;
                 self.tell_sizes().await;
+                self.keep_limits().await;
             }
             Fate::Ended(end) => {
                 self.forget_run().await;
@@ -347,6 +354,9 @@ impl Actor {
             Command::SetBalloon { target, reply } => {
                 let _ = reply.send(self.set_balloon(target).await);
             }
+            Command::Limit { wanted, reply } => {
+                let _ = reply.send(self.limit(wanted).await);
+            }
             Command::EditVariables { edit, reply } => {
                 let _ = reply.send(self.edit_variables(edit).await);
             }
@@ -465,6 +475,7 @@ impl Actor {
                     Fate::Runs(launched) => {
                         self.run(*launched);
                         self.tell_sizes().await;
+                        self.keep_limits().await;
                     }
                     Fate::Ended(end) => {
                         self.set_state(VmState::Running, None);

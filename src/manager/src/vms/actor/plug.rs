@@ -316,7 +316,7 @@ impl Actor {
     }
 
     /// Changes the note by which the next manager finds the guest.
-    fn note(&mut self, change: impl FnOnce(&mut LaunchNote)) -> Result<(), Problem> {
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut LaunchNote)) -> Result<(), Problem> {
         let Some(guest) = &mut self.guest else {
             return Ok(());
         };

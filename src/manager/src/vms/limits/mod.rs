@@ -1,0 +1,90 @@
+//! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors.
+//!
+//! A running guest is held to new limits before they are recorded, so that what the host refuses is not recorded; and to what
+//! is recorded afterwards, whichever that is. So is each guest that was just started or found, whose configuration may have been changed when
+//! nobody could hold it to that.
+
+mod cpu;
+
+use lodge_api::Problem;
+use lodge_api::system::Controls;
+use lodge_api::vm::VmSpec;
+use lodge_store::{Batch, Versioned};
+use uuid::Uuid;
+
+pub(super) use self::cpu::{limit_group, need_group};
+use super::actor::Command;
+use super::{VmRecord, command, just_deleted};
+use crate::core::Core;
+
+impl Core {
+    /// What guests can be given of this host, and held to.
+    pub(crate) fn controls(&self) -> Controls {
+        cpu::controls(self.cgroups.as_ref())
+    }
+
+    /// Records a changed configuration, and holds the guest to its limits if it runs.
+    pub(super) async fn exchange_limited(
+        &self,
+        old: &Versioned<VmRecord>,
+        new: VmRecord,
+    ) -> Result<Versioned<VmRecord>, Problem> {
+        if !differ(&old.value.spec, &new.spec) {
+            return self.exchange(Batch::new(), old, new).await;
+        }
+        let id = new.id;
+        let recorded = match self.limit(id, Some(new.spec.clone())).await {
+            Ok(()) => self.exchange(Batch::new(), old, new).await,
+            Err(problem) => Err(problem),
+        };
+        // It may have been started meanwhile, or be held to what is not recorded after all.
+        if let Err(problem) = self.limit(id, None).await {
+            tracing::warn!(%id, %problem, "a guest's limits");
+        }
+        recorded
+    }
+
+    /// Holds a guest, if it runs, to the limits of a configuration, or to those of the recorded one.
+    async fn limit(&self, vm: Uuid, wanted: Option<VmSpec>) -> Result<(), Problem> {
+        let handle = self.vms.handle(vm).ok_or_else(just_deleted)?;
+        let wanted = wanted.map(Box::new);
+        command(&handle, |reply| Command::Limit { wanted, reply }).await
+    }
+}
+
+/// Refuses limits that make no sense, or that this host cannot hold a guest to.
+pub(super) fn check(spec: &VmSpec, controls: &Controls) -> Result<(), Problem> {
+    cpu::check(&spec.cpu, controls)
+}
+
+/// Whether two configurations differ in limits.
+pub(super) fn differ(one: &VmSpec, other: &VmSpec) -> bool {
+    let mut same = one.clone();
+    adopt(&mut same, other);
+    same != *one
+}
+
+/// Takes the limits over from another configuration.
+pub(super) fn adopt(spec: &mut VmSpec, from: &VmSpec) {
+    cpu::adopt(&mut spec.cpu, &from.cpu);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_told_from_the_rest() {
+        let spec = |json: &str| serde_json::from_str::<VmSpec>(json).unwrap();
+        let one =
+            spec(r#"{"name": "web", "vcpus": 2, "cpu": {"model": "x86-64-v2", "shares": 7}}"#);
+        let mut other = spec(r#"{"name": "b", "cpu": {"limit": 50, "affinity": "1"}}"#);
+        assert!(differ(&one, &other));
+        adopt(&mut other, &one);
+        assert!(!differ(&one, &other));
+        assert_eq!(other.cpu.shares, Some(7));
+        assert_eq!((other.cpu.limit, &other.cpu.affinity), (None, &None));
+        assert_eq!((other.vcpus, other.name.as_str()), (1, "b"));
+        assert_ne!(other.cpu.model, one.cpu.model);
+    }
+}
