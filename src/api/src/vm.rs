@@ -8,6 +8,7 @@ use uuid::Uuid;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cpu::{CpuModel, VmCpu};
+pub use crate::limits::VmDiskLimits;
 pub use crate::plug::{VmAttach, VmDetach};
 pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
@@ -139,6 +140,9 @@ pub struct VmDisk {
     /// What the guest reaches it by.
     #[serde(default)]
     pub bus: DiskBus,
+    /// Most that the guest does with it.
+    #[serde(default, skip_serializing_if = "VmDiskLimits::is_none")]
+    pub limits: VmDiskLimits,
 }
 
 /// What a guest reaches a disk by.
@@ -252,6 +256,9 @@ pub struct VmStatus {
     /// Time in which it wanted to run and was held back by `cpu.limit`, since its start, in microseconds.
     #[serde(default)]
     pub cpu_throttled_us: u64,
+    /// Time for which requests to its disks were held back by the disks' `limits`, since its start, in microseconds: the sum of all their queues.
+    #[serde(default)]
+    pub disk_throttled_us: u64,
     /// Memory its monitor holds now, guest memory included.
     #[serde(default)]
     pub memory_used: Size,

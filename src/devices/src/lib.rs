@@ -148,6 +148,7 @@ mod tap;
 mod test_machine;
 #[cfg(test)]
 mod test_wire;
+pub mod throttle;
 pub mod virtio;
 pub mod vmgenid;
 

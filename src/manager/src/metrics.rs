@@ -65,6 +65,8 @@ pub struct VmMetrics {
     pub disk_read_bytes: u64,
     /// Bytes written to its disks since its start.
     pub disk_written_bytes: u64,
+    /// Seconds for which requests to its disks were held back by the disks' limits: the sum of all their queues.
+    pub disk_throttled_seconds: f64,
     /// What it keeps of its memory, while it runs.
     pub balloon: Option<VmBalloon>,
     /// Its memory in its own eyes.
@@ -119,6 +121,7 @@ impl Core {
             resets: observed.resets,
             disk_read_bytes: observed.disk_read_bytes,
             disk_written_bytes: observed.disk_written_bytes,
+            disk_throttled_seconds: observed.disk_throttled_us as f64 / 1e6,
             balloon: observed.balloon(),
             guest_memory: observed.guest_memory(),
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{CpuConfig, CpuFeature};
+use crate::{CpuConfig, CpuFeature, DiskLimits};
 
 /// Most vCPUs one guest may have.
 pub const MAX_VCPUS: u8 = 64;
@@ -183,6 +183,9 @@ pub struct DiskConfig {
     /// Serial number: at most 20 ASCII bytes (virtio 1.2, 5.2.6; ACS-3, 7.12.7; NVM Express 1.4, 5.15).
     #[serde(default)]
     pub serial: String,
+    /// What it is held to, until [`crate::RequestBody::LimitDisk`].
+    #[serde(default, skip_serializing_if = "DiskLimits::is_none")]
+    pub limits: DiskLimits,
 }
 
 /// What a guest reaches a disk by.
@@ -382,7 +385,7 @@ impl DiskConfig {
                 "at most 20 ASCII characters",
             ));
         }
-        Ok(())
+        self.limits.validate(&format!("{at}.limits"))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceKey, KeyEvent, NewDevice, PluggedDevices, PointerButton, WatchdogAction};
+use crate::{
+    DeviceKey, DiskLimits, KeyEvent, NewDevice, PluggedDevices, PointerButton, WatchdogAction,
+};
 
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
 pub const BALLOON_LEAVES: u64 = 64 << 20;
@@ -76,6 +78,13 @@ pub enum RequestBody {
     DiskGrew {
         /// The disk's serial number.
         serial: String,
+    },
+    /// Hold a disk to these limits from now on, on whatever bus it is. They stay over resets.
+    LimitDisk {
+        /// The disk's serial number.
+        serial: String,
+        /// The limits.
+        limits: DiskLimits,
     },
     /// Wish for a memory balloon of that size: how much of its memory the guest lends to the host. The
     /// guest follows as far and as fast as it likes. The wish stays over resets of the guest.
@@ -262,6 +271,9 @@ pub struct GuestStatus {
     /// See `disk_read_bytes`.
     #[serde(default)]
     pub disk_written_bytes: u64,
+    /// Time for which queues of disks left requests where they were because of the disks' limits, in microseconds: the sum of all queues.
+    #[serde(default)]
+    pub disk_throttled_us: u64,
     /// Size the memory balloon should have, in bytes.
     #[serde(default)]
     pub balloon_target_bytes: u64,
@@ -420,6 +432,7 @@ mod tests {
                     vcpu_time_us: 3,
                     disk_read_bytes: 4,
                     disk_written_bytes: 6,
+                    disk_throttled_us: 10,
                     balloon_target_bytes: 7,
                     balloon_actual_bytes: 8,
                     devices: Some(PluggedDevices {

@@ -20,6 +20,7 @@ mod control;
 mod cpu;
 mod display;
 mod exit;
+mod limits;
 mod plug;
 mod spawn;
 
@@ -38,6 +39,7 @@ pub use display::{
     KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, MAX_VIEWER_NAME, PointerButton, typeable,
 };
 pub use exit::{ExitReason, ExitRecord};
+pub use limits::{DiskLimits, Rate};
 pub use plug::{DeviceKey, NewDevice, PluggedDevices};
 pub use spawn::{SpawnError, spawn};
 

@@ -93,6 +93,7 @@ mod tests {
                 bus: crate::DiskBus::Virtio,
                 read_only: false,
                 serial: serial.to_owned(),
+                limits: crate::DiskLimits::default(),
             })
         };
         let nic = |vhost, mac, mtu| {

@@ -227,6 +227,7 @@ fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>
             bus: config.bus,
             read_only: config.read_only,
             serial: config.serial.clone(),
+            limits: config.limits,
         });
     }
     Ok(disks)

@@ -134,6 +134,12 @@ impl RunControl {
             RequestBody::DiskGrew { ref serial } => {
                 return Handled::answer(self.disk_grew(serial));
             }
+            RequestBody::LimitDisk {
+                ref serial,
+                ref limits,
+            } => {
+                return Handled::answer(self.limit_disk(serial, limits));
+            }
             RequestBody::SaveState => return Handled::answer(self.save_state(fds)),
             RequestBody::SaveMemory { offset, length } => {
                 return Handled::answer(self.save_memory(offset, length, fds));
@@ -302,7 +308,7 @@ impl RunControl {
     }
 
     fn status(&self) -> GuestStatus {
-        let (disk_read_bytes, disk_written_bytes) = self.machine.disk_bytes();
+        let disks = self.machine.disk_use();
         let balloon = self.machine.balloon();
         GuestStatus {
             version: PROTOCOL_VERSION,
@@ -312,8 +318,9 @@ impl RunControl {
             panicked_at_ms: self.panicked_at_ms,
             watchdog_expired_at_ms: self.watchdog_expired_at_ms,
             vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
-            disk_read_bytes,
-            disk_written_bytes,
+            disk_read_bytes: disks.read,
+            disk_written_bytes: disks.written,
+            disk_throttled_us: disks.throttled_us,
             balloon_target_bytes: balloon.target,
             balloon_actual_bytes: balloon.actual,
             devices: Some(self.machine.plugged()),

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 
 use lodge_vmm_proto::{
-    Answer, DeviceKey, DiskBus, DiskConfig, ErrorCode, FdIndex, GuestEvent, NewDevice, NicConfig,
-    NicModel, Request, RequestBody,
+    Answer, DeviceKey, DiskBus, DiskConfig, DiskLimits, ErrorCode, FdIndex, GuestEvent, NewDevice,
+    NicConfig, NicModel, Rate, Request, RequestBody,
 };
 use support::saving::{copies, save};
 use support::tap::tap;
@@ -105,6 +105,7 @@ fn disk(serial: &str) -> NewDevice {
         bus: DiskBus::Virtio,
         read_only: false,
         serial: serial.to_owned(),
+        limits: DiskLimits::default(),
     })
 }
 
@@ -301,6 +302,7 @@ fn nothing_is_left_of_devices_that_are_gone() {
                 bus: DiskBus::Virtio,
                 read_only: true,
                 serial: format!("{number}"),
+                limits: DiskLimits::default(),
             });
             let answer = guest.ask_with(RequestBody::Attach { device }, &[file.as_fd()]);
             assert_eq!(answer, Answer::Done, "{number}");
@@ -367,5 +369,34 @@ fn a_saved_guest_has_its_devices_where_they_were() {
     console.expect("u4");
     console.type_in("s");
     console.expect("s444");
+    guest.kill();
+}
+
+#[test]
+fn disks_are_held_to_other_limits_while_the_guest_runs() {
+    if kvm_missing() {
+        return;
+    }
+    let mut guest = Guest::start(Options {
+        disks: vec![(DiskBus::Virtio, file(1))],
+        ..Options::code(plugs())
+    });
+    let limit = |guest: &mut Guest, serial: &str, per_second| {
+        let limits = DiskLimits {
+            operations: Some(Rate {
+                per_second,
+                burst: 1,
+            }),
+            bytes: None,
+        };
+        guest.ask(RequestBody::LimitDisk {
+            serial: serial.to_owned(),
+            limits,
+        })
+    };
+    assert_eq!(limit(&mut guest, "disk0", 100), Answer::Done);
+    assert_eq!(limit(&mut guest, "disk0", 200), Answer::Done);
+    refused(&limit(&mut guest, "disk0", 0), ErrorCode::BadRequest);
+    refused(&limit(&mut guest, "disk1", 100), ErrorCode::WrongState);
     guest.kill();
 }

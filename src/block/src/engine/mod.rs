@@ -23,7 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::squeue;
+use io_uring::{squeue, types};
 
 use self::bounce::Pool;
 use self::helper::Helper;
@@ -37,6 +37,9 @@ use crate::raw::RawDisk;
 
 /// Most requests an engine can hold.
 pub const MAX_DEPTH: u16 = 1024;
+
+/// How long a trip into the kernel lasts that is not to sleep.
+const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// The result of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,11 +270,11 @@ impl Engine {
     pub fn unwatch(&mut self) -> io::Result<()> {
         for entry in self.watches.cancellations() {
             while !self.push(&entry) {
-                self.enter(false)?;
+                self.enter(AT_ONCE)?;
             }
         }
         while self.watches.any_armed() {
-            self.enter(true)?;
+            self.enter(None)?;
             self.collect();
         }
         self.watches.clear();
@@ -287,9 +290,22 @@ impl Engine {
     /// # Errors
     /// When the kernel takes nothing any more. Shortage passes and is no error.
     pub fn wait(&mut self, sleep: bool, sink: &mut Vec<Completion>) -> io::Result<Fired> {
+        self.wait_at_most(if sleep { None } else { AT_ONCE }, sink)
+    }
+
+    /// As [`Engine::wait`], sleeping at most so long; with `None` for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Engine::wait`].
+    pub fn wait_at_most(
+        &mut self,
+        most: Option<Duration>,
+        sink: &mut Vec<Completion>,
+    ) -> io::Result<Fired> {
         self.fill();
         if !self.may_stay() {
-            self.enter(sleep && self.done.is_empty())?;
+            let most = if self.done.is_empty() { most } else { AT_ONCE };
+            self.enter(most)?;
         }
         self.collect();
         sink.append(&mut self.done);
@@ -305,7 +321,7 @@ impl Engine {
         sink.append(&mut self.done);
         while self.under_way() > 0 {
             self.fill();
-            self.enter(self.done.is_empty())?;
+            self.enter(if self.done.is_empty() { None } else { AT_ONCE })?;
             self.collect();
             sink.append(&mut self.done);
         }
@@ -320,15 +336,23 @@ impl Engine {
         self.stayed
     }
 
-    /// One trip into the kernel, with what is in the submission queue.
-    fn enter(&mut self, sleep: bool) -> io::Result<()> {
-        let want = usize::from(sleep && self.ring.completion().is_empty());
-        let Err(error) = self.ring.submit_and_wait(want) else {
+    /// One trip into the kernel, with what is in the submission queue, for so long at most.
+    fn enter(&mut self, most: Option<Duration>) -> io::Result<()> {
+        let sleep = most != AT_ONCE && self.ring.completion().is_empty();
+        let entered = match most {
+            Some(most) if sleep => {
+                let most = types::Timespec::from(most);
+                let args = types::SubmitArgs::new().timespec(&most);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            _ => self.ring.submit_and_wait(sleep.into()),
+        };
+        let Err(error) = entered else {
             return Ok(());
         };
         match error.raw_os_error() {
-            // The completion queue must be emptied first, which comes next.
-            Some(libc::EINTR | libc::EBUSY) => Ok(()),
+            // The completion queue must be emptied first, which comes next; or the time is over.
+            Some(libc::EINTR | libc::EBUSY | libc::ETIME) => Ok(()),
             Some(libc::EAGAIN) => {
                 // The host is out of memory; requests under way give some back.
                 std::thread::sleep(Duration::from_millis(1));

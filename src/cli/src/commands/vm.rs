@@ -130,7 +130,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         drive: Drive,
     },
-    /// Add and remove disks, also while the VM runs
+    /// Add, remove and limit disks, also while the VM runs
     #[command(subcommand)]
     Disk(vm_plug::DiskVerb),
     /// Add and remove network interfaces, also while the VM runs
@@ -485,7 +485,8 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             DiskBus::Nvme => " (NVMe)",
         };
         let read_only = if disk.read_only { " (read-only)" } else { "" };
-        format!("{}{bus}{read_only}", disk.disk)
+        let limits = vm_limits::disk_limits(&disk.limits);
+        format!("{}{bus}{read_only}{limits}", disk.disk)
     });
     let cdroms = spec.cdroms.iter().map(|drive| {
         drive
@@ -538,8 +539,9 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
     ]);
     rows.extend(vm_balloon::rows(vm));
     rows.extend(boot_rows(&spec.boot));
+    rows.extend([("Disks", join(disks.collect()))]);
+    rows.extend(vm_limits::held_back(vm));
     rows.extend([
-        ("Disks", join(disks.collect())),
         ("CD-ROM drives", join(cdroms.collect())),
         ("NICs", join(nics.collect())),
     ]);

@@ -1,11 +1,12 @@
-//! What a VM gets of its host, as options of `lodge vm create` and `lodge vm set`, and what `lodge vm show` says about it.
+//! What a VM gets of its host and does with its disks, as options of `lodge vm create`, `lodge vm set` and `lodge vm disk set`, and what `lodge vm
+//! show` says about it.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::Args;
-use lodge_api::Processors;
-use lodge_api::vm::{Vm, VmCpu};
+use lodge_api::vm::{Vm, VmCpu, VmDiskLimits};
+use lodge_api::{Processors, Size};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -29,6 +30,88 @@ impl CpuLimits {
         add(cpu, "shares", self.cpu_shares.as_ref());
         add(cpu, "limit", self.cpu_limit.as_ref());
         add(cpu, "affinity", self.cpu_affinity.as_ref());
+    }
+}
+
+/// Most that a VM does with a disk.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct DiskLimits {
+    /// Operations in a second, or none
+    #[arg(long, value_name = "COUNT")]
+    iops: Option<Limit<u32>>,
+    /// Operations that it may do at once after a rest [a tenth of the above]
+    #[arg(long, value_name = "COUNT")]
+    iops_burst: Option<Limit<u32>>,
+    /// Bytes in a second, like 50MiB, or none
+    #[arg(long, value_name = "SIZE")]
+    bandwidth: Option<Limit<Size>>,
+    /// Bytes that it may move at once after a rest [a tenth of the above]
+    #[arg(long, value_name = "SIZE")]
+    bandwidth_burst: Option<Limit<Size>>,
+}
+
+impl DiskLimits {
+    /// The limits a disk has with these changes. A limit that is lifted takes its burst along.
+    pub(super) fn changed(&self, mut limits: VmDiskLimits) -> VmDiskLimits {
+        let set = |limit: &mut Option<_>, wanted: &Option<Limit<_>>| {
+            if let Some(Limit(wanted)) = wanted {
+                *limit = *wanted;
+            }
+        };
+        set(&mut limits.iops, &self.iops);
+        set(&mut limits.iops_burst, &self.iops_burst);
+        let set = |limit: &mut Option<_>, wanted: &Option<Limit<_>>| {
+            if let Some(Limit(wanted)) = wanted {
+                *limit = *wanted;
+            }
+        };
+        set(&mut limits.bandwidth, &self.bandwidth);
+        set(&mut limits.bandwidth_burst, &self.bandwidth_burst);
+        if self.iops == Some(Limit(None)) {
+            limits.iops_burst = None;
+        }
+        if self.bandwidth == Some(Limit(None)) {
+            limits.bandwidth_burst = None;
+        }
+        limits
+    }
+}
+
+/// A word of a disk's description that is a limit, like `iops=500`: its field, and the value as the API has it.
+pub(super) fn disk_word(word: &str) -> Option<(&'static str, Value)> {
+    let (field, value) = word.split_once('=')?;
+    let count = || {
+        value
+            .parse::<u32>()
+            .map_or_else(|_| json!(value), |count| json!(count))
+    };
+    Some(match field {
+        "iops" => ("iops", count()),
+        "iops_burst" => ("iops_burst", count()),
+        // The host knows units.
+        "bandwidth" => ("bandwidth", json!(value)),
+        "bandwidth_burst" => ("bandwidth_burst", json!(value)),
+        _ => return None,
+    })
+}
+
+/// A disk's limits in one line; nothing where it has none.
+pub(super) fn disk_limits(limits: &VmDiskLimits) -> String {
+    let burst =
+        |burst: Option<String>| burst.map_or(String::new(), |burst| format!(" (at once {burst})"));
+    let iops = limits.iops.map(|iops| {
+        let burst = burst(limits.iops_burst.map(|burst| burst.to_string()));
+        format!("{iops} operations/s{burst}")
+    });
+    let bandwidth = limits.bandwidth.map(|bandwidth| {
+        let burst = burst(limits.bandwidth_burst.map(|burst| burst.to_string()));
+        format!("{bandwidth}/s{burst}")
+    });
+    let parts: Vec<String> = [iops, bandwidth].into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" at most {}", parts.join(" and ")),
     }
 }
 
@@ -83,9 +166,18 @@ pub(super) fn cpu_rows(cpu: &VmCpu) -> Vec<(&'static str, String)> {
         .collect()
 }
 
+/// For how long its disks were held back, if they were.
+pub(super) fn held_back(vm: &Vm) -> Option<(&'static str, String)> {
+    let us = vm.status.disk_throttled_us;
+    (us > 0).then(|| ("Disks held back", format!("for {}", seconds(us))))
+}
+
+fn seconds(us: u64) -> String {
+    format!("{:.1} s", us as f64 / 1e6)
+}
+
 /// The processor time it has used, and for how long it was held back.
 pub(super) fn cpu_time(vm: &Vm) -> String {
-    let seconds = |us: u64| format!("{:.1} s", us as f64 / 1e6);
     let used = seconds(vm.status.cpu_time_us);
     match vm.status.cpu_throttled_us {
         0 => used,
@@ -109,6 +201,28 @@ mod tests {
         for text in ["", "-1", "1.5", "None"] {
             assert!(text.parse::<Limit<u16>>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_disk_keeps_what_is_not_changed() {
+        let limits = |json| serde_json::from_value::<VmDiskLimits>(json).unwrap();
+        let none = || DiskLimits {
+            iops: None,
+            iops_burst: None,
+            bandwidth: None,
+            bandwidth_burst: None,
+        };
+        let before = limits(json!({"iops": 500, "iops_burst": 50, "bandwidth": "1MiB"}));
+        assert_eq!(none().changed(before), before);
+        let other = DiskLimits {
+            iops: Some(Limit(None)),
+            bandwidth: Some(Limit(Some(Size::mib(2)))),
+            ..none()
+        };
+        assert_eq!(other.changed(before), limits(json!({"bandwidth": "2MiB"})));
+        assert_eq!(disk_limits(&VmDiskLimits::default()), "");
+        let text = " at most 500 operations/s (at once 50) and 1 MiB/s";
+        assert_eq!(disk_limits(&before), text);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `lodge vm disk` and `lodge vm nic`: devices that come and go, also while the VM runs.
+//! `lodge vm disk` and `lodge vm nic`: devices that come and go and are limited, also while the VM runs.
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -9,6 +9,7 @@ use lodge_client::ClientError;
 use serde_json::{Value, json};
 
 use super::path;
+use super::vm_limits::{self, DiskLimits};
 use super::vm_settings::{disk, nic};
 use crate::context::Context;
 use crate::output;
@@ -21,8 +22,24 @@ pub(crate) enum DiskVerb {
         /// [REMOTE:]NAME of the VM
         name: Target,
         /// The disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio)
-        #[arg(value_name = "DISK[:ro][:nvme|:sata]")]
+        #[arg(value_name = "DISK[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE]")]
         disk: String,
+    },
+    /// Limit what the VM does with a disk, at once if the VM runs; what is not given stays
+    #[command(
+        after_help = "Reads and writes count together. A VM whose requests wait too long gives them up, so keep limits above what
+it needs to live.
+
+Example: lodge vm disk set web data --iops 500 --bandwidth 50MiB
+         lodge vm disk set web data --iops none"
+    )]
+    Set {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// The disk
+        disk: Name,
+        #[command(flatten)]
+        limits: DiskLimits,
     },
     /// Remove a disk; a VM that runs is asked to let it go. The disk stays, with all data on it
     #[command(visible_alias = "rm")]
@@ -91,6 +108,7 @@ pub(super) async fn run_disk(context: &Context, verb: DiskVerb) -> Result<(), Cl
             told(context, &vm, "disk", &disk.unwrap_or_default());
             Ok(())
         }
+        DiskVerb::Set { name, disk, limits } => limit(context, &name, &disk, &limits).await,
         DiskVerb::Remove { name, disk, how } => {
             let text = format!("VM {}: disk {disk} removed", name.name);
             let body = VmDetach {
@@ -120,6 +138,36 @@ pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), Clie
             detach(context, &name, &body, how.background, &text).await
         }
     }
+}
+
+async fn limit(
+    context: &Context,
+    target: &Target,
+    disk: &Name,
+    limits: &DiskLimits,
+) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let url = path("vms", &target.name);
+    let vm: Vm = client.get(&url).await?;
+    let mut disks = vm.spec.disks.clone();
+    let Some(entry) = disks.iter_mut().find(|entry| entry.disk == *disk) else {
+        let text = format!("the VM {} has no disk {disk}", vm.spec.name);
+        return Err(ClientError::Usage(text));
+    };
+    entry.limits = limits.changed(entry.limits);
+    let now = vm_limits::disk_limits(&entry.limits);
+    // All disks are sent: whoever changed them meanwhile was faster.
+    let tag = format!("\"{}\"", vm.revision);
+    let body = json!({"disks": disks});
+    let vm: Vm = client.send(Method::PATCH, &url, &body, Some(&tag)).await?;
+    let now = if now.is_empty() {
+        " has no limits"
+    } else {
+        &now
+    };
+    let text = format!("VM {}: disk {disk}{now}", vm.spec.name);
+    output::done(context.format, &text);
+    Ok(())
 }
 
 fn told(context: &Context, vm: &Vm, what: &str, which: &str) {

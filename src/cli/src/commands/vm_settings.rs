@@ -5,7 +5,7 @@ use lodge_api::vm::BootDevice;
 use lodge_api::{Name, Size};
 use serde_json::{Map, Value, json};
 
-use super::vm_limits::CpuLimits;
+use super::vm_limits::{self, CpuLimits};
 
 /// Configuration as options; what is not given stays (or has its default).
 #[derive(Debug, Args)]
@@ -59,8 +59,12 @@ pub(crate) struct Settings {
     /// Kernel command line [a new VM's: console=ttyS0]
     #[arg(long, allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// A disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio); repeat for more
-    #[arg(long = "disk", value_name = "NAME[:ro][:nvme|:sata]")]
+    /// A disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio), data:iops=500 or data:bandwidth=50MiB (at most so much in a
+    /// second); repeat for more
+    #[arg(
+        long = "disk",
+        value_name = "NAME[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE]"
+    )]
     disks: Vec<String>,
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
@@ -172,15 +176,20 @@ fn non_empty(items: &[String], convert: fn(&str) -> Value) -> Option<Value> {
 
 pub(super) fn disk(text: &str) -> Value {
     let mut disk = Map::new();
+    let mut limits = Map::new();
     let mut name = text;
     // No name has a colon: a word that is none of these is left for the host to refuse.
     while let Some((rest, word)) = name.rsplit_once(':') {
-        match word {
-            "ro" => disk.insert("read_only".to_owned(), json!(true)),
-            "nvme" | "sata" | "virtio" => disk.insert("bus".to_owned(), json!(word)),
+        match (word, vm_limits::disk_word(word)) {
+            (_, Some((field, value))) => limits.insert(field.to_owned(), value),
+            ("ro", _) => disk.insert("read_only".to_owned(), json!(true)),
+            ("nvme" | "sata" | "virtio", _) => disk.insert("bus".to_owned(), json!(word)),
             _ => break,
         };
         name = rest;
+    }
+    if !limits.is_empty() {
+        disk.insert("limits".to_owned(), Value::Object(limits));
     }
     disk.insert("disk".to_owned(), json!(name));
     Value::Object(disk)
@@ -211,6 +220,24 @@ pub(super) fn nic(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_has_a_name_and_words_in_any_order() {
+        assert_eq!(disk("data"), json!({"disk": "data"}));
+        let all = json!({"disk": "data", "read_only": true, "bus": "nvme",
+            "limits": {"iops": 500, "bandwidth": "50MiB"}});
+        assert_eq!(disk("data:ro:nvme:iops=500:bandwidth=50MiB"), all);
+        assert_eq!(disk("data:bandwidth=50MiB:iops=500:nvme:ro"), all);
+        assert_eq!(
+            disk("data:iops=x"),
+            json!({"disk": "data", "limits": {"iops": "x"}})
+        );
+        assert_eq!(
+            disk("data:fast=1"),
+            json!({"disk": "data:fast=1"}),
+            "for the host to refuse"
+        );
+    }
 
     #[test]
     fn a_card_has_an_address_and_a_model_in_any_order() {

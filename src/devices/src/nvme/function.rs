@@ -101,6 +101,7 @@ impl Nvme {
                 ..options.disk
             },
             statistics: Arc::default(),
+            throttle: Arc::default(),
             doorbells: Doorbells::new(queues)?,
             kernel_doorbells: KernelDoorbells::new(options.platform),
             msix,

@@ -10,6 +10,7 @@ use super::kernel_doorbells::KernelDoorbells;
 use super::{NvmeDiskOptions, registers::status};
 use crate::GuestMemory;
 use crate::pci::Msix;
+use crate::throttle::Throttle;
 use crate::virtio::Complain;
 use crate::virtio::blk::Statistics;
 
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub image: Arc<RawDisk>,
     pub options: NvmeDiskOptions,
     pub statistics: Arc<Statistics>,
+    pub throttle: Arc<Throttle>,
     pub doorbells: Doorbells,
     pub kernel_doorbells: KernelDoorbells,
     pub msix: Msix,

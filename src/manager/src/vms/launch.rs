@@ -310,6 +310,7 @@ async fn open_disks(
             },
             read_only: entry.read_only,
             serial: serial(disk.id),
+            limits: limits::of_disk(&entry.limits),
         });
         ids.push(disk.id);
     }

@@ -233,6 +233,7 @@ impl Core {
                 pid: observed.pid.and_then(|pid| u32::try_from(pid).ok()),
                 cpu_time_us: usage.cpu_us,
                 cpu_throttled_us: usage.throttled_us,
+                disk_throttled_us: observed.disk_throttled_us,
                 memory_used: Size(usage.memory),
                 balloon: observed.balloon(),
                 guest_memory: observed.guest_memory(),

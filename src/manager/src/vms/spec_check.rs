@@ -310,6 +310,7 @@ mod tests {
             disk: "d".parse().unwrap(),
             read_only: false,
             bus: lodge_api::vm::DiskBus::Virtio,
+            limits: lodge_api::vm::VmDiskLimits::default(),
         }];
         let problem = check_disks(&disks, &snapshot).unwrap_err();
         assert_eq!(problem.pointer.as_deref(), Some("/disks/0/disk"));

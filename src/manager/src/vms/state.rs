@@ -33,6 +33,7 @@ pub(crate) struct Observed {
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) disk_read_bytes: u64,
     pub(crate) disk_written_bytes: u64,
+    pub(crate) disk_throttled_us: u64,
     /// What its monitor says about its memory, while it runs.
     pub(crate) memory: Option<MemoryReport>,
     /// Its address for sockets to the host, while it runs.
@@ -64,6 +65,7 @@ impl Observed {
             cgroup: None,
             disk_read_bytes: 0,
             disk_written_bytes: 0,
+            disk_throttled_us: 0,
             memory: None,
             vsock_cid: None,
         }

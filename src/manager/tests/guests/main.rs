@@ -86,6 +86,7 @@ tests!(
     ],
     limits: [
         processor_time_is_limited_while_a_guest_runs_or_that_is_refused,
+        disks_are_limited_while_a_guest_runs,
     ],
     snapshots: [
         a_running_guest_goes_back_to_where_it_was,

@@ -157,6 +157,11 @@ fn guests(registry: &mut Registry, vms: &[VmMetrics]) {
         "Written to disks since the start",
         |vm| exact(vm.disk_written_bytes),
     );
+    counter(
+        "vm_disk_throttled_seconds",
+        "Time for which requests to disks were held back by limits, all queues together, since the start",
+        |vm| vm.disk_throttled_seconds,
+    );
     counter("vm_resets", "Resets since the start", |vm| exact(vm.resets));
     guest_memory(registry, vms);
 }
@@ -259,6 +264,7 @@ mod tests {
                 resets: 1,
                 disk_read_bytes: 7,
                 disk_written_bytes: 8,
+                disk_throttled_seconds: 0.5,
                 balloon: Some(VmBalloon {
                     target: Size(4096),
                     actual: Size(8192),
@@ -282,6 +288,7 @@ mod tests {
             "lodge_vm_guest_memory_free_bytes{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 512.0",
             "lodge_vm_guest_memory_major_faults_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 9.0",
             "lodge_vm_cpu_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 1.5",
+            "lodge_vm_disk_throttled_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 0.5",
             "lodge_vm_cpu_throttled_seconds_total{vm=\"web-1\",id=\"00000000-0000-0000-0000-000000000000\"} 0.25",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use lodge_vmm_proto::{
-    Boot, BootDevice, CdromConfig, CpuConfig, DiskConfig, FdIndex, GuestConfig, Launch, NicConfig,
-    NicModel, PROTOCOL_VERSION, Restore,
+    Boot, BootDevice, CdromConfig, CpuConfig, DiskConfig, DiskLimits, FdIndex, GuestConfig, Launch,
+    NicConfig, NicModel, PROTOCOL_VERSION, Restore,
 };
 
 use crate::options::Options;
@@ -41,6 +41,7 @@ pub fn launch(
             bus: options.disk_bus,
             read_only: disk.read_only,
             serial: format!("boot{}", disks.len()),
+            limits: DiskLimits::default(),
         });
     }
     let mut cdroms = Vec::new();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use lodge_block::raw::{RawDisk, RawError};
 use lodge_devices::ahci::{self, DiskOptions};
 use lodge_devices::nvme::{NvmeDiskOptions, NvmeHandle};
+use lodge_devices::throttle::{self, Throttle};
 use lodge_devices::virtio::blk::{self, Block, Statistics};
-use lodge_vmm_proto::{DiskBus, LaunchError};
+use lodge_vmm_proto::{DiskBus, DiskConfig, DiskLimits, LaunchError, Rate};
 
 use super::hardware::Hardware;
 use super::plug::{Refusal, flat, free_number, open_image};
@@ -27,6 +28,29 @@ pub struct Disk {
     pub read_only: bool,
     /// Serial number the guest reads.
     pub serial: String,
+    /// What it is held to at first.
+    pub limits: DiskLimits,
+}
+
+/// What was done with disks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskUse {
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Time for which queues left requests where they were, in microseconds.
+    pub throttled_us: u64,
+}
+
+impl DiskUse {
+    /// And what was done with this one.
+    pub(super) fn add(&mut self, disk: &PluggedDisk) {
+        let totals = disk.statistics().totals();
+        self.read += totals.read_bytes;
+        self.written += totals.write_bytes;
+        self.throttled_us += totals.throttled_us;
+    }
 }
 
 /// A disk of the machine.
@@ -62,6 +86,26 @@ impl PluggedDisk {
             Handle::Nvme(handle) => handle.statistics(),
             Handle::Sata(handle) => handle.statistics(),
         }
+    }
+
+    fn throttle(&self) -> &Arc<Throttle> {
+        match &self.handle {
+            Handle::Virtio(handle) => handle.throttle(),
+            Handle::Nvme(handle) => handle.throttle(),
+            Handle::Sata(handle) => handle.throttle(),
+        }
+    }
+
+    /// Holds it to these limits from now on.
+    pub fn limit(&self, limits: &DiskLimits) {
+        let rate = |rate: Rate| throttle::Rate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        };
+        self.throttle().set(throttle::DiskLimits {
+            operations: limits.operations.map(rate),
+            bytes: limits.bytes.map(rate),
+        });
     }
 
     /// Looks at its size again, after it was grown, and tells the driver where that is possible.
@@ -112,6 +156,7 @@ impl Hardware {
             bus,
             read_only,
             serial,
+            limits,
         } = disk;
         let number = place.map_or(self.disks.len() as u8, |place| place.number);
         let slot = place.and_then(|place| place.slot);
@@ -153,13 +198,15 @@ impl Hardware {
             }
         };
         self.place.disks.push(at);
-        self.disks.push(PluggedDisk {
+        let disk = PluggedDisk {
             serial: key,
             at,
             number,
             queues: (bus == DiskBus::Virtio).then_some(queues),
             handle,
-        });
+        };
+        disk.limit(&limits);
+        self.disks.push(disk);
         Ok(())
     }
 
@@ -179,8 +226,7 @@ impl Hardware {
         &mut self,
         workshop: &Workshop,
         file: OwnedFd,
-        read_only: bool,
-        serial: &str,
+        config: &DiskConfig,
     ) -> Result<(), Refusal> {
         let taken: Vec<u8> = self.disks.iter().map(|disk| disk.number).collect();
         let number = free_number(&taken);
@@ -193,8 +239,8 @@ impl Hardware {
         let at = self.slots.take_of(slots::HOT_DISKS);
         let at = at.ok_or_else(|| full("all slots for disks are taken"))?;
         let options = blk::Options {
-            read_only,
-            serial: serial.to_owned(),
+            read_only: config.read_only,
+            serial: config.serial.clone(),
             queues: 1,
         };
         let prologue = Arc::clone(&self.surroundings.queue_prologue);
@@ -211,23 +257,25 @@ impl Hardware {
             Ok(handle)
         });
         let handle = added.inspect_err(|_| self.slots.give_back(at))?;
-        self.disks.push(PluggedDisk {
-            serial: serial.to_owned(),
+        let disk = PluggedDisk {
+            serial: config.serial.clone(),
             at: DiskPlace::Virtio(at),
             number,
             queues: Some(1),
             handle: Handle::Virtio(handle),
-        });
+        };
+        disk.limit(&config.limits);
+        self.disks.push(disk);
         self.hotplug.lock().unwrap().added(at.device());
         Ok(())
     }
 
-    /// Bytes read from and written to all disks, those that are out included.
-    pub fn disk_bytes(&self) -> (u64, u64) {
-        let disks = self.disks.iter();
-        let totals = disks.map(|disk| disk.statistics().totals());
-        totals.fold(self.bytes_of_gone, |(read, written), totals| {
-            (read + totals.read_bytes, written + totals.write_bytes)
-        })
+    /// What was done with all disks, those that are out included.
+    pub fn disk_use(&self) -> DiskUse {
+        let mut all = self.use_of_gone;
+        for disk in &self.disks {
+            all.add(disk);
+        }
+        all
     }
 }

@@ -33,7 +33,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Failure;
 use super::chipset::Chipset;
-use super::disks::PluggedDisk;
+use super::disks::{DiskUse, PluggedDisk};
 use super::display::Display;
 use super::nics::PluggedNic;
 use super::pirq::Pirqs;
@@ -102,8 +102,8 @@ pub struct Hardware {
     pub(super) disks: Vec<PluggedDisk>,
     /// The network interfaces, in the order of the guest's configuration.
     pub(super) nics: Vec<PluggedNic>,
-    /// What disks that are out have read and written, in bytes.
-    pub(super) bytes_of_gone: (u64, u64),
+    /// What was done with disks that are out.
+    pub(super) use_of_gone: DiskUse,
     /// For disks that are plugged in.
     pub(super) spares: Spares,
     /// The registers by which devices come and go.
@@ -174,7 +174,7 @@ impl Hardware {
             console,
             disks: Vec::new(),
             nics: Vec::new(),
-            bytes_of_gone: (0, 0),
+            use_of_gone: DiskUse::default(),
             spares: Spares::new(blk::DEPTH),
             hotplug,
             ejections,

@@ -49,7 +49,7 @@ use crate::saved::{Pagemap, SavedMachine};
 use crate::vcpu::{self, CpuidTemplate, Gate, Vcpu};
 use boot_source::{BootSource, Content, Identity, Prepared};
 pub use chipset::Chipset;
-pub use disks::Disk;
+pub use disks::{Disk, DiskUse};
 pub use display::{Display, PointError, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
@@ -343,8 +343,8 @@ impl Machine {
     }
 
     /// Bytes read from and written to all disks.
-    pub fn disk_bytes(&self) -> (u64, u64) {
-        self.hardware.disk_bytes()
+    pub fn disk_use(&self) -> DiskUse {
+        self.hardware.disk_use()
     }
 
     /// A CD-ROM drive, by its number.

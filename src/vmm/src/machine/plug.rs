@@ -16,9 +16,12 @@ use lodge_devices::virtio::net;
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::{Complain, VirtioDevice};
 use lodge_devices::{GuestMemory, bus};
-use lodge_vmm_proto::{DeviceKey, DiskBus, ErrorCode, NewDevice, NicModel, PluggedDevices};
+use lodge_vmm_proto::{
+    DeviceKey, DiskBus, DiskLimits, ErrorCode, NewDevice, NicModel, PluggedDevices,
+};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::disks::PluggedDisk;
 use super::hardware::Hardware;
 use super::{Failure, Machine, Nic};
 use crate::descriptors::Descriptors;
@@ -229,12 +232,10 @@ impl Hardware {
     fn take_out(&mut self, slot: u8) -> Option<DeviceKey> {
         let at = Address::new(slot, 0)?;
         self.pci.remove(at);
-        let disk = |disk: &super::disks::PluggedDisk| disk.at == DiskPlace::Virtio(at);
+        let disk = |disk: &PluggedDisk| disk.at == DiskPlace::Virtio(at);
         let (key, name) = if let Some(found) = self.disks.iter().position(disk) {
             let disk = self.disks.remove(found);
-            let totals = disk.statistics().totals();
-            self.bytes_of_gone.0 += totals.read_bytes;
-            self.bytes_of_gone.1 += totals.write_bytes;
+            self.use_of_gone.add(&disk);
             (DeviceKey::Disk(disk.serial.clone()), disk.name())
         } else {
             let found = self.nics.iter().position(|nic| nic.at == at)?;
@@ -268,7 +269,7 @@ impl Machine {
             NewDevice::Disk(disk) if disk.bus == DiskBus::Virtio => {
                 let file = fds.take(disk.file)?;
                 let (workshop, hardware) = (&self.workshop, &mut self.hardware);
-                hardware.plug_disk(workshop, file, disk.read_only, &disk.serial)
+                hardware.plug_disk(workshop, file, &disk)
             }
             NewDevice::Nic(nic) if nic.model == NicModel::Virtio => {
                 let vhost = nic.vhost.map(|vhost| fds.take(vhost)).transpose()?;
@@ -352,13 +353,27 @@ impl Machine {
     /// # Errors
     /// [`Refusal`] when there is no such disk, or the host does not tell.
     pub fn disk_grew(&self, serial: &str) -> Result<(), Refusal> {
-        let mut disks = self.hardware.disks.iter();
-        let Some(disk) = disks.find(|disk| disk.serial == serial) else {
-            let message = "the guest has no such disk";
-            return Err(Refusal::new(ErrorCode::WrongState, message));
-        };
-        disk.refresh_size()
+        self.disk(serial)?
+            .refresh_size()
             .map(drop)
             .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    /// Holds a disk to other limits.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no such disk, or the limits cannot be.
+    pub fn limit_disk(&self, serial: &str, limits: &DiskLimits) -> Result<(), Refusal> {
+        limits
+            .validate("limits")
+            .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?;
+        self.disk(serial)?.limit(limits);
+        Ok(())
+    }
+
+    fn disk(&self, serial: &str) -> Result<&PluggedDisk, Refusal> {
+        let mut disks = self.hardware.disks.iter();
+        let found = disks.find(|disk| disk.serial == serial);
+        found.ok_or_else(|| Refusal::new(ErrorCode::WrongState, "the guest has no such disk"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use lodge_vmm_proto::{Answer, DeviceKey, GuestEvent, NewDevice};
+use lodge_vmm_proto::{Answer, DeviceKey, DiskLimits, GuestEvent, NewDevice};
 
 use super::{RunControl, error};
 use crate::machine::Refusal;
@@ -55,6 +55,10 @@ impl RunControl {
 
     pub(super) fn disk_grew(&self, serial: &str) -> Answer {
         answer(self.machine.disk_grew(serial))
+    }
+
+    pub(super) fn limit_disk(&self, serial: &str, limits: &DiskLimits) -> Answer {
+        answer(self.machine.limit_disk(serial, limits))
     }
 }
 

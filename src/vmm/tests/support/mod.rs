@@ -14,10 +14,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lodge_vmm_proto::{
-    Answer, Boot, CdromConfig, Channel, ConsolePort, CpuConfig, DiskBus, DiskConfig, ExitReason,
-    ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NetworkRom, NicConfig,
-    NicModel, OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState, ServerMessage,
-    SpawnError, VsockConfig, WatchdogAction, spawn,
+    Answer, Boot, CdromConfig, Channel, ConsolePort, CpuConfig, DiskBus, DiskConfig, DiskLimits,
+    ExitReason, ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NetworkRom,
+    NicConfig, NicModel, OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState,
+    ServerMessage, SpawnError, VsockConfig, WatchdogAction, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -408,6 +408,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             bus,
             read_only: false,
             serial: format!("disk{slot}"),
+            limits: DiskLimits::default(),
         });
     let disks = disks.collect();
     let cdroms = options.cdroms.into_iter().map(|disc| CdromConfig {

@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 
 use lodge_vmm_proto::{
-    Answer, Boot, CdromConfig, CpuConfig, DiskBus, DiskConfig, FdIndex, GuestConfig, KeyEvent,
-    Launch, NicConfig, NicModel, OnReset, PROTOCOL_VERSION, Reply, Request, RequestBody,
+    Answer, Boot, CdromConfig, CpuConfig, DiskBus, DiskConfig, DiskLimits, FdIndex, GuestConfig,
+    KeyEvent, Launch, NicConfig, NicModel, OnReset, PROTOCOL_VERSION, Reply, Request, RequestBody,
     ServerMessage, WatchdogAction,
 };
 use uuid::Uuid;
@@ -137,6 +137,7 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
         bus,
         read_only: false,
         serial: "a".to_owned(),
+        limits: DiskLimits::default(),
     };
     let launch = Launch {
         version: PROTOCOL_VERSION,

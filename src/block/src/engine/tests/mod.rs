@@ -363,6 +363,29 @@ fn watched_events_end_the_sleep() {
 }
 
 #[test]
+fn a_sleep_ends_when_its_time_is_over() {
+    let (_file, mut engine) = engine(false, 4);
+    let event = nix::sys::eventfd::EventFd::new().unwrap();
+    engine.watch([event.as_fd()]);
+    let mut sink = Vec::new();
+    let nap = Duration::from_millis(20);
+    // Also when the trip into the kernel has something to hand over: the first one starts to watch.
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        let fired = engine.wait_at_most(Some(nap), &mut sink).unwrap();
+        assert!(began.elapsed() >= nap);
+        assert_eq!(fired, Fired::default());
+    }
+    event.write(1).unwrap();
+    let long = Some(Duration::from_secs(3600));
+    assert!(engine.wait_at_most(long, &mut sink).unwrap().has(0));
+    engine.flush(1).unwrap();
+    while sink.is_empty() {
+        engine.wait_at_most(long, &mut sink).unwrap();
+    }
+}
+
+#[test]
 fn watching_ends_under_a_storm_of_signals() {
     use nix::sys::eventfd::EventFd;
     use std::sync::atomic::{AtomicBool, Ordering};

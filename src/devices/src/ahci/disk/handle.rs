@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lodge_block::raw::RawError;
 
 use super::Shared;
+use crate::throttle::Throttle;
 use crate::virtio::blk::Statistics;
 
 /// A way to a disk for its monitor. Copies reach the same disk.
@@ -21,6 +22,11 @@ impl DiskHandle {
     /// Counters, updated while the disk runs.
     pub fn statistics(&self) -> Arc<Statistics> {
         Arc::clone(&self.shared.statistics)
+    }
+
+    /// What holds the disk to its limits.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.shared.throttle
     }
 
     /// Looks at the image's size again, after it was grown, and returns it in bytes. ATA has no

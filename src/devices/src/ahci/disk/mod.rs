@@ -24,6 +24,7 @@ use super::fis::TaskFile;
 use super::issue::PortLink;
 use super::{Attached, ResetKind, Surroundings, Thread};
 use crate::state::{DeviceState, RestoreError};
+use crate::throttle::{Gate, Throttle};
 use crate::virtio::blk::Statistics;
 use crate::virtio::queue_thread::{QueueThread, Serve};
 
@@ -52,6 +53,7 @@ struct Shared {
     image: Arc<RawDisk>,
     options: DiskOptions,
     statistics: Arc<Statistics>,
+    throttle: Arc<Throttle>,
     modes: Mutex<Modes>,
 }
 
@@ -95,6 +97,7 @@ impl Disk {
                     ..options
                 },
                 statistics: Arc::default(),
+                throttle: Arc::default(),
                 modes: Mutex::new(Modes::initial()),
             }),
         }
@@ -116,6 +119,7 @@ impl Disk {
     ) -> io::Result<Box<dyn Thread>> {
         let worker = Worker {
             engine: Engine::new(Arc::clone(&self.shared.image), DEPTH)?,
+            gate: Gate::new(&self.shared.throttle, &self.shared.statistics)?,
             shared: self.shared,
             link,
             complain: surroundings.complain,
@@ -128,6 +132,7 @@ impl Disk {
 struct Worker {
     engine: Engine,
     shared: Arc<Shared>,
+    gate: Gate,
     link: PortLink,
     complain: Arc<dyn Fn(&str) + Send + Sync>,
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lodge_block::engine::{Engine, Fired};
 use vmm_sys_util::eventfd::EventFd;
@@ -12,6 +13,7 @@ use super::{Shared, Worker};
 use crate::ahci::command::{Fault, Fetched};
 use crate::ahci::fis::{Command, Frame};
 use crate::ahci::issue::{Done, Ending, PortLink, Ticket};
+use crate::throttle::Gate;
 use crate::virtio::wait::{borrow, wait_for};
 
 /// Positions of the events the engine watches.
@@ -46,11 +48,14 @@ pub(super) enum Work {
 pub(super) struct Session<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) shared: &'a Shared,
+    gate: &'a mut Gate,
     pub(super) link: &'a PortLink,
     pub(super) complain: &'a Arc<dyn Fn(&str) + Send + Sync>,
     /// By slot, which is the engine's token. A slot is free again only when its command is done.
     pub(super) pending: [Option<Pending>; SLOTS],
     pub(super) buffers: Vec<libc::iovec>,
+    /// Commands may have been left in their slots because of the disk's limits, for so long.
+    throttled: Option<Duration>,
 }
 
 impl<'a> Session<'a> {
@@ -58,16 +63,19 @@ impl<'a> Session<'a> {
         Self {
             engine: &mut worker.engine,
             shared: &worker.shared,
+            gate: &mut worker.gate,
             link: &worker.link,
             complain: &worker.complain,
             pending: [const { None }; SLOTS],
             buffers: Vec::new(),
+            throttled: None,
         }
     }
 
     /// Serves until `stop` is readable.
     pub fn run(&mut self, stop: &EventFd) {
-        self.engine.watch([borrow(stop), borrow(self.link.kick())]);
+        let events = [borrow(stop), borrow(self.link.kick()), self.gate.changed()];
+        self.engine.watch(events);
         let served = self.serve();
         self.finish_all();
         if let Err(error) = served.and_then(|()| self.engine.unwatch()) {
@@ -86,7 +94,11 @@ impl<'a> Session<'a> {
             if !more {
                 crate::fuzzing::end_turn();
             }
-            let fired: Fired = self.engine.wait(!more, &mut completions)?;
+            let most = match more {
+                true => Some(Duration::ZERO),
+                false => self.throttled,
+            };
+            let fired: Fired = self.engine.wait_at_most(most, &mut completions)?;
             for completion in completions.drain(..) {
                 self.advance(completion);
             }
@@ -122,7 +134,12 @@ impl<'a> Session<'a> {
             Frame::Control(_) => false,
         };
         for _ in 0..BATCH {
+            self.throttled = self.gate.wait();
+            if self.throttled.is_some() {
+                return false;
+            }
             let Some((ticket, fetched)) = self.link.next(queued) else {
+                self.gate.idle();
                 return false;
             };
             match fetched.frame {
@@ -141,6 +158,11 @@ impl<'a> Session<'a> {
             let mut modes = self.shared.modes.lock().unwrap();
             decode::decode(command, ticket.slot, self.shared, &mut modes)
         };
+        match &request {
+            Ok(Request::Read(run, _) | Request::Write { run, .. }) => self.gate.charge(run.length),
+            Ok(Request::Flush | Request::Trim(_)) => self.gate.charge(0),
+            Ok(Request::Give(..) | Request::Done(_)) | Err(_) => {}
+        }
         let started = match request {
             Ok(Request::Done(task)) => {
                 let ending = Ending::Registers { data: None };

@@ -8,6 +8,7 @@ mod interrupts;
 mod lifecycle;
 mod model;
 mod registers;
+mod throttle;
 
 use std::fs::File;
 use std::sync::{Arc, Mutex};

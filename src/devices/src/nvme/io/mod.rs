@@ -16,6 +16,7 @@ use super::completion::CompletionQueue;
 use super::shadow::Shadow;
 use super::shared::Shared;
 use super::submission::{SubmissionQueue, SubmissionState};
+use crate::throttle::Gate;
 use crate::virtio::queue_thread::Serve;
 
 /// Commands one queue has with the host at a time. More wait in the ring.
@@ -31,6 +32,7 @@ pub(super) const MOST_DONE: usize = DEPTH as usize + BATCH;
 pub(super) struct Worker {
     engine: Engine,
     shared: Arc<Shared>,
+    gate: Gate,
 }
 
 /// A queue to be served.
@@ -45,6 +47,7 @@ impl Worker {
         Ok(Self {
             engine: Engine::new(Arc::clone(&shared.image), DEPTH)?,
             shared: Arc::clone(shared),
+            gate: Gate::new(&shared.throttle, &shared.statistics)?,
         })
     }
 }
@@ -56,8 +59,7 @@ impl Serve for Worker {
     fn serve(&mut self, mut start: Start, stop: &EventFd) -> SubmissionState {
         let done = std::mem::take(&mut start.queue.done);
         let queue = SubmissionQueue::new(start.queue, start.shadow, Arc::clone(&self.shared));
-        let (engine, shared) = (&mut self.engine, &*self.shared);
-        let mut session = Session::new(engine, shared, queue, start.completion, done);
+        let mut session = Session::new(self, queue, start.completion, done);
         session.run(stop);
         session.into_state()
     }

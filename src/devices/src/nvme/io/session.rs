@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lodge_block::engine::{Engine, Fired};
 use vmm_sys_util::eventfd::EventFd;
@@ -10,11 +11,12 @@ use vmm_sys_util::eventfd::EventFd;
 use super::decode::{self, Request};
 use super::ranges::Ranges;
 use super::steps::Work;
-use super::{BATCH, DEPTH};
+use super::{BATCH, DEPTH, Worker};
 use crate::nvme::command::{Command, Done, Status};
 use crate::nvme::completion::CompletionQueue;
 use crate::nvme::shared::Shared;
 use crate::nvme::submission::{SubmissionQueue, SubmissionState};
+use crate::throttle::Gate;
 use crate::virtio::blk::statistics::add;
 use crate::virtio::wait::{borrow, wait_for};
 
@@ -33,6 +35,7 @@ pub(super) struct Pending {
 pub(super) struct Session<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) shared: &'a Shared,
+    gate: &'a mut Gate,
     queue: SubmissionQueue,
     completion: Arc<CompletionQueue>,
     /// By the engine's token. Commands' own identifiers may be anything.
@@ -41,27 +44,30 @@ pub(super) struct Session<'a> {
     /// Commands that ended and are not posted.
     done: VecDeque<Done>,
     pub(super) buffers: Vec<libc::iovec>,
+    /// Commands may have been left in the queue because of the disk's limits, for so long.
+    throttled: Option<Duration>,
     /// No more than what is under way is to be done.
     pub(super) stopping: bool,
 }
 
 impl<'a> Session<'a> {
     pub fn new(
-        engine: &'a mut Engine,
-        shared: &'a Shared,
+        worker: &'a mut Worker,
         queue: SubmissionQueue,
         completion: Arc<CompletionQueue>,
         done: Vec<Done>,
     ) -> Self {
         Self {
-            engine,
-            shared,
+            engine: &mut worker.engine,
+            shared: &worker.shared,
+            gate: &mut worker.gate,
             queue,
             completion,
             pending: (0..DEPTH).map(|_| None).collect(),
             free: (0..DEPTH).rev().collect(),
             done: done.into(),
             buffers: Vec::new(),
+            throttled: None,
             stopping: false,
         }
     }
@@ -69,7 +75,8 @@ impl<'a> Session<'a> {
     /// Serves until `stop` is readable.
     pub fn run(&mut self, stop: &EventFd) {
         let kick = self.shared.doorbells.kick(self.queue.id());
-        self.engine.watch([borrow(stop), borrow(kick)]);
+        let events = [borrow(stop), borrow(kick), self.gate.changed()];
+        self.engine.watch(events);
         let served = self.serve();
         self.finish_all();
         if let Err(error) = served.and_then(|()| self.engine.unwatch()) {
@@ -90,7 +97,11 @@ impl<'a> Session<'a> {
         let mut more = true;
         let mut completions = Vec::new();
         loop {
-            let fired: Fired = self.engine.wait(!more, &mut completions)?;
+            let most = match more {
+                true => Some(Duration::ZERO),
+                false => self.throttled.take(),
+            };
+            let fired: Fired = self.engine.wait_at_most(most, &mut completions)?;
             for completion in completions.drain(..) {
                 self.advance(completion);
             }
@@ -135,7 +146,12 @@ impl<'a> Session<'a> {
                 // The engine wakes us.
                 return !self.done.is_empty();
             }
+            self.throttled = self.gate.wait();
+            if self.throttled.is_some() {
+                return !self.done.is_empty();
+            }
             let Some(command) = self.queue.next() else {
+                self.gate.idle();
                 return self.queue.rearm() || !self.done.is_empty();
             };
             if let Err(status) = self.begin(&command) {
@@ -147,7 +163,13 @@ impl<'a> Session<'a> {
     }
 
     fn begin(&mut self, command: &Command) -> Result<(), Status> {
-        match decode::decode(command, self.shared)? {
+        let request = decode::decode(command, self.shared)?;
+        match &request {
+            Request::Read(run) | Request::Write { run, .. } => self.gate.charge(run.length),
+            Request::Flush | Request::Zero { .. } | Request::Discard(_) => self.gate.charge(0),
+            Request::Nothing => {}
+        }
+        match request {
             Request::Nothing => {
                 self.end(command, Status::SUCCESS);
                 Ok(())

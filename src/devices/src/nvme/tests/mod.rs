@@ -8,6 +8,7 @@ mod lifecycle;
 mod model;
 mod registers;
 mod shadow;
+mod throttle;
 mod transfers;
 
 use std::fs::File;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use lodge_block::raw::{RawDisk, RawError};
 
 use super::Statistics;
+use crate::throttle::Throttle;
 use crate::virtio::DeviceEvents;
 
 /// A way to a block device for its monitor. Copies reach the same device.
@@ -13,6 +14,7 @@ pub struct Handle {
     disk: Arc<RawDisk>,
     driver: Arc<Mutex<Driver>>,
     statistics: Arc<Statistics>,
+    throttle: Arc<Throttle>,
 }
 
 #[derive(Default)]
@@ -29,6 +31,7 @@ impl Handle {
             disk,
             driver: Arc::default(),
             statistics: Arc::default(),
+            throttle: Arc::default(),
         }
     }
 
@@ -41,6 +44,11 @@ impl Handle {
     /// Counters, updated while the device runs.
     pub fn statistics(&self) -> Arc<Statistics> {
         Arc::clone(&self.statistics)
+    }
+
+    /// What holds the disk to its limits.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
     }
 
     /// Looks at the disk's size again, after it was grown, and tells the driver

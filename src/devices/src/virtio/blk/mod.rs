@@ -23,6 +23,7 @@ use self::worker::{Start, Worker};
 use super::queue_thread::{Prologue, QueueThread};
 use super::{ActivateError, Activation, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
+use crate::throttle::Gate;
 
 /// Most queues a disk has.
 pub const MAX_QUEUES: u16 = 4;
@@ -88,10 +89,12 @@ impl Block {
         let mut threads = Vec::new();
         let prologues = std::iter::repeat_n(prologue, queues.into());
         for (queue, prologue) in (0..queues).zip(prologues) {
+            let statistics = handle.statistics();
             let worker = Worker {
                 engine: Engine::with_spares(Arc::clone(&disk), DEPTH, spares)?,
                 serial: config::serial(&options.serial),
-                statistics: handle.statistics(),
+                gate: Gate::new(handle.throttle(), &statistics)?,
+                statistics,
             };
             let name = format!("disk-queue-{queue}");
             threads.push(QueueThread::spawn(&name, prologue, worker)?);

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lodge_block::engine::{Completion, Engine, Fired, IoError, SubmitError};
 use virtio_bindings::virtio_blk as abi;
@@ -16,6 +17,7 @@ use super::statistics::{Statistics, add};
 use super::worker::{Start, Worker};
 use super::{QUEUE_SIZE, config::SERIAL_BYTES};
 use crate::GuestMemory;
+use crate::throttle::Gate;
 use crate::virtio::chain::{self, Chain, ChainError, InFlight, Limits};
 use crate::virtio::wait::borrow;
 use crate::virtio::{DeviceEvents, QueueInterrupt};
@@ -29,6 +31,7 @@ const LIMITS: Limits = Limits {
 /// Positions of the events the engine watches.
 const STOP: usize = 0;
 const KICK: usize = 1;
+const LIMITS_CHANGED: usize = 2;
 
 /// Why a session ended.
 pub(super) enum Stopped {
@@ -59,6 +62,7 @@ pub(super) struct Session<'a> {
     engine: &'a mut Engine,
     serial: &'a [u8; SERIAL_BYTES],
     statistics: &'a Statistics,
+    gate: &'a mut Gate,
     memory: GuestMemory,
     queue: Queue,
     kick: EventFd,
@@ -76,6 +80,8 @@ pub(super) struct Session<'a> {
     returned: bool,
     /// Requests were left in the ring because the engine was full.
     stalled: bool,
+    /// Requests may have been left in the ring because of the disk's limits, for so long.
+    throttled: Option<Duration>,
     events: Arc<dyn DeviceEvents>,
 }
 
@@ -85,6 +91,7 @@ impl<'a> Session<'a> {
             engine: &mut worker.engine,
             serial: &worker.serial,
             statistics: &worker.statistics,
+            gate: &mut worker.gate,
             memory: start.memory,
             pending: vec![None; usize::from(start.queue.queue.size())],
             queue: start.queue.queue,
@@ -99,14 +106,16 @@ impl<'a> Session<'a> {
             patience: Patience::default(),
             returned: false,
             stalled: false,
+            throttled: None,
             events: start.events,
         }
     }
 
     /// Serves until `stop` is readable or the queue is unusable.
     pub fn run(&mut self, stop: &EventFd) -> Stopped {
-        let mut events = [borrow(stop); 2];
+        let mut events = [borrow(stop); 3];
         events[KICK] = borrow(&self.kick);
+        events[LIMITS_CHANGED] = self.gate.changed();
         self.engine.watch(events);
         let result = self.serve();
         let quiet = self.quiesce();
@@ -136,7 +145,7 @@ impl<'a> Session<'a> {
             if fired.has(KICK) {
                 self.patience.kicked();
             }
-            if fired.has(KICK) || more || self.may_resume() {
+            if fired.has(KICK) || more || self.may_resume() || self.throttled.is_some() {
                 more = self.take_requests().map_err(|error| error.to_string())?;
             }
             self.interrupt_if_wanted()
@@ -155,14 +164,21 @@ impl<'a> Session<'a> {
     /// never stops does not keep the thread from being stopped.
     fn take_requests(&mut self) -> Result<bool, ChainError> {
         self.stalled = false;
+        self.throttled = None;
         self.queue.disable_notification(&self.memory)?;
         for taken in 0..self.queue.size() {
             if !self.engine.has_room() {
                 self.stalled = true;
                 return Ok(false);
             }
+            self.throttled = self.gate.wait();
+            if self.throttled.is_some() {
+                // The driver need not kick: this thread comes back by itself.
+                return Ok(false);
+            }
             if !chain::pop(&mut self.queue, &self.memory, LIMITS, &mut self.chain)? {
                 self.patience.found(taken);
+                self.gate.idle();
                 // A request may have slipped in before the driver could see that it has to kick.
                 return Ok(self.queue.enable_notification(&self.memory)?);
             }
@@ -188,6 +204,10 @@ impl<'a> Session<'a> {
         };
         match self.submit(&request) {
             Ok((kind, bytes)) => {
+                self.gate.charge(match kind {
+                    Kind::Read | Kind::Write => bytes,
+                    Kind::Flush | Kind::Discard => 0,
+                });
                 // `pop` checked that the head is below the queue's size.
                 self.pending[usize::from(self.chain.head)] = Some(Pending {
                     status,
@@ -264,12 +284,17 @@ impl<'a> Session<'a> {
     }
 
     /// Hands what is queued to the kernel, waits for something to happen if
-    /// `sleep`, and returns what is done to the driver.
+    /// `sleep`, though not longer than requests are held back, and returns what is done to the driver.
     fn return_completed(&mut self, sleep: bool) -> Result<Fired, String> {
         let mut completions = std::mem::take(&mut self.completions);
+        let most = if sleep {
+            self.throttled
+        } else {
+            Some(Duration::ZERO)
+        };
         let waited = self
             .engine
-            .wait(sleep, &mut completions)
+            .wait_at_most(most, &mut completions)
             .map_err(|error| broken(&error));
         let returned = self.give_back_all(&completions);
         completions.clear();

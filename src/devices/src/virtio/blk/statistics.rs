@@ -14,6 +14,7 @@ pub struct Statistics {
     pub(crate) discard_bytes: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) no_space: AtomicU64,
+    pub(crate) throttled_ns: AtomicU64,
 }
 
 /// The counters at one moment. All count from the device's creation.
@@ -37,6 +38,8 @@ pub struct Totals {
     pub errors: u64,
     /// Of these, those that failed because the datastore was full.
     pub no_space: u64,
+    /// Time for which queues left requests where they were because of the disk's limits, in microseconds: the sum of all queues.
+    pub throttled_us: u64,
 }
 
 impl Statistics {
@@ -53,6 +56,7 @@ impl Statistics {
             discard_bytes: load(&self.discard_bytes),
             errors: load(&self.errors),
             no_space: load(&self.no_space),
+            throttled_us: load(&self.throttled_ns) / 1000,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::config::SERIAL_BYTES;
 use super::session::{Session, Stopped};
 use super::statistics::Statistics;
 use crate::GuestMemory;
+use crate::throttle::Gate;
 use crate::virtio::queue_thread::Serve;
 use crate::virtio::wait::wait_for;
 use crate::virtio::{ActiveQueue, DeviceEvents};
@@ -19,6 +20,7 @@ pub(super) struct Worker {
     pub engine: Engine,
     pub serial: [u8; SERIAL_BYTES],
     pub statistics: Arc<Statistics>,
+    pub gate: Gate,
 }
 
 /// One activation of a queue.

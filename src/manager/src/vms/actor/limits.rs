@@ -2,23 +2,30 @@
 
 use lodge_api::Problem;
 use lodge_api::vm::VmSpec;
+use lodge_vmm_proto::RequestBody;
 
 use super::Actor;
 use crate::core::internal;
+use crate::vms::launch::serial;
 use crate::vms::{launch, limits};
 
 impl Actor {
     /// Holds the guest to the limits of `wanted`, or to the recorded ones. One that does not run is held to them when it is started.
     pub(super) async fn limit(&mut self, wanted: Option<Box<VmSpec>>) -> Result<(), Problem> {
-        let Some(guest) = &self.guest else {
-            return Ok(());
-        };
         let wanted = match wanted {
             Some(wanted) => *wanted,
             None => self.record()?.spec,
         };
+        self.hold_to(&wanted, false).await
+    }
+
+    /// `anew` also to those that it is noted to be held to.
+    async fn hold_to(&mut self, wanted: &VmSpec, anew: bool) -> Result<(), Problem> {
+        let Some(guest) = &self.guest else {
+            return Ok(());
+        };
         let mut spec = guest.note.spec.clone();
-        limits::adopt(&mut spec, &wanted);
+        limits::adopt(&mut spec, wanted);
         match &guest.cgroup {
             Some(group) => group
                 .set_limits(&launch::group_limits(&spec))
@@ -27,6 +34,16 @@ impl Actor {
                 return Err(internal("the guest runs without a cgroup"));
             }
             None => {}
+        }
+        let before = &guest.note.spec.disks;
+        for ((id, disk), before) in guest.note.disks.iter().zip(&spec.disks).zip(before) {
+            if anew || disk.limits != before.limits {
+                let body = RequestBody::LimitDisk {
+                    serial: serial(*id),
+                    limits: limits::of_disk(&disk.limits),
+                };
+                self.soon(self.ask(body, None)).await?;
+            }
         }
         if spec != guest.note.spec {
             self.note(|note| note.spec.clone_from(&spec))?;
@@ -40,9 +57,14 @@ impl Actor {
         Ok(())
     }
 
-    /// For a guest that was just started or found: its limits may have been changed when nobody could hold it to them.
-    pub(super) async fn keep_limits(&mut self) {
-        if let Err(problem) = self.limit(None).await {
+    /// For a guest that was just started or, `anew`, found: its limits may have been changed when nobody could hold it to them, or the last
+    /// manager may have died in the middle of that.
+    pub(super) async fn keep_limits(&mut self, anew: bool) {
+        let kept = match self.record() {
+            Ok(record) => self.hold_to(&record.spec, anew).await,
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = kept {
             tracing::warn!(vm = %self.name(), %problem, "a guest's limits");
         }
     }

@@ -219,7 +219,7 @@ impl Actor {
                 self.run(*launched);
                 self.agree(plugged).await;
                 self.tell_sizes().await;
-                self.keep_limits().await;
+                self.keep_limits(true).await;
             }
             Fate::Ended(end) => {
                 self.forget_run().await;
@@ -475,7 +475,7 @@ impl Actor {
                     Fate::Runs(launched) => {
                         self.run(*launched);
                         self.tell_sizes().await;
-                        self.keep_limits().await;
+                        self.keep_limits(false).await;
                     }
                     Fate::Ended(end) => {
                         self.set_state(VmState::Running, None);

@@ -14,6 +14,7 @@ use crate::Caller;
 use crate::core::internal;
 use crate::vms::control::refusal;
 use crate::vms::launch::{Descriptors, Guest, attach_nic, held_by, open_disk, serial};
+use crate::vms::limits;
 use crate::vms::plug::Device;
 use crate::vms::run_dir::LaunchNote;
 
@@ -231,7 +232,10 @@ impl Actor {
     }
 
     /// Bounds a request that is made again later.
-    async fn soon(&self, asked: impl Future<Output = Result<(), Problem>>) -> Result<(), Problem> {
+    pub(super) async fn soon(
+        &self,
+        asked: impl Future<Output = Result<(), Problem>>,
+    ) -> Result<(), Problem> {
         tokio::time::timeout(KILL_PATIENCE, asked)
             .await
             .unwrap_or_else(|_| Err(internal("the guest's monitor does not answer")))
@@ -299,6 +303,7 @@ impl Actor {
                     bus: DiskBus::Virtio,
                     read_only: entry.read_only,
                     serial: serial(*id),
+                    limits: limits::of_disk(&entry.limits),
                 })
             }
             Device::Nic(nic) => {

@@ -108,6 +108,7 @@ impl Actor {
             self.observed.send_modify(|observed| {
                 observed.disk_read_bytes = status.disk_read_bytes;
                 observed.disk_written_bytes = status.disk_written_bytes;
+                observed.disk_throttled_us = status.disk_throttled_us;
                 observed.memory = Some(MemoryReport::new(&status));
                 observed.panicked_at = at(status.panicked_at_ms);
                 observed.watchdog_expired_at = at(status.watchdog_expired_at_ms);

@@ -1,10 +1,11 @@
-//! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors.
+//! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors, and what it does with its disks.
 //!
 //! A running guest is held to new limits before they are recorded, so that what the host refuses is not recorded; and to what
 //! is recorded afterwards, whichever that is. So is each guest that was just started or found, whose configuration may have been changed when
 //! nobody could hold it to that.
 
 mod cpu;
+mod disk;
 
 use lodge_api::Problem;
 use lodge_api::system::Controls;
@@ -13,6 +14,7 @@ use lodge_store::{Batch, Versioned};
 use uuid::Uuid;
 
 pub(super) use self::cpu::{limit_group, need_group};
+pub(super) use self::disk::of_disk;
 use super::actor::Command;
 use super::{VmRecord, command, just_deleted};
 use crate::core::Core;
@@ -54,7 +56,8 @@ impl Core {
 
 /// Refuses limits that make no sense, or that this host cannot hold a guest to.
 pub(super) fn check(spec: &VmSpec, controls: &Controls) -> Result<(), Problem> {
-    cpu::check(&spec.cpu, controls)
+    cpu::check(&spec.cpu, controls)?;
+    disk::check(&spec.disks)
 }
 
 /// Whether two configurations differ in limits.
@@ -67,6 +70,7 @@ pub(super) fn differ(one: &VmSpec, other: &VmSpec) -> bool {
 /// Takes the limits over from another configuration.
 pub(super) fn adopt(spec: &mut VmSpec, from: &VmSpec) {
     cpu::adopt(&mut spec.cpu, &from.cpu);
+    disk::adopt(&mut spec.disks, &from.disks);
 }
 
 #[cfg(test)]
@@ -76,12 +80,20 @@ mod tests {
     #[test]
     fn limits_are_told_from_the_rest() {
         let spec = |json: &str| serde_json::from_str::<VmSpec>(json).unwrap();
-        let one =
-            spec(r#"{"name": "web", "vcpus": 2, "cpu": {"model": "x86-64-v2", "shares": 7}}"#);
-        let mut other = spec(r#"{"name": "b", "cpu": {"limit": 50, "affinity": "1"}}"#);
+        let one = spec(
+            r#"{"name": "web", "vcpus": 2, "cpu": {"model": "x86-64-v2", "shares": 7},
+                "disks": [{"disk": "a", "limits": {"iops": 10}}]}"#,
+        );
+        let mut other = spec(
+            r#"{"name": "b", "cpu": {"limit": 50, "affinity": "1"},
+                "disks": [{"disk": "b", "limits": {"iops": 20}}, {"disk": "a", "read_only": true}]}"#,
+        );
         assert!(differ(&one, &other));
         adopt(&mut other, &one);
         assert!(!differ(&one, &other));
+        let iops: Vec<_> = other.disks.iter().map(|disk| disk.limits.iops).collect();
+        assert_eq!(iops, [Some(20), Some(10)]);
+        assert!(other.disks[1].read_only);
         assert_eq!(other.cpu.shares, Some(7));
         assert_eq!((other.cpu.limit, &other.cpu.affinity), (None, &None));
         assert_eq!((other.vcpus, other.name.as_str()), (1, "b"));

@@ -4,6 +4,7 @@ mod broken;
 mod lifecycle;
 mod model;
 mod requests;
+mod throttle;
 
 use std::fs::File;
 use std::sync::Arc;
