@@ -1,4 +1,4 @@
-//! What disks of guests are held to.
+//! What disks and network interfaces of guests are held to.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,6 +27,28 @@ pub struct VmDiskLimits {
 }
 
 impl VmDiskLimits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Most that a guest's network interface moves, in Mbit/s (1,000,000 bits in a second); what is absent is not limited. It takes effect at once,
+/// also while the guest runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmNicLimits {
+    /// To the guest: what is too much waits, and is lost when too much of it does. 1 to 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub receive_mbps: Option<u32>,
+    /// From the guest: what is too much is lost. 1 to 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub transmit_mbps: Option<u32>,
+}
+
+impl VmNicLimits {
     /// Whether nothing is limited.
     pub fn is_none(&self) -> bool {
         *self == Self::default()

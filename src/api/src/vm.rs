@@ -8,7 +8,7 @@ use uuid::Uuid;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cpu::{CpuModel, VmCpu};
-pub use crate::limits::VmDiskLimits;
+pub use crate::limits::{VmDiskLimits, VmNicLimits};
 pub use crate::plug::{VmAttach, VmDetach};
 pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
@@ -197,6 +197,9 @@ pub struct VmNic {
     /// Which card the guest sees.
     #[serde(default)]
     pub model: NicModel,
+    /// Most that it moves.
+    #[serde(default, skip_serializing_if = "VmNicLimits::is_none")]
+    pub limits: VmNicLimits,
 }
 
 /// Which network card a guest sees.

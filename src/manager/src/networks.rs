@@ -151,7 +151,7 @@ fn appliance(
     }
 }
 
-fn net_problem(error: &NetError) -> Problem {
+pub(crate) fn net_problem(error: &NetError) -> Problem {
     let code = match error {
         NetError::NameTaken { .. } => ErrorCode::AlreadyExists,
         NetError::UplinkTaken { .. }

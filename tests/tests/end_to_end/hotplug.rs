@@ -7,7 +7,7 @@ use lodge_tests::terminal::GuestConsole;
 
 /// Has the guest's shell do something, and waits for what it says. The answer is put together by the shell, so that
 /// its echo is not taken for it.
-fn tell(console: &mut GuestConsole, command: &str, answer: &str) -> Result<String> {
+pub(crate) fn tell(console: &mut GuestConsole, command: &str, answer: &str) -> Result<String> {
     console.write(&format!("{command}; echo LODGE-\"\"TOLD {answer}\n"))?;
     console.wait(&format!("LODGE-TOLD {answer}"))
 }

@@ -7,6 +7,7 @@ mod firmware;
 mod guests;
 mod hotplug;
 mod installation;
+mod limits;
 mod network;
 mod refusals;
 mod snapshots;

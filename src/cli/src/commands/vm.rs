@@ -133,7 +133,7 @@ pub(crate) enum Verb {
     /// Add, remove and limit disks, also while the VM runs
     #[command(subcommand)]
     Disk(vm_plug::DiskVerb),
-    /// Add and remove network interfaces, also while the VM runs
+    /// Add, remove and limit network interfaces, also while the VM runs
     #[command(subcommand)]
     Nic(vm_plug::NicVerb),
     /// Ask a running VM to keep only so much of its memory; it has all again when it is started anew
@@ -500,7 +500,8 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             NicModel::E1000e => " (e1000e)",
         };
         let mac = nic.mac.as_deref().unwrap_or_default();
-        format!("{} {mac}{model}", nic.network)
+        let limits = vm_limits::nic_limits(&nic.limits);
+        format!("{} {mac}{model}{limits}", nic.network)
     });
     let mut rows = vec![
         ("Name", spec.name.to_string()),

@@ -1,11 +1,11 @@
-//! What a VM gets of its host and does with its disks, as options of `lodge vm create`, `lodge vm set` and `lodge vm disk set`, and what `lodge vm
-//! show` says about it.
+//! What a VM gets of its host and does with its disks and network interfaces, as options of `lodge vm create`, `set`, `disk set` and `nic set`, and
+//! what `lodge vm show` says about it.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::Args;
-use lodge_api::vm::{Vm, VmCpu, VmDiskLimits};
+use lodge_api::vm::{Vm, VmCpu, VmDiskLimits, VmNicLimits};
 use lodge_api::{Processors, Size};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -54,20 +54,10 @@ pub(crate) struct DiskLimits {
 impl DiskLimits {
     /// The limits a disk has with these changes. A limit that is lifted takes its burst along.
     pub(super) fn changed(&self, mut limits: VmDiskLimits) -> VmDiskLimits {
-        let set = |limit: &mut Option<_>, wanted: &Option<Limit<_>>| {
-            if let Some(Limit(wanted)) = wanted {
-                *limit = *wanted;
-            }
-        };
-        set(&mut limits.iops, &self.iops);
-        set(&mut limits.iops_burst, &self.iops_burst);
-        let set = |limit: &mut Option<_>, wanted: &Option<Limit<_>>| {
-            if let Some(Limit(wanted)) = wanted {
-                *limit = *wanted;
-            }
-        };
-        set(&mut limits.bandwidth, &self.bandwidth);
-        set(&mut limits.bandwidth_burst, &self.bandwidth_burst);
+        change(&mut limits.iops, self.iops.as_ref());
+        change(&mut limits.iops_burst, self.iops_burst.as_ref());
+        change(&mut limits.bandwidth, self.bandwidth.as_ref());
+        change(&mut limits.bandwidth_burst, self.bandwidth_burst.as_ref());
         if self.iops == Some(Limit(None)) {
             limits.iops_burst = None;
         }
@@ -75,6 +65,54 @@ impl DiskLimits {
             limits.bandwidth_burst = None;
         }
         limits
+    }
+}
+
+/// Most that a network interface of a VM moves.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct NicLimits {
+    /// To the VM, in Mbit/s, or none
+    #[arg(long, value_name = "MBPS")]
+    receive: Option<Limit<u32>>,
+    /// From the VM, in Mbit/s, or none
+    #[arg(long, value_name = "MBPS")]
+    transmit: Option<Limit<u32>>,
+}
+
+impl NicLimits {
+    /// The limits an interface has with these changes.
+    pub(super) fn changed(&self, mut limits: VmNicLimits) -> VmNicLimits {
+        change(&mut limits.receive_mbps, self.receive.as_ref());
+        change(&mut limits.transmit_mbps, self.transmit.as_ref());
+        limits
+    }
+}
+
+/// A word of a network interface's description that is a limit, like `receive=100`.
+pub(super) fn nic_word(word: &str) -> Option<(&'static str, Value)> {
+    let (field, value) = word.split_once('=')?;
+    let rate = value
+        .parse::<u32>()
+        .map_or_else(|_| json!(value), |rate| json!(rate));
+    Some(match field {
+        "receive" => ("receive_mbps", rate),
+        "transmit" => ("transmit_mbps", rate),
+        _ => return None,
+    })
+}
+
+/// A network interface's limits in one line; nothing where it has none.
+pub(super) fn nic_limits(limits: &VmNicLimits) -> String {
+    let rate = |rate: Option<u32>, what: &str| rate.map(|rate| format!("{what} {rate} Mbit/s"));
+    let parts = [
+        rate(limits.receive_mbps, "receives"),
+        rate(limits.transmit_mbps, "sends"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" {} at most", parts.join(" and ")),
     }
 }
 
@@ -118,6 +156,13 @@ pub(super) fn disk_limits(limits: &VmDiskLimits) -> String {
 fn add<T: Serialize>(fields: &mut Map<String, Value>, name: &str, limit: Option<&Limit<T>>) {
     if let Some(limit) = limit {
         fields.insert(name.to_owned(), json!(limit.0));
+    }
+}
+
+/// What is not wanted stays.
+fn change<T: Copy>(limit: &mut Option<T>, wanted: Option<&Limit<T>>) {
+    if let Some(Limit(wanted)) = wanted {
+        *limit = *wanted;
     }
 }
 

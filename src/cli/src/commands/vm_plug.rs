@@ -5,11 +5,11 @@ use http::Method;
 use lodge_api::Name;
 use lodge_api::operation::Operation;
 use lodge_api::vm::{Vm, VmDetach};
-use lodge_client::ClientError;
+use lodge_client::{Client, ClientError};
 use serde_json::{Value, json};
 
 use super::path;
-use super::vm_limits::{self, DiskLimits};
+use super::vm_limits::{self, DiskLimits, NicLimits};
 use super::vm_settings::{disk, nic};
 use crate::context::Context;
 use crate::output;
@@ -63,6 +63,18 @@ pub(crate) enum NicVerb {
         #[arg(value_name = "NETWORK[,MAC][,e1000e]", default_value = "default")]
         nic: String,
     },
+    /// Limit what a network interface moves, at once if the VM runs; what is not given stays
+    #[command(
+        after_help = "Example: lodge vm nic set web 52:54:00:12:34:56 --receive 100 --transmit 50"
+    )]
+    Set {
+        /// [REMOTE:]NAME of the VM
+        name: Target,
+        /// Its MAC address, which `lodge vm show` tells
+        mac: String,
+        #[command(flatten)]
+        limits: NicLimits,
+    },
     /// Remove a network interface; a VM that runs is asked to let it go
     #[command(visible_alias = "rm")]
     Remove {
@@ -108,7 +120,7 @@ pub(super) async fn run_disk(context: &Context, verb: DiskVerb) -> Result<(), Cl
             told(context, &vm, "disk", &disk.unwrap_or_default());
             Ok(())
         }
-        DiskVerb::Set { name, disk, limits } => limit(context, &name, &disk, &limits).await,
+        DiskVerb::Set { name, disk, limits } => limit_disk(context, &name, &disk, &limits).await,
         DiskVerb::Remove { name, disk, how } => {
             let text = format!("VM {}: disk {disk} removed", name.name);
             let body = VmDetach {
@@ -129,6 +141,7 @@ pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), Clie
             told(context, &vm, "network interface", &mac.unwrap_or_default());
             Ok(())
         }
+        NicVerb::Set { name, mac, limits } => limit_nic(context, &name, &mac, &limits).await,
         NicVerb::Remove { name, mac, how } => {
             let text = format!("VM {}: network interface {mac} removed", name.name);
             let body = VmDetach {
@@ -140,15 +153,14 @@ pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), Clie
     }
 }
 
-async fn limit(
+async fn limit_disk(
     context: &Context,
     target: &Target,
     disk: &Name,
     limits: &DiskLimits,
 ) -> Result<(), ClientError> {
     let client = context.client(target.remote.as_deref())?;
-    let url = path("vms", &target.name);
-    let vm: Vm = client.get(&url).await?;
+    let vm: Vm = client.get(&path("vms", &target.name)).await?;
     let mut disks = vm.spec.disks.clone();
     let Some(entry) = disks.iter_mut().find(|entry| entry.disk == *disk) else {
         let text = format!("the VM {} has no disk {disk}", vm.spec.name);
@@ -156,16 +168,52 @@ async fn limit(
     };
     entry.limits = limits.changed(entry.limits);
     let now = vm_limits::disk_limits(&entry.limits);
-    // All disks are sent: whoever changed them meanwhile was faster.
-    let tag = format!("\"{}\"", vm.revision);
+    let what = format!("disk {disk}");
     let body = json!({"disks": disks});
-    let vm: Vm = client.send(Method::PATCH, &url, &body, Some(&tag)).await?;
+    send(context, &client, &vm, &body, &what, &now).await
+}
+
+async fn limit_nic(
+    context: &Context,
+    target: &Target,
+    mac: &str,
+    limits: &NicLimits,
+) -> Result<(), ClientError> {
+    let client = context.client(target.remote.as_deref())?;
+    let vm: Vm = client.get(&path("vms", &target.name)).await?;
+    let mut nics = vm.spec.nics.clone();
+    let wanted = mac.to_ascii_lowercase();
+    let mut entries = nics.iter_mut();
+    let Some(entry) = entries.find(|nic| nic.mac.as_ref() == Some(&wanted)) else {
+        let name = &vm.spec.name;
+        let text = format!("the VM {name} has no network interface {mac}");
+        return Err(ClientError::Usage(text));
+    };
+    entry.limits = limits.changed(entry.limits);
+    let now = vm_limits::nic_limits(&entry.limits);
+    let what = format!("network interface {wanted}");
+    let body = json!({"nics": nics});
+    send(context, &client, &vm, &body, &what, &now).await
+}
+
+/// Sends all devices of a kind, of which one is limited now: whoever changed them meanwhile was faster.
+async fn send(
+    context: &Context,
+    client: &Client,
+    vm: &Vm,
+    body: &Value,
+    what: &str,
+    now: &str,
+) -> Result<(), ClientError> {
+    let url = path("vms", vm.spec.name.as_str());
+    let tag = format!("\"{}\"", vm.revision);
+    let vm: Vm = client.send(Method::PATCH, &url, body, Some(&tag)).await?;
     let now = if now.is_empty() {
         " has no limits"
     } else {
-        &now
+        now
     };
-    let text = format!("VM {}: disk {disk}{now}", vm.spec.name);
+    let text = format!("VM {}: {what}{now}", vm.spec.name);
     output::done(context.format, &text);
     Ok(())
 }

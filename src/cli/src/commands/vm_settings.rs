@@ -69,8 +69,12 @@ pub(crate) struct Settings {
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
     cdroms: Vec<String>,
-    /// A network interface, like lan, lan,52:54:00:12:34:56 or lan,e1000e (an Intel card, not virtio); repeat for more
-    #[arg(long = "nic", value_name = "NETWORK[,MAC][,e1000e]")]
+    /// A network interface, like lan, lan,52:54:00:12:34:56, lan,e1000e (an Intel card, not virtio) or lan,receive=100,transmit=100 (at most so many
+    /// Mbit/s); repeat for more
+    #[arg(
+        long = "nic",
+        value_name = "NETWORK[,MAC][,e1000e][,receive=MBPS][,transmit=MBPS]"
+    )]
     nics: Vec<String>,
     /// Start it when the host starts
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
@@ -205,14 +209,22 @@ fn cdrom(text: &str) -> Value {
 pub(super) fn nic(text: &str) -> Value {
     let mut words = text.split(',');
     let mut nic = Map::new();
+    let mut limits = Map::new();
     nic.insert("network".to_owned(), json!(words.next()));
     for word in words {
+        if let Some((field, value)) = vm_limits::nic_word(word) {
+            limits.insert(field.to_owned(), value);
+            continue;
+        }
         // What is no model is an address, or left for the host to refuse.
         let field = match word {
             "e1000e" | "virtio" => "model",
             _ => "mac",
         };
         nic.insert(field.to_owned(), json!(word));
+    }
+    if !limits.is_empty() {
+        nic.insert("limits".to_owned(), Value::Object(limits));
     }
     Value::Object(nic)
 }
@@ -245,6 +257,8 @@ mod tests {
         let all = json!({"network": "lan", "mac": "52:54:00:12:34:56", "model": "e1000e"});
         assert_eq!(nic("lan,52:54:00:12:34:56,e1000e"), all);
         assert_eq!(nic("lan,e1000e,52:54:00:12:34:56"), all);
+        let limited = json!({"network": "lan", "limits": {"receive_mbps": 100}, "model": "e1000e"});
+        assert_eq!(nic("lan,receive=100,e1000e"), limited);
         let wrong = json!({"network": "lan", "mac": "ne2000"});
         assert_eq!(nic("lan,ne2000"), wrong, "for the host to refuse");
     }

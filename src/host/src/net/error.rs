@@ -65,6 +65,12 @@ pub enum NetError {
         /// The name asked for.
         name: String,
     },
+    /// No tap of that name.
+    #[error("there is no tap '{name}'")]
+    UnknownTap {
+        /// Its kernel name.
+        name: String,
+    },
     /// The network is configured, but its bridge is not there.
     #[error("the bridge of network '{name}' could not be set up")]
     NetworkDown {
@@ -127,6 +133,7 @@ impl NetError {
                 format!("choose another link, or remove network '{network}' first")
             }
             Self::UplinkBusy { .. } => "free the link first, or choose another one".to_owned(),
+            Self::UnknownTap { .. } => "start the guest anew".to_owned(),
             Self::UnknownNetwork { .. } => "list the networks to see which exist".to_owned(),
             Self::NetworkDown { .. } => {
                 "see the warnings of the host's network for the reason".to_owned()

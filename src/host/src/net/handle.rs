@@ -6,6 +6,7 @@ use super::config::{HostNetworkConfig, NetworkSpec};
 use super::error::NetError;
 use super::state::{DnsConfig, NetworkInfo, NetworkState};
 use super::tap::Tap;
+use super::traffic::TapLimits;
 
 /// Requests waiting for the task; more make callers wait.
 const COMMAND_QUEUE: usize = 16;
@@ -36,6 +37,12 @@ pub(super) enum Command {
         tap: String,
         mtu: Option<u32>,
         reply: oneshot::Sender<Result<Tap, NetError>>,
+    },
+    /// Hold a tap to limits.
+    LimitTap {
+        key: String,
+        limits: TapLimits,
+        reply: oneshot::Sender<Result<(), NetError>>,
     },
     /// Look at the kernel again now, and answer when the state is published.
     Refresh(oneshot::Sender<()>),
@@ -135,6 +142,17 @@ impl HostNetwork {
             reply,
         })
         .await?
+    }
+
+    /// Holds the tap that was attached by that key to these limits from now on. They end with the tap.
+    ///
+    /// # Errors
+    /// [`NetError::UnknownTap`]; [`NetError::KindUnsupported`] when the kernel lacks what this needs, and some limits may be
+    /// in force.
+    pub async fn limit_tap(&self, key: &str, limits: TapLimits) -> Result<(), NetError> {
+        let key = key.to_owned();
+        self.ask(|reply| Command::LimitTap { key, limits, reply })
+            .await?
     }
 
     /// Looks at the kernel again and answers when [`HostNetwork::state`] is up to date.

@@ -1,6 +1,6 @@
 //! The kernel's side of the network: what is there, and how to change it.
 //!
-//! With the packet filter of `guard`, this is the only module that knows the netlink library. All names of things are kernel indices.
+//! With the packet filter of `guard` and the rates of `traffic`, this is the only module that knows the netlink library. All names of things are kernel indices.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -195,7 +195,7 @@ impl NewLink for NewBridge<'_> {
 
 /// A connection to the kernel.
 pub(super) struct Kernel {
-    connection: Connection<Route>,
+    pub(super) connection: Connection<Route>,
 }
 
 impl Kernel {
@@ -533,7 +533,7 @@ fn ipv6_route(route: &KernelRoute) -> Ipv6Route {
     if route.on_link { new.onlink() } else { new }
 }
 
-fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
+pub(super) fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     result.or_else(|error| {
         if error.is_not_found() || error.is_no_device() {
             Ok(())

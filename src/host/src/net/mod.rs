@@ -25,6 +25,7 @@ mod reconcile;
 pub mod state;
 mod sysctl;
 mod tap;
+mod traffic;
 mod uplink;
 mod worker;
 
@@ -36,3 +37,4 @@ pub use error::NetError;
 pub use handle::{HostNetwork, Shutdown};
 pub use state::{DnsConfig, NetWarning, NetworkInfo, NetworkState};
 pub use tap::{Tap, open_vhost_net, tap_name};
+pub use traffic::TapLimits;

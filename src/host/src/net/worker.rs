@@ -236,6 +236,9 @@ impl Worker {
             } => {
                 let _ = reply.send(self.attach_tap(&network, &tap, mtu).await);
             }
+            Command::LimitTap { key, limits, reply } => {
+                let _ = reply.send(self.limit_tap(&key, limits).await);
+            }
             Command::Refresh(reply) => {
                 self.look().await;
                 let _ = reply.send(());

@@ -8,3 +8,4 @@ mod ipv6;
 mod lab;
 mod leases;
 mod links;
+mod traffic;

@@ -396,23 +396,28 @@ async fn attach_nics(
     let mut configs = Vec::new();
     for (number, nic) in record.spec.nics.iter().enumerate() {
         let pointer = format!("/nics/{number}");
-        let key = format!("{}/{number}", record.id);
-        let config = attach_nic(core, nic, &key, fds).await;
-        configs.push(config.map_err(|problem| problem.with_pointer(pointer))?);
+        configs.push(attach_nic(core, record.id, nic, &pointer, fds).await?);
     }
     Ok(configs)
 }
 
-/// A tap on the network of an interface; the tap's name follows from `key`.
+/// A tap on the network of an interface, held to its limits. Problems point at the fields below `pointer`.
 pub(super) async fn attach_nic(
     core: &Core,
+    vm: uuid::Uuid,
     nic: &VmNic,
-    key: &str,
+    pointer: &str,
     fds: &mut Descriptors,
 ) -> Result<NicConfig, Problem> {
     let text = nic.mac.as_deref().unwrap_or_default();
     let mac = spec_check::parse_mac(text).map_err(internal)?;
-    let tap = core.attach_tap(&nic.network, key).await?;
+    let key = limits::tap_key(vm, nic);
+    let tap = core.attach_tap(&nic.network, &key).await;
+    let tap = tap.map_err(|problem| problem.with_pointer(format!("{pointer}/network")))?;
+    if !nic.limits.is_none() {
+        let limited = core.limit_nic(vm, nic).await;
+        limited.map_err(|problem| problem.with_pointer(format!("{pointer}/limits")))?;
+    }
     let vhost = match nic.model {
         NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
             tracing::warn!(%error, "vhost-net is not used");

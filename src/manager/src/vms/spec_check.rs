@@ -242,7 +242,7 @@ pub(super) fn show_mac(mac: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lodge_api::vm::NicModel;
+    use lodge_api::vm::{NicModel, VmNicLimits};
 
     use super::*;
     use proptest::prelude::*;
@@ -323,6 +323,7 @@ mod tests {
             network: "default".parse().unwrap(),
             mac: None,
             model: NicModel::default(),
+            limits: VmNicLimits::default(),
         };
         let mut nics = [nic(), nic()];
         fill_macs(&mut nics, None, &mut taken).unwrap();

@@ -35,6 +35,38 @@ fn taps() -> usize {
     taps.count()
 }
 
+/// By this machine's kernel, where that can; both ends in the order of the guest's interfaces.
+async fn interfaces_are_limited(host: &Host) {
+    let caller = admin();
+    let merge = async |limits: serde_json::Value| {
+        let mut nics = serde_json::to_value(host.vm("web").spec.nics).unwrap();
+        nics[0]["limits"] = limits;
+        let patch = json!({"nics": nics});
+        let merged = host
+            .manager
+            .vm_merge(&caller, "web", patch, IfMatch::Any)
+            .await;
+        merged.map(|vm| vm.status.restart_pending)
+    };
+    let problem = merge(json!({"receive_mbps": 0})).await.unwrap_err();
+    let pointer = problem.pointer.as_deref();
+    assert_eq!(pointer, Some("/nics/0/limits/receive_mbps"));
+    match merge(json!({"receive_mbps": 100, "transmit_mbps": 100})).await {
+        Ok(pending) => assert!(!pending),
+        Err(problem) => {
+            println!("not all limits of interfaces hold here: {problem}");
+            assert_eq!(problem.code, ErrorCode::InvalidRequest, "{problem}");
+            assert_eq!(problem.pointer.as_deref(), Some("/nics/0/limits"));
+            assert!(problem.detail.contains("the kernel has no"), "{problem}");
+            assert!(host.vm("web").spec.nics[0].limits.is_none());
+        }
+    }
+    match merge(json!({"receive_mbps": 200})).await {
+        Ok(pending) => assert!(!pending),
+        Err(problem) => assert!(problem.detail.contains("sch_tbf"), "{problem}"),
+    }
+}
+
 pub async fn network_scenario() {
     let mut host = Host::new().await;
     host.manager.close().await;
@@ -72,6 +104,7 @@ pub async fn network_scenario() {
     host.restart().await;
     assert_eq!(host.state("web"), VmState::Running);
     assert_eq!(taps(), 2, "kept over a restart of the manager");
+    interfaces_are_limited(&host).await;
     let lan = serde_json::from_value(json!({"nic": {"network": "lan"}})).unwrap();
     let vm = host.manager.vm_attach(&admin(), "web", lan).await.unwrap();
     assert!(!vm.status.restart_pending);

@@ -45,6 +45,14 @@ impl Actor {
                 self.soon(self.ask(body, None)).await?;
             }
         }
+        let before = &guest.note.spec.nics;
+        for (number, (nic, before)) in spec.nics.iter().zip(before).enumerate() {
+            if anew || nic.limits != before.limits {
+                let limited = self.core.limit_nic(self.id, nic).await;
+                limited
+                    .map_err(|problem| problem.with_pointer(format!("/nics/{number}/limits")))?;
+            }
+        }
         if spec != guest.note.spec {
             self.note(|note| note.spec.clone_from(&spec))?;
             // What runs is what is wanted: no restart is pending for it.

@@ -307,10 +307,7 @@ impl Actor {
                 })
             }
             Device::Nic(nic) => {
-                // Not by its number, which another one may have had.
-                let key = format!("{}/{}", self.id, nic.mac.as_deref().unwrap_or_default());
-                let config = attach_nic(&self.core, nic, &key, &mut fds).await;
-                let config = config.map_err(|problem| problem.with_pointer("/nic/network"));
+                let config = attach_nic(&self.core, self.id, nic, "/nic", &mut fds).await;
                 NewDevice::Nic(config.map_err(Plug::Not)?)
             }
         };

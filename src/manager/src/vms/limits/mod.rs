@@ -1,4 +1,5 @@
-//! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors, and what it does with its disks.
+//! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors, and what it does with its disks
+//! and network interfaces.
 //!
 //! A running guest is held to new limits before they are recorded, so that what the host refuses is not recorded; and to what
 //! is recorded afterwards, whichever that is. So is each guest that was just started or found, whose configuration may have been changed when
@@ -6,6 +7,7 @@
 
 mod cpu;
 mod disk;
+mod nic;
 
 use lodge_api::Problem;
 use lodge_api::system::Controls;
@@ -15,6 +17,7 @@ use uuid::Uuid;
 
 pub(super) use self::cpu::{limit_group, need_group};
 pub(super) use self::disk::of_disk;
+pub(super) use self::nic::tap_key;
 use super::actor::Command;
 use super::{VmRecord, command, just_deleted};
 use crate::core::Core;
@@ -57,7 +60,8 @@ impl Core {
 /// Refuses limits that make no sense, or that this host cannot hold a guest to.
 pub(super) fn check(spec: &VmSpec, controls: &Controls) -> Result<(), Problem> {
     cpu::check(&spec.cpu, controls)?;
-    disk::check(&spec.disks)
+    disk::check(&spec.disks)?;
+    nic::check(&spec.nics)
 }
 
 /// Whether two configurations differ in limits.
@@ -71,6 +75,7 @@ pub(super) fn differ(one: &VmSpec, other: &VmSpec) -> bool {
 pub(super) fn adopt(spec: &mut VmSpec, from: &VmSpec) {
     cpu::adopt(&mut spec.cpu, &from.cpu);
     disk::adopt(&mut spec.disks, &from.disks);
+    nic::adopt(&mut spec.nics, &from.nics);
 }
 
 #[cfg(test)]
