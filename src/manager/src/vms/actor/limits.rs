@@ -11,12 +11,16 @@ use crate::vms::{launch, limits};
 
 impl Actor {
     /// Holds the guest to the limits of `wanted`, or to the recorded ones. One that does not run is held to them when it is started.
-    pub(super) async fn limit(&mut self, wanted: Option<Box<VmSpec>>) -> Result<(), Problem> {
+    pub(super) async fn limit(
+        &mut self,
+        wanted: Option<Box<VmSpec>>,
+        anew: bool,
+    ) -> Result<(), Problem> {
         let wanted = match wanted {
             Some(wanted) => *wanted,
             None => self.record()?.spec,
         };
-        self.hold_to(&wanted, false).await
+        self.hold_to(&wanted, anew).await
     }
 
     /// `anew` also to those that it is noted to be held to.

@@ -99,6 +99,7 @@ pub(crate) enum Command {
     /// Hold the guest to the limits of a configuration, or of the recorded one.
     Limit {
         wanted: Option<Box<VmSpec>>,
+        anew: bool,
         reply: Reply,
     },
     /// Change the UEFI variables of the guest, which must not run; answered when the change is durable.
@@ -354,8 +355,12 @@ impl Actor {
             Command::SetBalloon { target, reply } => {
                 let _ = reply.send(self.set_balloon(target).await);
             }
-            Command::Limit { wanted, reply } => {
-                let _ = reply.send(self.limit(wanted).await);
+            Command::Limit {
+                wanted,
+                anew,
+                reply,
+            } => {
+                let _ = reply.send(self.limit(wanted, anew).await);
             }
             Command::EditVariables { edit, reply } => {
                 let _ = reply.send(self.edit_variables(edit).await);

@@ -38,22 +38,28 @@ impl Core {
             return self.exchange(Batch::new(), old, new).await;
         }
         let id = new.id;
-        let recorded = match self.limit(id, Some(new.spec.clone())).await {
+        let recorded = match self.limit(id, Some(new.spec.clone()), false).await {
             Ok(()) => self.exchange(Batch::new(), old, new).await,
             Err(problem) => Err(problem),
         };
         // It may have been started meanwhile, or be held to what is not recorded after all.
-        if let Err(problem) = self.limit(id, None).await {
+        if let Err(problem) = self.limit(id, None, recorded.is_err()).await {
             tracing::warn!(%id, %problem, "a guest's limits");
         }
         recorded
     }
 
-    /// Holds a guest, if it runs, to the limits of a configuration, or to those of the recorded one.
-    async fn limit(&self, vm: Uuid, wanted: Option<VmSpec>) -> Result<(), Problem> {
+    /// Holds a guest, if it runs, to the limits of a configuration, or to those of the recorded one; `anew` also where nothing seems to
+    /// be changed, after only some of what was to be changed was.
+    async fn limit(&self, vm: Uuid, wanted: Option<VmSpec>, anew: bool) -> Result<(), Problem> {
         let handle = self.vms.handle(vm).ok_or_else(just_deleted)?;
         let wanted = wanted.map(Box::new);
-        command(&handle, |reply| Command::Limit { wanted, reply }).await
+        command(&handle, |reply| Command::Limit {
+            wanted,
+            anew,
+            reply,
+        })
+        .await
     }
 }
 
