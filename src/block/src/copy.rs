@@ -49,7 +49,7 @@ pub enum CopyError {
 }
 
 impl CopyError {
-    fn host(what: &'static str, error: impl Into<io::Error>) -> Self {
+    pub(crate) fn host(what: &'static str, error: impl Into<io::Error>) -> Self {
         let source = error.into();
         match source.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace,
@@ -66,6 +66,11 @@ impl CopyError {
 pub fn share_extents(from: &File, to: &File) -> Result<bool, CopyError> {
     // SAFETY: FICLONE takes a descriptor by value and touches no memory of ours.
     let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    can_share(result, "sharing extents")
+}
+
+/// What the result of an ioctl says about sharing.
+fn can_share(result: libc::c_int, what: &'static str) -> Result<bool, CopyError> {
     match Errno::result(result) {
         Ok(_) => Ok(true),
         Err(
@@ -77,8 +82,27 @@ pub fn share_extents(from: &File, to: &File) -> Result<bool, CopyError> {
             | Errno::EPERM
             | Errno::ETXTBSY,
         ) => Ok(false),
-        Err(errno) => Err(CopyError::host("sharing extents", errno)),
+        Err(errno) => Err(CopyError::host(what, errno)),
     }
+}
+
+/// Makes `length` bytes of `to` share the extents of `from` (`FICLONERANGE`); `false` where the filesystem cannot, or not just there.
+pub(crate) fn share_range(
+    from: &File,
+    from_offset: u64,
+    length: u64,
+    to: &File,
+    to_offset: u64,
+) -> Result<bool, CopyError> {
+    let range = libc::file_clone_range {
+        src_fd: from.as_raw_fd().into(),
+        src_offset: from_offset,
+        src_length: length,
+        dest_offset: to_offset,
+    };
+    // SAFETY: FICLONERANGE reads the structure, which lives until the call returns.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const range) };
+    can_share(result, "sharing a range")
 }
 
 /// Copies the data of `from` to the empty file `to`, leaving holes as holes.
@@ -135,7 +159,11 @@ fn report(
 }
 
 /// The next range with data at or after `position`, below `size`.
-fn next_data(file: &File, position: u64, size: u64) -> Result<Option<(u64, u64)>, CopyError> {
+pub(crate) fn next_data(
+    file: &File,
+    position: u64,
+    size: u64,
+) -> Result<Option<(u64, u64)>, CopyError> {
     if position >= size {
         return Ok(None);
     }

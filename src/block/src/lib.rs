@@ -6,6 +6,7 @@
 pub mod copy;
 pub mod datastore;
 pub mod engine;
+pub mod foreign;
 pub mod format;
 mod name;
 mod new_file;

@@ -116,7 +116,7 @@ impl Format {
     }
 
     /// What a person does to get a raw disk out of it.
-    fn remedy(self) -> &'static str {
+    pub fn remedy(self) -> &'static str {
         match self {
             Self::Raw | Self::Iso => "use it as it is",
             Self::Qcow
