@@ -27,6 +27,7 @@ pub mod vm;
 mod balloon;
 mod boot_device;
 mod cpu;
+mod import;
 mod limits;
 mod name;
 mod plug;

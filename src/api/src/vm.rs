@@ -8,6 +8,7 @@ use uuid::Uuid;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cpu::{CpuModel, VmCpu};
+pub use crate::import::{VmImport, VmImported};
 pub use crate::limits::{VmDiskLimits, VmNicLimits};
 pub use crate::plug::{VmAttach, VmDetach};
 pub use crate::watchdog::Watchdog;
@@ -213,7 +214,7 @@ pub enum NicModel {
     E1000e,
 }
 
-fn default_network() -> Name {
+pub(crate) fn default_network() -> Name {
     "default".parse().expect("a valid name")
 }
 

@@ -473,6 +473,14 @@ pub fn file_info(file: &File) -> Result<FileInfo, DatastoreError> {
     })
 }
 
+/// Makes a file a disk of `size` bytes; what is added reads as zeroes and takes no space.
+///
+/// # Errors
+/// [`DatastoreError::Size`] unless `size` is a positive multiple of 512 that the filesystem takes.
+pub fn set_disk_size(file: &File, size: u64) -> Result<(), DatastoreError> {
+    set_size(file, size)
+}
+
 /// Sets a disk's length, as a hole.
 pub(crate) fn set_size(file: &File, size: u64) -> Result<(), DatastoreError> {
     let problem = |problem| Err(DatastoreError::Size { size, problem });

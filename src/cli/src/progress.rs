@@ -9,10 +9,25 @@ use lodge_client::{Client, ClientError};
 
 /// A bar for a known number of bytes.
 pub(crate) fn bytes(total: u64, label: &str) -> ProgressBar {
+    let bar = amount(label);
+    set_total(&bar, total);
+    bar
+}
+
+/// Bytes that go by, of which nobody knows how many there will be.
+pub(crate) fn amount(label: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(total).with_message(label.to_owned());
+    let bar = ProgressBar::no_length().with_message(label.to_owned());
+    let style = ProgressStyle::with_template("{msg} {bytes} {bytes_per_sec} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Now the number is known.
+pub(crate) fn set_total(bar: &ProgressBar, total: u64) {
+    bar.set_length(total);
     let style = ProgressStyle::with_template(
         "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
     );
@@ -21,7 +36,6 @@ pub(crate) fn bytes(total: u64, label: &str) -> ProgressBar {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> "),
     );
-    bar
 }
 
 /// Waits for an operation, showing what it does, and returns it when it succeeded.

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_MATCH, LOCATION, USER_AGENT,
 };
+use http::response::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use lodge_api::Problem;
@@ -199,6 +201,37 @@ impl Client {
         self.perform(builder, body.boxed()).await
     }
 
+    /// `GET` of content that does not fit into memory. `begun` hears its length, if that is known, and `take` gets piece after piece;
+    /// with less than all of it the call fails.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; what `take` fails with.
+    pub async fn download(
+        &self,
+        path: &str,
+        begun: impl FnOnce(Option<u64>),
+        mut take: impl FnMut(Bytes) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let builder = self.builder(Method::GET, path)?;
+        let empty = Full::default().map_err(|never| match never {}).boxed();
+        let (parts, mut body, mut sender) = self.ask(builder, empty).await?;
+        if !parts.status.is_success() {
+            let response = self.read_all(parts, body).await?;
+            return Err(self.refused(&response));
+        }
+        begun(body.size_hint().exact());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(&error))?;
+            if let Ok(piece) = frame.into_data() {
+                take(piece)?;
+            }
+        }
+        if sender.ready().await.is_ok() {
+            *self.idle.lock().await = Some(sender);
+        }
+        Ok(())
+    }
+
     pub(crate) fn parse<T: DeserializeOwned>(&self, response: &Response) -> Result<T, ClientError> {
         serde_json::from_slice(&response.body)
             .map_err(|error| protocol(&self.remote.url, format!("unreadable answer: {error}")))
@@ -226,6 +259,24 @@ impl Client {
         builder: http::request::Builder,
         body: RequestBody,
     ) -> Result<Response, ClientError> {
+        let (parts, body, sender) = self.ask(builder, body).await?;
+        let response = self.read_all(parts, body).await?;
+        if !sender.is_closed() {
+            *self.idle.lock().await = Some(sender);
+        }
+        if response.status.is_success() {
+            Ok(response)
+        } else {
+            Err(self.refused(&response))
+        }
+    }
+
+    /// Sends a request and returns the answer before its body.
+    async fn ask(
+        &self,
+        builder: http::request::Builder,
+        body: RequestBody,
+    ) -> Result<(Parts, Incoming, SendRequest<RequestBody>), ClientError> {
         let request = builder
             .body(body)
             .map_err(|error| ClientError::Usage(format!("not a valid request: {error}")))?;
@@ -242,32 +293,30 @@ impl Client {
             .await
             .map_err(|error| self.broken(&error))?;
         let (parts, body) = answer.into_parts();
+        if let Some(trace) = self.trace {
+            trace(&Exchange::Received(&parts.status.to_string()));
+        }
+        Ok((parts, body, sender))
+    }
+
+    async fn read_all(&self, parts: Parts, body: Incoming) -> Result<Response, ClientError> {
         let body = Limited::new(body, MAX_ANSWER)
             .collect()
             .await
             .map_err(|error| protocol(&self.remote.url, error))?
             .to_bytes();
-        if !sender.is_closed() {
-            *self.idle.lock().await = Some(sender);
-        }
         if let Some(trace) = self.trace {
-            trace(&Exchange::Received(&parts.status.to_string()));
             // What is no text, a picture, only upsets terminals.
             match std::str::from_utf8(&body) {
                 Ok(text) => trace(&Exchange::Received(text)),
                 Err(_) => trace(&Exchange::Received(&format!("({} bytes)", body.len()))),
             }
         }
-        let response = Response {
+        Ok(Response {
             status: parts.status,
             headers: parts.headers,
             body,
-        };
-        if response.status.is_success() {
-            Ok(response)
-        } else {
-            Err(self.refused(&response))
-        }
+        })
     }
 
     async fn sender(&self) -> Result<SendRequest<RequestBody>, ClientError> {

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use lodge_api::image::ImageKind;
+use lodge_api::image::{DiskFormat, ImageKind};
 use lodge_api::{ErrorCode, Problem};
+use lodge_block::foreign::{self, ImageError, Part};
 use lodge_block::format::{self, Format, HEAD_BYTES, PartitionTable};
 
 /// Bytes from the start of a file that tell what it is.
@@ -42,11 +43,24 @@ const COMPRESSIONS: &[(&[u8], &str)] = &[
     (b"\x89LZO\0\r\n\x1a\n", "LZO"),
 ];
 
-/// Checks a complete file and says what was found, for [`lodge_api::image::Image::format`].
+/// What a complete file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// As it is to be, described for [`lodge_api::image::Image::format`].
+    Ready(String),
+    /// A disk image that is to be made into a raw one first.
+    Foreign(Format),
+}
+
+/// Checks a complete file and says what was found.
 ///
 /// # Errors
 /// `InvalidContent`, with what it is instead and what to do.
-pub(crate) fn check(kind: ImageKind, file: &File) -> Result<String, Problem> {
+pub(crate) fn check(
+    kind: ImageKind,
+    declared: Option<DiskFormat>,
+    file: &File,
+) -> Result<Found, Problem> {
     let read = |error: io::Error| crate::core::internal(format!("reading the upload: {error}"));
     let size = file.metadata().map_err(read)?.len();
     if size == 0 {
@@ -54,21 +68,29 @@ pub(crate) fn check(kind: ImageKind, file: &File) -> Result<String, Problem> {
     }
     let mut head = vec![0; HEAD.min(usize::try_from(size).unwrap_or(HEAD))];
     file.read_exact_at(&mut head, 0).map_err(read)?;
-    check_head(kind, &head)?;
+    check_head(kind, declared, &head)?;
     match kind {
-        ImageKind::Kernel => kernel(&head, size, file),
-        ImageKind::Initrd => initrd(&head),
-        ImageKind::Disk => disk(file, size),
-        ImageKind::Iso => iso(file, size),
+        ImageKind::Kernel => kernel(&head, size, file).map(Found::Ready),
+        ImageKind::Initrd => initrd(&head).map(Found::Ready),
+        ImageKind::Disk => disk(declared, file, size),
+        ImageKind::Iso => iso(file, size).map(Found::Ready),
     }
 }
 
 /// What can be told from the first bytes: refuses early what cannot become right.
-pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
+pub(crate) fn check_head(
+    kind: ImageKind,
+    declared: Option<DiskFormat>,
+    head: &[u8],
+) -> Result<(), Problem> {
+    // Whoever says that it is raw may have anything in its first sector.
+    if kind == ImageKind::Disk && declared == Some(DiskFormat::Raw) {
+        return Ok(());
+    }
     let wanted = match kind {
         ImageKind::Kernel => "a kernel",
         ImageKind::Initrd => "an initial RAM disk",
-        ImageKind::Disk => "a raw disk image",
+        ImageKind::Disk => "a disk image",
         ImageKind::Iso => "the image of a CD or DVD",
     };
     if let Some(name) = foreign(head) {
@@ -80,7 +102,8 @@ pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
             Err(not_a_kernel(head))
         }
         ImageKind::Initrd => initrd(head).map(drop),
-        ImageKind::Disk | ImageKind::Iso => format::detect(head, &[])
+        ImageKind::Disk => disk_head(format::detect(head, &[]).format),
+        ImageKind::Iso => format::detect(head, &[])
             .require_raw()
             .map_err(|error| invalid(error.to_string()).with_hint(DISK_HINT)),
         ImageKind::Kernel => Ok(()),
@@ -88,6 +111,49 @@ pub(crate) fn check_head(kind: ImageKind, head: &[u8]) -> Result<(), Problem> {
 }
 
 const DISK_HINT: &str = "upload a raw image; `qemu-img convert -O raw` makes one";
+
+/// Refuses what is neither a raw image nor read here. A descriptor is read for what it names.
+fn disk_head(found: Format) -> Result<(), Problem> {
+    if found.is_raw() || foreign::is_readable(found) || found == Format::VmdkDescriptor {
+        return Ok(());
+    }
+    Err(
+        invalid(format!("the upload is {found}, which is not read here")).with_hint(format!(
+            "{}; raw, qcow2, VMDK, VHD and VHDX are read",
+            found.remedy()
+        )),
+    )
+}
+
+/// Refuses what is no archive.
+pub(crate) fn check_archive(head: &[u8]) -> Result<(), Problem> {
+    match format::detect(head, &[]).format {
+        Format::Tar => Ok(()),
+        found => Err(
+            invalid(format!("the upload is {found}, not an OVA")).with_hint(
+                "export the machine as an OVA; a disk alone is uploaded as an image of kind `disk`",
+            ),
+        ),
+    }
+}
+
+/// As [`check_archive`], of a complete file, which may be shorter than a head.
+pub(crate) fn archive(file: &File) -> Result<(), Problem> {
+    let found = detect(file)?.format;
+    if found == Format::Tar {
+        return Ok(());
+    }
+    check_archive(&[])
+}
+
+/// What an image that cannot be read means to the caller.
+pub(crate) fn image_problem(error: &ImageError) -> Problem {
+    let text = error.to_string();
+    match error {
+        ImageError::Host { .. } => crate::core::internal(text),
+        _ => invalid(text).with_hint(error.remedy()),
+    }
+}
 
 fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::InvalidContent, detail)
@@ -280,20 +346,67 @@ fn initrd(head: &[u8]) -> Result<String, Problem> {
     ))
 }
 
-fn disk(file: &File, size: u64) -> Result<String, Problem> {
-    let detected = format::detect_file(file)
-        .map_err(|error| crate::core::internal(format!("reading the upload: {error}")))?;
-    detected
-        .require_raw()
-        .map_err(|error| invalid(error.to_string()).with_hint(DISK_HINT))?;
+fn disk(declared: Option<DiskFormat>, file: &File, size: u64) -> Result<Found, Problem> {
+    let detected = detect(file)?.format;
+    let format = match declared {
+        None => detected,
+        Some(DiskFormat::Raw) => Format::Raw,
+        Some(DiskFormat::Qcow2) => Format::Qcow2,
+        // One that names other files is refused for these.
+        Some(DiskFormat::Vmdk) if detected == Format::VmdkDescriptor => detected,
+        Some(DiskFormat::Vmdk) => Format::Vmdk,
+        Some(DiskFormat::Vhd) => Format::Vhd,
+        Some(DiskFormat::Vhdx) => Format::Vhdx,
+    };
+    if format != Format::Raw && format != detected {
+        let detail = format!("the upload is {detected}, not {format} as declared");
+        return Err(invalid(detail)
+            .with_pointer("?format")
+            .with_hint("leave `format` out to have it detected"));
+    }
+    if format.is_raw() {
+        return raw(file, size).map(Found::Ready);
+    }
+    // Finds early what makes it unreadable.
+    let part = Part {
+        file,
+        start: 0,
+        length: size,
+    };
+    foreign::open(part, format).map_err(|error| image_problem(&error))?;
+    Ok(Found::Foreign(format))
+}
+
+fn detect(file: &File) -> Result<format::Detected, Problem> {
+    format::detect_file(file)
+        .map_err(|error| crate::core::internal(format!("reading the upload: {error}")))
+}
+
+/// What is on a raw disk of a size that disks have.
+fn raw(file: &File, size: u64) -> Result<String, Problem> {
     if !size.is_multiple_of(lodge_block::SECTOR) {
         return Err(invalid(format!(
             "the upload has {size} bytes, which is no multiple of 512: it is cut short or no disk image"
         ))
         .with_hint("copy it again; `truncate -s %512 FILE` fills up the last sector"));
     }
-    let mut parts = vec![detected.format.name().to_owned()];
-    let contents = detected.contents;
+    let detected = detect(file)?;
+    // Declared as raw, whatever it looks like.
+    let name = if detected.format.is_raw() {
+        detected.format.name()
+    } else {
+        Format::Raw.name()
+    };
+    Ok(describe(name, detected.contents))
+}
+
+/// What is on the raw disk that a foreign image was made into: never another image.
+pub(crate) fn describe_raw(file: &File) -> Result<String, Problem> {
+    Ok(describe(Format::Raw.name(), detect(file)?.contents))
+}
+
+fn describe(name: &str, contents: format::Contents) -> String {
+    let mut parts = vec![name.to_owned()];
     parts.extend(contents.partitions.map(|table| {
         match table {
             PartitionTable::Mbr => "MBR",
@@ -306,13 +419,13 @@ fn disk(file: &File, size: u64) -> Result<String, Problem> {
             .filesystem
             .map(|filesystem| filesystem.name().to_owned()),
     );
-    Ok(parts.join(", "))
+    parts.join(", ")
 }
 
 fn iso(file: &File, size: u64) -> Result<String, Problem> {
-    let name = disk(file, size)?;
-    match format::detect_file(file) {
-        Ok(detected) if detected.format == Format::Iso => Ok(name),
+    let name = raw(file, size)?;
+    match detect(file)?.format {
+        Format::Iso => Ok(name),
         _ => Err(invalid("the upload is not the image of a CD or DVD")
             .with_hint("upload an ISO 9660 or UDF image, or choose another kind of image")),
     }
@@ -331,9 +444,16 @@ mod tests {
     }
 
     fn problem(kind: ImageKind, bytes: &[u8]) -> Problem {
-        let problem = check(kind, &file(bytes)).unwrap_err();
+        let problem = check(kind, None, &file(bytes)).unwrap_err();
         assert_eq!(problem.code, ErrorCode::InvalidContent, "{problem}");
         problem
+    }
+
+    fn described(kind: ImageKind, bytes: &[u8]) -> String {
+        match check(kind, None, &file(bytes)).unwrap() {
+            Found::Ready(format) => format,
+            Found::Foreign(format) => panic!("{format}"),
+        }
     }
 
     /// The least that passes for a bzImage: setup of one sector, 1 KiB of code, a release.
@@ -355,9 +475,9 @@ mod tests {
 
     #[test]
     fn kernels_are_described() {
-        let format = check(ImageKind::Kernel, &file(&bzimage())).unwrap();
+        let format = described(ImageKind::Kernel, &bzimage());
         assert_eq!(format, "bzImage 6.12.95, LZ4");
-        let format = check(ImageKind::Kernel, &file(b"\x1f\x8b\x08 and more")).unwrap();
+        let format = described(ImageKind::Kernel, b"\x1f\x8b\x08 and more");
         assert_eq!(format, "compressed kernel, gzip");
     }
 
@@ -382,22 +502,44 @@ mod tests {
     }
 
     #[test]
-    fn foreign_disks_are_refused_with_a_way_out() {
+    fn what_is_not_read_is_refused_with_a_way_out() {
+        let mut qed = b"QED\0".to_vec();
+        qed.resize(4096, 0);
+        let refused = problem(ImageKind::Disk, &qed);
+        assert!(refused.detail.contains("QED"));
+        assert!(refused.hint.unwrap().contains("qemu-img convert"));
         let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
         qcow2.resize(4096, 0);
-        let refused = problem(ImageKind::Disk, &qcow2);
-        assert!(refused.detail.contains("qcow2"));
-        assert!(refused.hint.unwrap().contains("qemu-img convert"));
-        assert!(problem(ImageKind::Disk, &[1; 513]).detail.contains("512"));
+        assert!(problem(ImageKind::Disk, &qcow2).detail.contains("damaged"));
+        assert!(problem(ImageKind::Iso, &qcow2).detail.contains("qcow2"));
         assert!(problem(ImageKind::Kernel, &qcow2).detail.contains("qcow2"));
-        assert_eq!(check(ImageKind::Disk, &file(&[0; 1024])).unwrap(), "raw");
+        assert!(problem(ImageKind::Disk, &[1; 513]).detail.contains("512"));
+        assert_eq!(described(ImageKind::Disk, &[0; 1024]), "raw");
+    }
+
+    #[test]
+    fn what_is_declared_holds() {
+        let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
+        qcow2.resize(4096, 0);
+        let raw = Some(DiskFormat::Raw);
+        let found = check(ImageKind::Disk, raw, &file(&qcow2)).unwrap();
+        assert_eq!(found, Found::Ready("raw".to_owned()));
+        for declared in [DiskFormat::Vmdk, DiskFormat::Vhd, DiskFormat::Vhdx] {
+            let refused = check(ImageKind::Disk, Some(declared), &file(&qcow2)).unwrap_err();
+            assert_eq!(refused.pointer.as_deref(), Some("?format"));
+            assert!(refused.detail.contains("is a qcow2 image"), "{refused}");
+        }
+        let descriptor =
+            b"# Disk DescriptorFile\ncreateType=\"vmfs\"\nRW 9 VMFS \"web-flat.vmdk\"\n";
+        let refused = problem(ImageKind::Disk, descriptor);
+        assert!(refused.detail.contains("web-flat.vmdk"), "{refused}");
     }
 
     #[test]
     fn a_disc_has_a_volume_where_discs_have_one() {
         let mut disc = vec![0; 20 * 2048];
         disc[16 * 2048 + 1..][..5].copy_from_slice(b"CD001");
-        check(ImageKind::Iso, &file(&disc)).unwrap();
+        assert_eq!(described(ImageKind::Iso, &disc), "iso");
         assert!(problem(ImageKind::Iso, &[0; 40960]).detail.contains("CD"));
         assert!(problem(ImageKind::Iso, &disc[..1024]).detail.contains("CD"));
     }
@@ -405,7 +547,7 @@ mod tests {
     #[test]
     fn kernel_and_initrd_are_not_mixed_up() {
         let cpio = b"070701000000010000";
-        assert_eq!(check(ImageKind::Initrd, &file(cpio)).unwrap(), "cpio");
+        assert_eq!(described(ImageKind::Initrd, cpio), "cpio");
         assert!(
             problem(ImageKind::Kernel, cpio)
                 .detail
@@ -430,10 +572,7 @@ mod tests {
         bytes[56] = 1;
         bytes[72..80].copy_from_slice(&1024_u64.to_le_bytes());
         bytes[96..104].copy_from_slice(&3072_u64.to_le_bytes());
-        assert_eq!(
-            check(ImageKind::Kernel, &file(&bytes)).unwrap(),
-            "ELF vmlinux"
-        );
+        assert_eq!(described(ImageKind::Kernel, &bytes), "ELF vmlinux");
         assert!(
             problem(ImageKind::Kernel, &bytes[..4000])
                 .detail
@@ -451,7 +590,7 @@ mod tests {
                 place.copy_from_slice(magic);
             }
             let kind = [ImageKind::Kernel, ImageKind::Initrd, ImageKind::Disk, ImageKind::Iso][kind];
-            let _ = check(kind, &file(&bytes));
+            let _ = check(kind, None, &file(&bytes));
         }
     }
 }

@@ -52,6 +52,11 @@ impl DiskRecord {
         }
     }
 
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.bytes()
+    }
+
     /// The same disk with that many bytes.
     pub(crate) fn with_size(&self, size: u64) -> Self {
         Self {

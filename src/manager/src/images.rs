@@ -6,22 +6,24 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use lodge_api::event::Change;
-use lodge_api::image::{Image, ImageKind, ImageUpload};
+use lodge_api::image::{Image, ImageKind, ImageOrigin, ImageUpload};
 use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_block::FileName;
-use lodge_block::datastore::{Access, DatastoreError};
+use lodge_block::datastore::{Access, Datastore, DatastoreError};
 use lodge_store::{Batch, Record, Versioned};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
+use crate::content::Found;
+use crate::convert::to_raw;
 use crate::core::{Core, blocking, internal};
 use crate::filter::Field;
 use crate::networks::in_use;
 use crate::operations::{OperationHandle, cancelled};
-use crate::upload::{Received, Receiver};
+use crate::upload::{Expected, Received, Receiver};
 use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager};
 
@@ -45,6 +47,8 @@ pub(crate) struct ImageRecord {
     pub(crate) size: Size,
     sha256: String,
     format: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<ImageOrigin>,
     created_at: Timestamp,
 }
 
@@ -75,6 +79,7 @@ fn view(record: &Versioned<ImageRecord>) -> Image {
         size: image.size,
         sha256: image.sha256.clone(),
         format: image.format.clone(),
+        origin: image.origin.clone(),
         created_at: image.created_at,
         revision: record.revision,
     }
@@ -100,9 +105,18 @@ pub(crate) fn no_space(detail: impl Into<String>) -> Problem {
 }
 
 /// An upload that ends when its future is dropped: then nobody answers the operation.
-struct Upload {
-    handle: OperationHandle,
+pub(crate) struct Upload {
+    pub(crate) handle: OperationHandle,
     outcome: oneshot::Sender<Result<(), Problem>>,
+}
+
+impl Upload {
+    /// Tells the operation how it ended.
+    pub(crate) fn end<T>(self, result: &Result<T, Problem>) {
+        let outcome = result.as_ref().map(drop).map_err(Clone::clone);
+        // The operation waits for nothing else; it cannot be gone.
+        let _ = self.outcome.send(outcome);
+    }
 }
 
 impl Core {
@@ -114,11 +128,7 @@ impl Core {
     }
 
     /// Refuses what does not fit on the datastore.
-    pub(crate) fn require_space(
-        &self,
-        datastore: &lodge_block::datastore::Datastore,
-        bytes: u64,
-    ) -> Result<(), Problem> {
+    pub(crate) fn require_space(&self, datastore: &Datastore, bytes: u64) -> Result<(), Problem> {
         let space = datastore
             .space()
             .map_err(|error| datastore_problem(&error))?;
@@ -163,24 +173,22 @@ impl Manager {
         let core = &self.core;
         core.require_changeable()?;
         let expected = upload.sha256.as_deref().map(checksum).transpose()?;
+        if upload.format.is_some() && upload.kind != ImageKind::Disk {
+            return Err(Problem::invalid("?format", "only disk images have one")
+                .with_hint("leave it out, or choose `kind=disk`"));
+        }
         catalogue::require_free::<ImageRecord>(&core.snapshot(), &upload.name)
             .map_err(|problem| problem.with_pointer("?name"))?;
-        if declared_len.is_some_and(|length| length > core.config.max_image) {
-            return Err(too_large(core.config.max_image));
-        }
-        core.require_space(&core.images, declared_len.unwrap_or(0))?;
-        let running = self.upload_operation(caller, &upload.name).await?;
-        let mut receiver = Receiver::start(core.images.clone(), upload.kind);
-        let fed = self
-            .feed(&mut receiver, declared_len, body, &running.handle)
+        self.require_room_for(&core.images, declared_len)?;
+        let target = catalogue::target::<ImageRecord>(&upload.name);
+        let running = self
+            .upload_operation(caller, "image_upload", target)
+            .await?;
+        let wanted = Expected::Image(upload.kind, upload.format);
+        let receiver = Receiver::start(core.images.clone(), wanted);
+        let received = self
+            .receive(receiver, declared_len, body, &running.handle)
             .await;
-        let received = match fed {
-            Ok(()) => receiver.finish().await,
-            Err(problem) => {
-                receiver.abandon().await;
-                Err(problem)
-            }
-        };
         let result = match received {
             Ok(received) => {
                 self.keep_image(caller, upload, expected, received, &running.handle)
@@ -188,10 +196,39 @@ impl Manager {
             }
             Err(problem) => Err(problem),
         };
-        let outcome = result.as_ref().map(drop).map_err(Clone::clone);
-        // The operation waits for nothing else; it cannot be gone.
-        let _ = running.outcome.send(outcome);
+        running.end(&result);
         result
+    }
+
+    /// Refuses a body that cannot be kept, by the length it is said to have.
+    pub(crate) fn require_room_for(
+        &self,
+        datastore: &Datastore,
+        declared_len: Option<u64>,
+    ) -> Result<(), Problem> {
+        let most = self.core.config.max_image;
+        if declared_len.is_some_and(|length| length > most) {
+            return Err(too_large(most));
+        }
+        self.core
+            .require_space(datastore, declared_len.unwrap_or(0))
+    }
+
+    /// Takes a body in; nothing stays of one that breaks off.
+    pub(crate) async fn receive(
+        &self,
+        mut receiver: Receiver,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+        handle: &OperationHandle,
+    ) -> Result<Received, Problem> {
+        match self.feed(&mut receiver, declared_len, body, handle).await {
+            Ok(()) => receiver.finish().await,
+            Err(problem) => {
+                receiver.abandon().await;
+                Err(problem)
+            }
+        }
     }
 
     /// Passes the body on, to its end.
@@ -230,12 +267,16 @@ impl Manager {
     }
 
     /// An operation that shows the upload to others, and lets them cancel it.
-    async fn upload_operation(&self, caller: &Caller, name: &Name) -> Result<Upload, Problem> {
+    pub(crate) async fn upload_operation(
+        &self,
+        caller: &Caller,
+        kind: &str,
+        target: String,
+    ) -> Result<Upload, Problem> {
         let (outcome, result) = oneshot::channel();
         let (give, take) = oneshot::channel();
-        let target = catalogue::target::<ImageRecord>(name);
         self.core
-            .start_operation(caller, "image_upload", target, true, |handle| async move {
+            .start_operation(caller, kind, target, true, |handle| async move {
                 // The one who waits for it may have been dropped already: then so is `outcome`.
                 let _ = give.send(handle);
                 result.await.unwrap_or_else(|_| {
@@ -263,24 +304,28 @@ impl Manager {
         if let Some(expected) = expected
             && expected != received.sha256
         {
-            return Err(Problem::new(
-                ErrorCode::ChecksumMismatch,
-                format!("the content has SHA-256 {}", received.sha256),
-            )
-            .with_pointer("?sha256")
-            .with_hint("the upload was damaged on its way, or is another file"));
+            return Err(wrong_checksum(&received.sha256));
         }
+        let (file, size, format, origin) = match received.found {
+            Found::Ready(format) => (received.file, received.size, format, None),
+            Found::Foreign(format) => {
+                let images = self.core.images.clone();
+                let raw = to_raw(images, received.file, format, handle.clone()).await?;
+                (raw.file, raw.size, raw.format, Some(raw.origin))
+            }
+        };
         handle.commit_to_finish()?;
         let record = ImageRecord {
             id: Uuid::now_v7(),
             name: upload.name,
             kind: upload.kind,
-            size: Size(received.size),
+            size: Size(size),
             sha256: received.sha256,
-            format: received.format,
+            format,
+            origin,
             created_at: Timestamp::now(),
         };
-        let (caller, file) = (caller.clone(), received.file);
+        let caller = caller.clone();
         self.to_the_end(move |manager| async move {
             let core = manager.core.clone();
             let name = file_name(record.id)?;
@@ -353,7 +398,16 @@ impl Core {
     }
 }
 
-fn checksum(text: &str) -> Result<String, Problem> {
+pub(crate) fn wrong_checksum(found: &str) -> Problem {
+    Problem::new(
+        ErrorCode::ChecksumMismatch,
+        format!("the content has SHA-256 {found}"),
+    )
+    .with_pointer("?sha256")
+    .with_hint("the upload was damaged on its way, or is another file")
+}
+
+pub(crate) fn checksum(text: &str) -> Result<String, Problem> {
     let text = text.to_ascii_lowercase();
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Problem::invalid("?sha256", "not a SHA-256 checksum")

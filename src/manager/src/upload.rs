@@ -1,18 +1,20 @@
 //! Writing an upload to the datastore, off the executor.
 
-use std::io::Write;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lodge_api::Problem;
-use lodge_api::image::ImageKind;
+use lodge_api::image::{DiskFormat, ImageKind};
 use lodge_block::NewFile;
 use lodge_block::datastore::{Datastore, DatastoreError};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::content;
+use crate::content::{self, Found};
 use crate::core::internal;
 use crate::images::{KEEP_FREE, datastore_problem, no_space};
 use crate::sessions::hex;
@@ -21,7 +23,7 @@ use crate::sessions::hex;
 const QUEUE: usize = 8;
 
 /// Bytes between two looks at the free space.
-const LOOK_EVERY: u64 = 64 << 20;
+pub(crate) const LOOK_EVERY: u64 = 64 << 20;
 
 /// A complete and checked upload that has no name yet; dropped, it is gone.
 #[derive(Debug)]
@@ -30,8 +32,32 @@ pub(crate) struct Received {
     pub(crate) size: u64,
     /// In lower-case hexadecimal.
     pub(crate) sha256: String,
-    /// What was found in it.
-    pub(crate) format: String,
+    pub(crate) found: Found,
+}
+
+/// What an upload has to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    /// An image, and the format that a disk image is said to have.
+    Image(ImageKind, Option<DiskFormat>),
+    /// An OVA, which is looked into when it is there.
+    Archive,
+}
+
+impl Expected {
+    fn check_head(self, head: &[u8]) -> Result<(), Problem> {
+        match self {
+            Self::Image(kind, declared) => content::check_head(kind, declared, head),
+            Self::Archive => content::check_archive(head),
+        }
+    }
+
+    fn check(self, file: &File) -> Result<Found, Problem> {
+        match self {
+            Self::Image(kind, declared) => content::check(kind, declared, file),
+            Self::Archive => content::archive(file).map(|()| Found::Ready("ova".to_owned())),
+        }
+    }
 }
 
 /// Takes an upload in. Dropped before [`Receiver::finish`], nothing stays.
@@ -50,9 +76,9 @@ enum Message {
 }
 
 impl Receiver {
-    pub(crate) fn start(datastore: Arc<Datastore>, kind: ImageKind) -> Self {
+    pub(crate) fn start(datastore: Arc<Datastore>, expected: Expected) -> Self {
         let (chunks, messages) = mpsc::channel(QUEUE);
-        let task = tokio::task::spawn_blocking(move || receive(&datastore, kind, messages));
+        let task = tokio::task::spawn_blocking(move || receive(&datastore, expected, messages));
         Self {
             chunks,
             task: Some(task),
@@ -98,7 +124,7 @@ impl Receiver {
 
 fn receive(
     datastore: &Datastore,
-    kind: ImageKind,
+    expected: Expected,
     mut messages: mpsc::Receiver<Message>,
 ) -> Result<Received, Problem> {
     let file = datastore
@@ -118,37 +144,50 @@ fn receive(
             head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
             // A picture is refused after its first bytes, not after its last.
             if head.len() == content::HEAD {
-                content::check_head(kind, &head)?;
+                expected.check_head(&head)?;
             }
         }
         hash.update(&chunk);
-        file.file().write_all(&chunk).map_err(|error| {
-            datastore_problem(&match error.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    DatastoreError::NoSpace { what: "writing" }
-                }
-                _ => DatastoreError::Host {
-                    what: "writing",
-                    source: error,
-                },
-            })
-        })?;
+        write(file.file(), size, &chunk)?;
         size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         if size >= look_at {
             look_at = size + LOOK_EVERY;
             require_room(datastore)?;
         }
     }
-    let format = content::check(kind, file.file())?;
+    // Zeroes at the end were not written.
+    file.file().set_len(size).map_err(not_written)?;
+    let found = expected.check(file.file())?;
     Ok(Received {
         file,
         size,
         sha256: hex(&hash.finalize()),
-        format,
+        found,
     })
 }
 
-fn require_room(datastore: &Datastore) -> Result<(), Problem> {
+/// Writes a chunk, or leaves a hole where it is zeroes.
+fn write(file: &File, at: u64, chunk: &[u8]) -> Result<(), Problem> {
+    if chunk.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    file.write_all_at(chunk, at).map_err(not_written)
+}
+
+fn not_written(error: io::Error) -> Problem {
+    datastore_problem(&match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            DatastoreError::NoSpace { what: "writing" }
+        }
+        _ => DatastoreError::Host {
+            what: "writing",
+            source: error,
+        },
+    })
+}
+
+/// Fails when hardly anything is left for what is still to be written.
+pub(crate) fn require_room(datastore: &Datastore) -> Result<(), Problem> {
     let space = datastore
         .space()
         .map_err(|error| datastore_problem(&error))?;

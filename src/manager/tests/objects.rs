@@ -105,6 +105,7 @@ async fn uploads_that_go_wrong_on_their_way_leave_nothing() {
     let request = |sha256: Option<String>| ImageUpload {
         name: name("disk"),
         kind: ImageKind::Disk,
+        format: None,
         sha256,
     };
     let chunk = || Ok(Bytes::from(vec![0; 4096]));
@@ -173,6 +174,7 @@ async fn an_upload_can_be_aborted_and_cancelled() {
         let request = ImageUpload {
             name: name("slow"),
             kind: ImageKind::Disk,
+            format: None,
             sha256: None,
         };
         let body = stream::iter([Ok(Bytes::from(vec![0; 100_000]))]).chain(stream::pending());

@@ -36,7 +36,10 @@ impl<'a> Part<'a> {
     }
 
     /// Reads up to the end of the buffer or of the part, and returns how much that was. Offsets are within the part.
-    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.length.saturating_sub(offset);
         let most = buffer
             .len()

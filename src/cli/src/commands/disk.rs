@@ -7,6 +7,7 @@ use lodge_api::operation::Operation;
 use lodge_api::{Name, Size};
 use lodge_client::ClientError;
 
+use super::export::{Export, export};
 use super::{all, path};
 use crate::context::{Context, ask};
 use crate::output;
@@ -47,6 +48,8 @@ pub(crate) enum Verb {
         /// The new size
         size: Size,
     },
+    /// Download, as raw, qcow2 or VMDK
+    Export(Export),
     /// Delete with all data on it
     #[command(visible_alias = "rm")]
     Delete {
@@ -123,6 +126,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             );
             Ok(())
         }
+        Verb::Export(arguments) => export(context, "disks", arguments).await,
         Verb::Delete { names, yes } => delete(context, &names, yes).await,
     }
 }

@@ -1,27 +1,21 @@
 //! `lodge image`: kernels, initial RAM disks and disk images.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
-use indicatif::ProgressBar;
 use lodge_api::image::Image;
-use lodge_client::{ClientError, UploadBody, age, encode_segment};
-use sha2::{Digest, Sha256};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use lodge_client::{ClientError, age};
 
+use super::export::{Export, export};
+use super::image_upload::upload;
 use super::{all, path};
 use crate::context::Context;
+use crate::output;
 use crate::target::{RemoteName, Target};
-use crate::{output, progress};
-
-/// How much is read and sent at a time.
-const CHUNK: usize = 256 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Upload a file; it is checksummed on both sides
+    /// Upload a file; it is checksummed on both sides. Disks may be raw, qcow2, VMDK, VHD or VHDX; the host makes them raw
     Upload {
         /// The file
         file: PathBuf,
@@ -30,6 +24,9 @@ pub(crate) enum Verb {
         /// What it is
         #[arg(long, value_enum)]
         kind: Kind,
+        /// Format of a disk; detected if not given
+        #[arg(long, value_enum)]
+        format: Option<DiskFormat>,
     },
     /// List images
     #[command(visible_alias = "ls")]
@@ -42,6 +39,8 @@ pub(crate) enum Verb {
         /// [REMOTE:]NAME
         name: Target,
     },
+    /// Download; a disk as raw, qcow2 or VMDK
+    Export(Export),
     /// Delete
     #[command(visible_alias = "rm")]
     Delete {
@@ -57,14 +56,41 @@ pub(crate) enum Kind {
     Kernel,
     /// Initial RAM disk
     Initrd,
-    /// Raw disk image
+    /// Disk image
     Disk,
     /// Image of a CD or DVD
     Iso,
 }
 
+/// How a file makes a disk.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DiskFormat {
+    /// As it is
+    Raw,
+    /// QEMU's, versions 2 and 3
+    Qcow2,
+    /// VMware's in one file
+    Vmdk,
+    /// Virtual PC's and the first of Hyper-V
+    Vhd,
+    /// Hyper-V's
+    Vhdx,
+}
+
+impl DiskFormat {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+        }
+    }
+}
+
 impl Kind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Initrd => "initrd",
@@ -76,7 +102,12 @@ impl Kind {
 
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError> {
     match verb {
-        Verb::Upload { file, name, kind } => upload(context, &file, &name, kind).await,
+        Verb::Upload {
+            file,
+            name,
+            kind,
+            format,
+        } => upload(context, &file, &name, kind, format).await,
         Verb::List { remote } => {
             let client = context.client(remote.as_ref().map(|name| name.0.as_str()))?;
             let images: Vec<Image> = all(&client, "images", None).await?;
@@ -98,18 +129,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Show { name } => {
             let client = context.client(name.remote.as_deref())?;
             let image: Image = client.get(&path("images", &name.name)).await?;
-            output::object(context.format, &image, |image| {
-                vec![
-                    ("Name", image.name.to_string()),
-                    ("Id", image.id.to_string()),
-                    ("Kind", kind_name(image)),
-                    ("Size", image.size.to_string()),
-                    ("Format", image.format.clone()),
-                    ("SHA-256", image.sha256.clone()),
-                    ("Uploaded", image.created_at.to_string()),
-                ]
-            })
+            output::object(context.format, &image, rows)
         }
+        Verb::Export(arguments) => export(context, "images", arguments).await,
         Verb::Delete { names } => {
             for name in &names {
                 let client = context.client(name.remote.as_deref())?;
@@ -121,83 +143,21 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
     }
 }
 
+fn rows(image: &Image) -> Vec<(&'static str, String)> {
+    let mut rows = vec![
+        ("Name", image.name.to_string()),
+        ("Id", image.id.to_string()),
+        ("Kind", kind_name(image)),
+        ("Size", image.size.to_string()),
+        ("Format", image.format.clone()),
+        ("SHA-256", image.sha256.clone()),
+        ("Uploaded", image.created_at.to_string()),
+    ];
+    let origin = image.origin.as_ref();
+    rows.extend(origin.map(|origin| ("Made from", format!("{}, {}", origin.format, origin.size))));
+    rows
+}
+
 fn kind_name(image: &Image) -> String {
     format!("{:?}", image.kind).to_lowercase()
-}
-
-async fn upload(
-    context: &Context,
-    file: &Path,
-    target: &Target,
-    kind: Kind,
-) -> Result<(), ClientError> {
-    let client = context.client(target.remote.as_deref())?;
-    let failed = |source| ClientError::File {
-        path: file.display().to_string(),
-        source,
-    };
-    let length = tokio::fs::metadata(file).await.map_err(failed)?.len();
-    let sha256 = checksum(file, length).await.map_err(failed)?;
-    let bar = progress::bytes(length, "uploading");
-    let chunks = chunks(File::open(file).await.map_err(failed)?, bar.clone());
-    let url = format!(
-        "/v1/images?name={}&kind={}&sha256={sha256}",
-        encode_segment(&target.name),
-        kind.as_str(),
-    );
-    let body = UploadBody {
-        chunks: Box::pin(chunks),
-        length,
-    };
-    let response = client.upload(&url, body).await;
-    bar.finish_and_clear();
-    let image: Image = serde_json::from_slice(&response?.body)
-        .map_err(|error| ClientError::Usage(format!("unreadable answer: {error}")))?;
-    match context.format {
-        output::Format::Table => {
-            println!(
-                "Image {} uploaded: {}, {}",
-                image.name, image.format, image.size
-            );
-            Ok(())
-        }
-        format => output::structured(format, &image),
-    }
-}
-
-async fn checksum(file: &Path, length: u64) -> std::io::Result<String> {
-    let bar = progress::bytes(length, "reading  ");
-    let mut file = File::open(file).await?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let count = file.read(&mut buffer).await?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&buffer[..count]);
-        bar.inc(count as u64);
-    }
-    bar.finish_and_clear();
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
-}
-
-fn chunks(
-    file: File,
-    bar: ProgressBar,
-) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Sync {
-    futures_util::stream::try_unfold((file, bar), async |(mut file, bar)| {
-        let mut buffer = vec![0; CHUNK];
-        let count = file.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(None);
-        }
-        buffer.truncate(count);
-        bar.inc(count as u64);
-        Ok(Some((Bytes::from(buffer), (file, bar))))
-    })
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod disk;
 pub(crate) mod event;
+mod export;
 pub(crate) mod image;
+mod image_upload;
 pub(crate) mod network;
 pub(crate) mod operation;
 pub(crate) mod query;
@@ -14,6 +16,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_balloon;
+mod vm_import;
 mod vm_limits;
 mod vm_nvram;
 mod vm_plug;

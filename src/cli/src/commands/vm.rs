@@ -11,6 +11,7 @@ use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
+use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{all, console, path, screen, vm_balloon, vm_limits, vm_nvram, vm_plug, vnc};
 use crate::context::{Context, ask};
@@ -19,6 +20,8 @@ use crate::target::{RemoteName, Target};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Make a VM of an OVA, which VMware, VirtualBox and others export
+    Import(Import),
     /// Create a virtual machine
     Create {
         /// [REMOTE:]NAME
@@ -209,6 +212,7 @@ pub(crate) struct Background {
 
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError> {
     match verb {
+        Verb::Import(arguments) => import(context, arguments).await,
         Verb::Create {
             name,
             settings,

@@ -218,7 +218,7 @@ fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
 }
 
 impl Core {
-    fn vm_of(&self, record: &Versioned<VmRecord>) -> Vm {
+    pub(crate) fn vm_of(&self, record: &Versioned<VmRecord>) -> Vm {
         let vm = &record.value;
         let observed = self.vms.observed(vm.id);
         let usage = observed.usage();

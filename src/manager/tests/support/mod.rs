@@ -134,6 +134,7 @@ pub async fn upload(
     let upload = ImageUpload {
         name: name(image),
         kind,
+        format: None,
         sha256: None,
     };
     let chunks: Vec<Result<Bytes, io::Error>> = content

@@ -2,9 +2,11 @@
 
 use axum::extract::{Path, State};
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
+use lodge_api::image::ExportParams;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 
+use super::download::{BINARY, DOWNLOAD, answer, binary};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, delete, get, patch, post};
@@ -16,6 +18,7 @@ use crate::wire::wait::Wait;
 
 const LIST: &str = "/v1/disks";
 const ONE: &str = "/v1/disks/{disk}";
+const ONE_CONTENT: &str = "/v1/disks/{disk}/content";
 
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::StorageRead);
@@ -41,6 +44,11 @@ pub fn routes() -> Vec<Route> {
             .takes::<DiskPatch>()
             .if_match()
             .answers_object::<Disk>(200, "Changed."),
+        get(ONE_CONTENT, read, "disk_export", disk_export)
+            .summary("Download a disk")
+            .description(DOWNLOAD)
+            .query::<ExportParams>()
+            .answers_other(200, "The content.", Some((BINARY, binary()))),
         delete(ONE, write, "disk_delete", disk_delete)
             .summary("Delete a disk no guest names")
             .if_match()
@@ -92,4 +100,17 @@ async fn disk_delete(
         .disk_delete(&who.caller, &key, revision)
         .await?;
     reply::nothing()
+}
+
+async fn disk_export(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Query(params): Query<ExportParams>,
+) -> Answer {
+    let manager = app.manager();
+    let download = manager
+        .disk_export(&who.caller, &key, params.format)
+        .await?;
+    Ok(answer(download))
 }

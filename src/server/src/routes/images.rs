@@ -1,33 +1,24 @@
 //! Images: uploads as streams.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use axum::body::Body;
 use axum::extract::{Path, State};
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use lodge_api::image::{Image, ImageUpload};
+use lodge_api::image::{ExportParams, Image, ImageUpload};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
-use lodge_api::{ErrorCode, Problem};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::{RefOr, Schema};
 
+use super::content::upload_of;
+use super::download::{BINARY, DOWNLOAD, answer, binary};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, delete, get, post};
 use crate::wire::conditions::{Expected, Known};
-use crate::wire::json::broken_body;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
 
 const LIST: &str = "/v1/images";
 const ONE: &str = "/v1/images/{image}";
-const CONTENT: &str = "application/octet-stream";
+const ONE_CONTENT: &str = "/v1/images/{image}/content";
 
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::StorageRead);
@@ -42,26 +33,25 @@ pub fn routes() -> Vec<Route> {
             .description(
                 "The body is the content itself. It may take as long as it likes, but not pause \
                  for a minute. What is not complete, not what `kind` says, or has another \
-                 `sha256`, leaves nothing behind.",
+                 `sha256`, leaves nothing behind. A disk image in qcow2, VMDK, VHD or VHDX is made into a raw one \
+                 before the answer; meanwhile the operation of the upload tells how far that is.",
             )
             .query::<ImageUpload>()
-            .takes_other(&[CONTENT], binary())
+            .takes_other(&[BINARY], binary())
             .creates::<Image>("The image."),
         get(ONE, read, "image_view", image_view)
             .summary("Show an image")
             .answers_object::<Image>(200, "The image."),
+        get(ONE_CONTENT, read, "image_export", image_export)
+            .summary("Download an image")
+            .description(DOWNLOAD)
+            .query::<ExportParams>()
+            .answers_other(200, "The content.", Some((BINARY, binary()))),
         delete(ONE, write, "image_delete", image_delete)
             .summary("Delete an image no guest names")
             .if_match()
             .deletes(),
     ]
-}
-
-fn binary() -> RefOr<Schema> {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
-        .into()
 }
 
 async fn image_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {
@@ -84,6 +74,19 @@ async fn image_delete(
     reply::nothing()
 }
 
+async fn image_export(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Query(params): Query<ExportParams>,
+) -> Answer {
+    let manager = app.manager();
+    let download = manager
+        .image_export(&who.caller, &key, params.format)
+        .await?;
+    Ok(answer(download))
+}
+
 async fn image_upload(
     State(app): State<App>,
     who: Authenticated,
@@ -91,49 +94,12 @@ async fn image_upload(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    check_type(&headers)?;
-    let stalled = Arc::new(AtomicBool::new(false));
-    let content = content(body, Arc::clone(&stalled));
-    let length = declared_length(&headers);
+    let (length, content) = upload_of(&headers, body)?;
     let manager = app.manager();
     let result = manager
-        .image_upload(&who.caller, upload, length, content)
+        .image_upload(&who.caller, upload, length, content.pieces)
         .await;
-    let image = match result {
-        Err(_) if stalled.load(Ordering::Relaxed) => {
-            let limit = app.limits().body_progress.as_secs();
-            let detail = format!("the upload paused for {limit} seconds and was given up");
-            return Err(Problem::new(ErrorCode::RequestTimeout, detail).into());
-        }
-        result => result?,
-    };
+    let image = content.stalled.explain(&app, result)?;
     let path = format!("{LIST}/{}", image.name);
     reply::created(&path, &image, Some(image.revision))
-}
-
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(CONTENT_TYPE) {
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(CONTENT.as_bytes()) => Ok(()),
-        _ => Err(Problem::new(
-            ErrorCode::UnsupportedMediaType,
-            "an image is uploaded as it is, without a form around it",
-        )
-        .with_hint("send Content-Type: application/octet-stream (curl: -T FILE -X POST -H …)")),
-    }
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// The pieces of the content. The manager sees any break as an I/O error; that it was a stall is
-/// kept for the answer.
-fn content(body: Body, stalled: Arc<AtomicBool>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    body.into_data_stream().map_err(move |error| {
-        let failure = broken_body(&error);
-        if failure.problem().code == ErrorCode::RequestTimeout {
-            stalled.store(true, Ordering::Relaxed);
-        }
-        io::Error::other(failure.problem().detail.clone())
-    })
 }

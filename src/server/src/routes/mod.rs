@@ -1,7 +1,9 @@
 //! The methods of the API, one file per resource.
 
 pub mod carry;
+mod content;
 mod disks;
+mod download;
 mod events;
 mod images;
 mod install;
@@ -18,6 +20,7 @@ mod users;
 mod vm_balloon;
 mod vm_console;
 mod vm_display;
+mod vm_import;
 mod vm_nvram;
 mod vm_plug;
 mod vm_vnc;
@@ -39,6 +42,7 @@ pub fn table() -> Vec<Route> {
         vm_balloon::routes(),
         vm_console::routes(),
         vm_display::routes(),
+        vm_import::routes(),
         vm_nvram::routes(),
         vm_plug::routes(),
         vm_vnc::routes(),

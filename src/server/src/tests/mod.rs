@@ -4,6 +4,7 @@ mod access;
 mod client;
 mod console;
 mod display;
+mod downloads;
 mod external;
 mod limits;
 mod objects;

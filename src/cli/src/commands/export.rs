@@ -1,0 +1,193 @@
+//! Downloading disks and images.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use lodge_client::ClientError;
+
+use super::path;
+use crate::context::Context;
+use crate::target::Target;
+use crate::{output, progress};
+
+/// Blocks of zeroes of this size become holes of the file.
+const BLOCK: usize = 4096;
+
+/// What is downloaded, and to where.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// [REMOTE:]NAME
+    name: Target,
+    /// The file to write; it must not exist
+    file: PathBuf,
+    /// Format; without, what the file's name ends with
+    #[arg(long, value_enum)]
+    format: Option<ExportFormat>,
+}
+
+/// What a disk is sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// As it is
+    Raw,
+    /// QEMU's, version 3
+    Qcow2,
+    /// VMware's streamOptimized, compressed
+    Vmdk,
+}
+
+impl ExportFormat {
+    fn of(file: &Path) -> Self {
+        let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
+        match extension.to_str() {
+            Some("qcow2") => Self::Qcow2,
+            Some("vmdk") => Self::Vmdk,
+            _ => Self::Raw,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
+/// Downloads one of `collection`, disks or images.
+pub(super) async fn export(
+    context: &Context,
+    collection: &str,
+    arguments: Export,
+) -> Result<(), ClientError> {
+    let Export { name, file, format } = arguments;
+    let client = context.client(name.remote.as_deref())?;
+    let format = format.unwrap_or_else(|| ExportFormat::of(&file));
+    let url = format!(
+        "{}/content?format={}",
+        path(collection, &name.name),
+        format.as_str()
+    );
+    let mut target = Partial::create(file)?;
+    let bar = progress::amount("downloading");
+    let begun = |length: Option<u64>| {
+        if let Some(length) = length {
+            progress::set_total(&bar, length);
+        }
+    };
+    let taken = client
+        .download(&url, begun, |piece| {
+            bar.inc(piece.len() as u64);
+            target.append(&piece)
+        })
+        .await;
+    bar.finish_and_clear();
+    taken?;
+    let (file, length) = target.finish()?;
+    let text = format!(
+        "{} written as {}, {}",
+        file.display(),
+        format.as_str(),
+        lodge_api::Size(length)
+    );
+    output::done(context.format, &text);
+    Ok(())
+}
+
+/// A file that is removed again unless it becomes whole.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    whole: bool,
+}
+
+impl Partial {
+    fn create(path: PathBuf) -> Result<Self, ClientError> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        match file {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                length: 0,
+                whole: false,
+            }),
+            Err(source) => Err(failed(&path, source)),
+        }
+    }
+
+    /// Writes what is not zero.
+    fn append(&mut self, piece: &[u8]) -> Result<(), ClientError> {
+        for block in piece.chunks(BLOCK) {
+            if block.iter().any(|byte| *byte != 0) {
+                self.file
+                    .write_all_at(block, self.length)
+                    .map_err(|source| failed(&self.path, source))?;
+            }
+            self.length += block.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(PathBuf, u64), ClientError> {
+        self.file
+            .set_len(self.length)
+            .and_then(|()| self.file.flush())
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| failed(&self.path, source))?;
+        self.whole = true;
+        Ok((self.path.clone(), self.length))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.whole {
+            // It may be gone already.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> ClientError {
+    ClientError::File {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        let mut file = Partial::create(path.clone()).unwrap();
+        file.append(&[1; 5000]).unwrap();
+        file.append(&[0; 9000]).unwrap();
+        assert!(Partial::create(path.clone()).is_err(), "it is there");
+        let (_, length) = file.finish().unwrap();
+        assert_eq!(length, 14000);
+        let content = std::fs::read(&path).unwrap();
+        assert!(content == [[1; 5000].as_slice(), &[0; 9000]].concat());
+        let other = directory.path().join("other");
+        let mut file = Partial::create(other.clone()).unwrap();
+        file.append(&[1; 10]).unwrap();
+        drop(file);
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn formats_are_known_by_names() {
+        let of = |name: &str| ExportFormat::of(Path::new(name));
+        assert_eq!(of("a.QCOW2"), ExportFormat::Qcow2);
+        assert_eq!(of("a.b.vmdk"), ExportFormat::Vmdk);
+        assert_eq!(of("vmdk"), ExportFormat::Raw);
+    }
+}
