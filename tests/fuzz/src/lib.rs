@@ -12,6 +12,7 @@
 pub mod ahci;
 pub mod board;
 pub mod chipset;
+pub mod disk_image;
 pub mod file;
 pub mod files;
 pub mod input;
@@ -39,6 +40,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hotplug", chipset::hotplug),
     ("i8042", chipset::i8042),
     ("image_format", files::image),
+    ("image_qcow2", disk_image::qcow2),
+    ("image_vhd", disk_image::vhd),
+    ("image_vhdx", disk_image::vhdx),
+    ("image_vmdk", disk_image::vmdk),
     ("kernel", files::kernel),
     ("monitor_messages", files::messages),
     ("pci_config", pci_config),

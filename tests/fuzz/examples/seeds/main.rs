@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod ahci;
 mod files;
+mod images;
 mod registers;
 mod script;
 mod virtio;
@@ -22,6 +23,7 @@ fn main() -> io::Result<()> {
         virtio::seeds(),
         ahci::seeds(),
         files::seeds()?,
+        images::seeds()?,
     ];
     for (target, name, bytes) in seeds.concat() {
         let folder = folder.join(target);

@@ -1,0 +1,4 @@
+//! Fuzzes [`lodge_fuzz::disk_image::vhd`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lodge_fuzz::disk_image::vhd(data));
