@@ -23,7 +23,8 @@ cargo_image() {
     local cargo_home=${CARGO_HOME:-$HOME/.cargo} rust c
     # The program relocates itself at every start of a monitor: packed, these relocations are a megabyte and a half less to
     # hold in memory and to read through.
-    rust="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=$ROOT=/lodge --remap-path-prefix=$cargo_home=/cargo"
+    # Functions that came out the same are kept once, which is half a megabyte.
+    rust="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all --remap-path-prefix=$ROOT=/lodge --remap-path-prefix=$cargo_home=/cargo"
     c="-ffile-prefix-map=$ROOT=/lodge -ffile-prefix-map=$cargo_home=/cargo"
     (cd "$ROOT" && SOURCE_DATE_EPOCH=$CARGO_EPOCH RUSTFLAGS=$rust CFLAGS=$c \
         cargo build --release --locked --target "$CARGO_TARGET" --target-dir "$CARGO_IMAGE_FOLDER" "$@") >&2

@@ -342,7 +342,8 @@ impl Builder {
         if let Some((target, bus)) = &self.target {
             let device = match bus {
                 Bus::Nvme => "nvme",
-                Bus::Sata => "ide-hd",
+                // The CD has the first port.
+                Bus::Sata => "ide-hd,bus=ide.1",
                 Bus::Virtio => "virtio-blk-pci",
             };
             command

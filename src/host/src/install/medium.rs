@@ -39,7 +39,7 @@ pub struct Medium {
 /// When the block devices cannot be listed.
 pub fn find_medium() -> io::Result<Option<PathBuf>> {
     let found = filesystems(&block_devices()?);
-    let started = Slot::started().map(|(slot, _)| slot.part().name());
+    let started = Slot::started().map(|slot| slot.part().name());
     let installed = [Part::ImageA, Part::ImageB].map(Part::name);
     let medium = with_label(&found, LABEL).into_iter().find(|image| {
         let name = image.device.partition_name.as_deref();

@@ -6,7 +6,6 @@
 
 mod boot_loader;
 mod contents;
-mod environment;
 mod error;
 mod layout;
 mod medium;
@@ -15,7 +14,6 @@ mod target;
 mod write;
 
 pub use contents::Contents;
-pub use environment::Environment;
 pub use error::InstallError;
 pub use layout::{DATA_LABEL, LEAST_SIZE, Part};
 pub use medium::{Medium, find_medium};

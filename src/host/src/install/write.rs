@@ -66,10 +66,10 @@ pub struct Job<'a> {
 /// A disk with everything on it, that does not start yet.
 #[derive(Debug)]
 pub struct Installed {
-    disk: File,
     parts: Vec<(Part, Range<u64>)>,
     loader: BootLoader,
     name: String,
+    path: PathBuf,
     with_data: bool,
 }
 
@@ -118,9 +118,12 @@ pub fn install(job: &Job<'_>, progress: Progress<'_>) -> Result<Installed, Insta
         esp: job.medium.read("boot/disk/esp.img.zst")?,
     };
     let name = job.disk.device.name.clone();
-    let mut disk = open_exclusively(&job.disk.device.path())?;
     let parts = layout::layout(job.disk.device.size, job.with_data);
-    make_partitions(&mut disk, job, &parts)?;
+    {
+        // For no longer: nothing on the disk could be mounted.
+        let mut disk = open_exclusively(&job.disk.device.path())?;
+        make_partitions(&mut disk, job, &parts)?;
+    }
     let image = device(&name, Part::ImageA);
     copy_image(job.medium.device(), &image, length, progress)?;
     {
@@ -134,10 +137,10 @@ pub fn install(job: &Job<'_>, progress: Progress<'_>) -> Result<Installed, Insta
         make_xfs(&device(&name, Part::Data))?;
     }
     Ok(Installed {
-        disk,
         parts,
         loader,
         name,
+        path: job.disk.device.path(),
         with_data: job.with_data,
     })
 }
@@ -166,16 +169,8 @@ impl Installed {
         };
         let program = boot_loader::program(self.loader.program, program_at).map_err(invalid)?;
         let sector = boot_loader::sector(&self.loader.sector, program_at).map_err(invalid)?;
-        let path = device(&self.name, Part::BiosBoot);
-        let written = File::options().write(true).open(&path).and_then(|file| {
-            file.write_all_at(&program, 0)?;
-            file.sync_all()
-        });
-        written.map_err(InstallError::at(&path))?;
-        let written = self.disk.write_all_at(&sector, 0);
-        written
-            .and_then(|()| self.disk.sync_all())
-            .map_err(InstallError::doing("writing the boot sector"))
+        write_at_start(&device(&self.name, Part::BiosBoot), &program)?;
+        write_at_start(&self.path, &sector)
     }
 
     fn start(&self, part: Part) -> u64 {
@@ -184,6 +179,14 @@ impl Installed {
             .find(|(other, _)| *other == part)
             .map_or(0, |(_, range)| range.start)
     }
+}
+
+fn write_at_start(path: &Path, content: &[u8]) -> Result<(), InstallError> {
+    let written = File::options().write(true).open(path).and_then(|file| {
+        file.write_all_at(content, 0)?;
+        file.sync_all()
+    });
+    written.map_err(InstallError::at(path))
 }
 
 fn refuse(disk: &HostDisk) -> Result<(), InstallError> {

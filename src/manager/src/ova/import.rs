@@ -368,6 +368,7 @@ fn spec(
             network: network.clone(),
             mac: nic.mac.clone(),
             model: nic.model,
+            limits: Default::default(),
         });
     }
     let pairs = disks.iter().zip(buses);
@@ -390,6 +391,7 @@ fn spec(
                 disk: disk.name().clone(),
                 read_only: false,
                 bus,
+                limits: Default::default(),
             })
             .collect(),
         cdroms: vec![VmCdrom::default(); drives],
