@@ -63,6 +63,11 @@ impl ClientError {
             _ => None,
         }
     }
+
+    /// Whether the host may answer better in a moment.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Protocol { .. })
+    }
 }
 
 impl From<Problem> for ClientError {

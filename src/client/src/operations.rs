@@ -1,9 +1,9 @@
 //! Following operations to their end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lodge_api::operation::{Operation, OperationStatus};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::{Client, ClientError};
@@ -14,6 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How many questions in a row may stay unanswered: a connection can die without a word
 /// when the host's network changes, and the next one goes through.
 const ATTEMPTS: u32 = 3;
+
+/// How long the host may not be reached: its manager may be started anew in the middle of an operation.
+const ABSENCE: Duration = Duration::from_secs(30);
+
+/// Time between two tries to reach it.
+const PAUSE: Duration = Duration::from_millis(500);
 
 impl Client {
     /// Waits for the end of an operation; `report` sees it at every change the
@@ -41,12 +47,17 @@ impl Client {
 
     async fn ask_operation(&self, id: Uuid) -> Result<Operation, ClientError> {
         let path = format!("/v1/operations/{id}?wait=2s");
-        for _ in 1..ATTEMPTS {
-            if let Ok(answer) = timeout(PATIENCE, self.get(&path)).await {
-                return answer;
+        let (begin, mut unanswered) = (Instant::now(), 0);
+        loop {
+            match timeout(PATIENCE, self.get(&path)).await {
+                Ok(Err(error)) if error.may_pass() && begin.elapsed() < ABSENCE => {
+                    sleep(PAUSE).await;
+                }
+                Ok(answer) => return answer,
+                Err(_) if unanswered + 1 < ATTEMPTS => unanswered += 1,
+                Err(_) => return self.get(&path).await,
             }
         }
-        self.get(&path).await
     }
 }
 
