@@ -6,15 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bytes::Bytes;
-use futures_util::stream;
 use lodge_api::image::{DiskFormat, Image, ImageKind, ImageUpload};
 use lodge_api::operation::OperationStatus;
 use lodge_api::page::ListParams;
 use lodge_api::{ErrorCode, Problem, Size};
 use lodge_manager::Manager;
 
-use support::{Host, admin, name, within};
+use support::{Host, admin, name, pieces, within};
 
 fn qemu_img(directory: &Path, arguments: &[&str]) {
     let status = Command::new("qemu-img")
@@ -66,17 +64,7 @@ async fn upload(
         sha256: None,
     };
     let length = Some(content.len() as u64);
-    let chunks: Vec<_> = content
-        .chunks(10_000)
-        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
-        .collect();
-    within(manager.image_upload(&admin(), request, length, stream::iter(chunks))).await
-}
-
-fn files(host: &Host) -> usize {
-    fs::read_dir(host.config.data_dir.join("images"))
-        .unwrap()
-        .count()
+    within(manager.image_upload(&admin(), request, length, pieces(&content))).await
 }
 
 #[tokio::test]
@@ -111,7 +99,7 @@ async fn become_raw_and_say_what_they_were() {
     }
     let raw = upload(&host.manager, "raw", None, disk).await.unwrap();
     assert_eq!(raw.origin, None);
-    assert_eq!(files(&host), kept.len() + 1);
+    assert_eq!(host.files("images"), kept.len() + 1);
     let operations = host.manager.operation_list(&ListParams::default()).unwrap();
     let newest = &operations.items[1];
     assert!(newest.log[0].contains("vhdx, dynamic"), "{newest:?}");
@@ -135,15 +123,15 @@ async fn leave_nothing_when_they_are_damaged() {
         assert_eq!(problem.code, ErrorCode::InvalidContent, "{file}: {problem}");
         assert!(problem.detail.contains("cut short"), "{file}: {problem}");
         assert!(problem.hint.is_some());
-        assert_eq!(files(&host), 0);
+        assert_eq!(host.files("images"), 0);
     }
     let qcow2 = fs::read(directory.path().join("qcow2")).unwrap();
     let problem = upload(&host.manager, "x", Some(DiskFormat::Vhdx), qcow2.clone()).await;
     assert_eq!(problem.unwrap_err().pointer.as_deref(), Some("?format"));
-    assert_eq!(files(&host), 0);
+    assert_eq!(host.files("images"), 0);
     // What is said to be raw is raw.
     let raw = upload(&host.manager, "x", Some(DiskFormat::Raw), qcow2).await;
-    assert_eq!((raw.unwrap().origin, files(&host)), (None, 1));
+    assert_eq!((raw.unwrap().origin, host.files("images")), (None, 1));
     host.manager.close().await;
 }
 
@@ -156,6 +144,6 @@ async fn are_gone_after_a_crash() {
         fs::write(images.join(format!(".new-1-{number}-0")), b"half").unwrap();
     }
     host.restart().await;
-    assert_eq!(files(&host), 0);
+    assert_eq!(host.files("images"), 0);
     host.manager.close().await;
 }

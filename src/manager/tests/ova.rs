@@ -6,14 +6,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bytes::Bytes;
-use futures_util::stream;
 use lodge_api::page::ListParams;
 use lodge_api::vm::{DiskBus, Firmware, NicModel, VmImport, VmImported, VmState};
 use lodge_api::{ErrorCode, Problem, Size};
 use lodge_manager::Manager;
 
-use support::{Host, admin, name, within};
+use support::{Host, admin, name, pieces, within};
 
 const OVF: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
@@ -102,17 +100,7 @@ async fn import(manager: &Manager, vm: &str, content: &[u8]) -> Result<VmImporte
         sha256: None,
     };
     let length = Some(content.len() as u64);
-    let chunks: Vec<_> = content
-        .chunks(10_000)
-        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
-        .collect();
-    within(manager.vm_import(&admin(), import, length, stream::iter(chunks))).await
-}
-
-fn files(host: &Host) -> usize {
-    fs::read_dir(host.config.data_dir.join("disks"))
-        .unwrap()
-        .count()
+    within(manager.vm_import(&admin(), import, length, pieces(content))).await
 }
 
 #[tokio::test]
@@ -162,7 +150,7 @@ async fn become_guests_with_their_hardware() {
         host.restart().await;
         assert_eq!(host.vm(&vm).spec, made.vm.spec);
     }
-    assert_eq!(files(&host), 4);
+    assert_eq!(host.files("disks"), 4);
     host.manager.close().await;
 }
 
@@ -205,7 +193,7 @@ async fn leave_nothing_when_they_are_refused() {
     for (content, part) in cases {
         let problem = import(&host.manager, "web", &content).await.unwrap_err();
         assert!(problem.detail.contains(part), "{part}: {problem}");
-        assert_eq!(files(&host), 0, "{part}");
+        assert_eq!(host.files("disks"), 0, "{part}");
     }
     // Without a manifest it is taken, and said so.
     let (ova, _) = archive(directory.path(), OVF, None);
@@ -215,6 +203,6 @@ async fn leave_nothing_when_they_are_refused() {
     assert_eq!(problem.code, ErrorCode::AlreadyExists);
     let vms = host.manager.vm_list(&ListParams::default()).unwrap();
     assert_eq!(vms.items.len(), 1);
-    assert_eq!(files(&host), 2);
+    assert_eq!(host.files("disks"), 2);
     host.manager.close().await;
 }

@@ -6,6 +6,7 @@ mod faces;
 mod firmware;
 mod guests;
 mod hotplug;
+mod images;
 mod installation;
 mod limits;
 mod network;

@@ -56,7 +56,7 @@ impl Manager {
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<VmImported, Problem> {
         let core = &self.core;
-        core.require_up()?;
+        core.require_changeable()?;
         let expected = import.sha256.as_deref().map(checksum).transpose()?;
         catalogue::require_free::<VmRecord>(&core.snapshot(), &import.name)
             .map_err(|problem| problem.with_pointer("?name"))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, Stream};
 use lodge_api::event::{Event, EventBody, EventParams};
 use lodge_api::image::{Image, ImageKind, ImageUpload};
 use lodge_api::operation::{Operation, OperationStatus};
@@ -77,6 +78,12 @@ impl Host {
         self.manager.vm_view(vm).unwrap().status.state
     }
 
+    /// Files of a datastore.
+    pub fn files(&self, datastore: &str) -> usize {
+        let folder = self.config.data_dir.join(datastore);
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
     pub fn vm(&self, vm: &str) -> Vm {
         self.manager.vm_view(vm).unwrap()
     }
@@ -137,13 +144,17 @@ pub async fn upload(
         format: None,
         sha256: None,
     };
-    let chunks: Vec<Result<Bytes, io::Error>> = content
-        .chunks(1000)
-        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
-        .collect();
     let length = Some(content.len() as u64);
-    let body = futures_util::stream::iter(chunks);
-    within(manager.image_upload(&admin(), upload, length, body)).await
+    within(manager.image_upload(&admin(), upload, length, pieces(content))).await
+}
+
+/// The body of an upload.
+pub fn pieces(content: &[u8]) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let pieces: Vec<_> = content
+        .chunks(10_000)
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+        .collect();
+    stream::iter(pieces)
 }
 
 pub async fn act(
