@@ -10,12 +10,24 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::MountFlags;
 use crate::kvm::KvmStatus;
 use crate::seed::Seed;
 use crate::system::Firmware;
 
 /// Where the report lies on the appliance.
 pub const BOOT_REPORT: &str = "/run/lodge/boot.json";
+
+/// Where data are mounted.
+pub const DATA: &str = "/data";
+
+/// Label of the filesystem for data.
+pub const DATA_LABEL: &str = "lodge-data";
+
+/// How data are mounted.
+pub const DATA_FLAGS: MountFlags = MountFlags::MS_NOSUID
+    .union(MountFlags::MS_NODEV)
+    .union(MountFlags::MS_NOATIME);
 
 /// What PID 1 found and did at boot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

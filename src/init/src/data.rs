@@ -3,21 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use lodge_host::boot::{BootWarning, DataStorage, WarningCode};
-use lodge_host::disk::{FilesystemKind, Found, MountFlags, mount, space, with_label};
+use lodge_host::boot::{BootWarning, DATA, DATA_FLAGS, DATA_LABEL, DataStorage, WarningCode};
+use lodge_host::disk::{FilesystemKind, Found, mount, space, with_label};
 use lodge_host::kmsg::{KmsgItem, KmsgReader};
 use lodge_host::seed::SeedStorage;
 
 use crate::modules::Loader;
-
-/// The label.
-pub(crate) const DATA_LABEL: &str = "lodge-data";
-/// Where it is mounted.
-pub(crate) const DATA: &str = "/data";
-
-const FLAGS: MountFlags = MountFlags::MS_NOSUID
-    .union(MountFlags::MS_NODEV)
-    .union(MountFlags::MS_NOATIME);
 
 /// What `/data` became, and what a person should know about it.
 #[derive(Debug)]
@@ -93,7 +84,7 @@ fn mount_disk(volume: &Found) -> Result<DataStorage, String> {
     };
     let mut log = KmsgReader::open().ok();
     skip_to_end(&mut log);
-    match mount(&device, Path::new(DATA), filesystem, FLAGS, options) {
+    match mount(&device, Path::new(DATA), filesystem, DATA_FLAGS, options) {
         Ok(()) => Ok(DataStorage::Disk {
             device,
             filesystem: filesystem.to_owned(),
@@ -122,7 +113,7 @@ fn in_memory(reason: String, advice: &str, mut warnings: Vec<BootWarning>) -> Da
         "tmpfs",
         Path::new(DATA),
         "tmpfs",
-        FLAGS,
+        DATA_FLAGS,
         "mode=0755,size=50%",
     );
     if let Err(error) = mounted {

@@ -6,9 +6,8 @@ use lodge_api::ErrorCode;
 use lodge_api::event::{Change, EventBody};
 use lodge_api::system::SystemPatch;
 use lodge_host::hostname;
-use lodge_manager::ManagerConfig;
 use nix::sched::{CloneFlags, unshare};
-use support::{Host, admin, config, open, within};
+use support::{Host, admin, appliance, open, within};
 
 fn named(name: &str) -> SystemPatch {
     SystemPatch {
@@ -24,11 +23,7 @@ async fn the_next_boot_has_the_name() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let config = ManagerConfig {
-        appliance: true,
-        manage_network: false,
-        ..config(directory.path())
-    };
+    let config = appliance(directory.path());
     let manager = open(&config).await;
     let mut events = manager.events_since(&Default::default()).unwrap().1;
     let system = manager.system_patch(&admin(), named("Alpha")).await;

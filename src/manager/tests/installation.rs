@@ -4,8 +4,7 @@ mod support;
 
 use lodge_api::ErrorCode;
 use lodge_api::install::Install;
-use lodge_manager::ManagerConfig;
-use support::{admin, config, open};
+use support::{admin, appliance, config, open};
 
 fn on(disk: &str) -> Install {
     Install {
@@ -27,11 +26,7 @@ async fn an_ordinary_linux_host_is_installed_already() {
 #[tokio::test]
 async fn a_disk_that_is_not_there_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    let config = ManagerConfig {
-        appliance: true,
-        manage_network: false,
-        ..config(directory.path())
-    };
+    let config = appliance(directory.path());
     let manager = open(&config).await;
     let refused = manager.system_install(&admin(), on("no-such-disk")).await;
     let refused = refused.unwrap_err();

@@ -6,9 +6,6 @@ use std::ops::Range;
 use gptman::{GPT, GPTPartitionEntry};
 use uuid::{Uuid, uuid};
 
-/// Label of the filesystem with the data.
-pub const DATA_LABEL: &str = "lodge-data";
-
 const MIB: u64 = 1 << 20;
 
 /// Where partitions begin and end: a multiple of every disk's own blocks.

@@ -15,7 +15,7 @@ mod write;
 
 pub use contents::Contents;
 pub use error::InstallError;
-pub use layout::{DATA_LABEL, LEAST_SIZE, Part};
+pub use layout::{LEAST_SIZE, Part};
 pub use medium::{Medium, find_medium};
 pub use slot::Slot;
 pub use target::{HostDisk, host_disks};

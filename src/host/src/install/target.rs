@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{DATA_LABEL, find_medium};
+use super::find_medium;
+use crate::boot::{DATA, DATA_LABEL};
 use crate::disk::{BlockDevice, block_devices, mounts, probe};
 
 /// Bytes at the beginning of a disk that are looked at when nothing is recognised.
@@ -114,7 +115,7 @@ fn in_use(
         let path = device.path();
         if let Some((_, target)) = mounted.iter().find(|(source, _)| *source == path) {
             return Some(match target.to_str() {
-                Some("/data") => format!("it holds the data of this host ({DATA_LABEL})"),
+                Some(DATA) => format!("it holds the data of this host ({DATA_LABEL})"),
                 _ => format!("{} is mounted on {}", path.display(), target.display()),
             });
         }

@@ -14,7 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::layout::{self, LEAST_SIZE, Part};
-use super::{DATA_LABEL, HostDisk, InstallError, Medium, boot_loader};
+use super::{HostDisk, InstallError, Medium, boot_loader};
+use crate::boot::DATA_LABEL;
 
 /// Label of the data while they are not all there.
 const LABEL_UNTIL_THEN: &str = "lodge-new";

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::copy::CopyError;
-use lodge_host::boot::{BootReport, DataStorage, WarningCode};
-use lodge_host::disk::{MountFlags, mount};
+use lodge_host::boot::{BootReport, DATA, DATA_FLAGS, DataStorage, WarningCode};
+use lodge_host::disk::mount;
 use lodge_host::install::Installed;
 use nix::mount::{MntFlags, umount2};
 
@@ -17,9 +17,6 @@ use super::mirror::{mirror, size};
 use crate::config::ManagerConfig;
 use crate::core::internal;
 use crate::operations::{OperationHandle, cancelled};
-
-/// Where the data are.
-const DATA: &str = "/data";
 
 /// Folder of the data that changes for as long as the manager runs.
 const STORE: &str = "store";
@@ -139,9 +136,8 @@ impl Handover {
 
 fn put_in_place(device: &Path) -> io::Result<()> {
     umount2(DATA, MntFlags::MNT_DETACH)?;
-    let flags = MountFlags::MS_NOSUID | MountFlags::MS_NODEV | MountFlags::MS_NOATIME;
     let device = device.display().to_string();
-    mount(&device, Path::new(DATA), "xfs", flags, "")
+    mount(&device, Path::new(DATA), "xfs", DATA_FLAGS, "")
 }
 
 /// The report of the boot says where the data are.

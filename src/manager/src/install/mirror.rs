@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use lodge_block::copy::{self, CopyError};
@@ -41,7 +41,7 @@ pub(super) fn mirror(
             if !is_same(&status, &target) {
                 copy_file(&source, &target, &status, progress)?;
             }
-        } else if !status.file_type().is_socket_like() {
+        } else if !status.file_type().is_socket() && !status.file_type().is_fifo() {
             tracing::warn!(path = %source.display(), "neither a file nor a folder; it is left behind");
         }
     }
@@ -123,18 +123,6 @@ fn remove_others(
         }
     }
     Ok(())
-}
-
-/// What a folder of ours may hold besides files and folders.
-trait SocketLike {
-    fn is_socket_like(&self) -> bool;
-}
-
-impl SocketLike for fs::FileType {
-    fn is_socket_like(&self) -> bool {
-        use std::os::unix::fs::FileTypeExt;
-        self.is_socket() || self.is_fifo()
-    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use lodge_api::operation::Operation;
 use lodge_api::page::Page;
 use lodge_api::system::StorageKind;
 use lodge_api::{ErrorCode, Problem, Size};
-use lodge_host::boot::BootReport;
-use lodge_host::disk::{MountFlags, mount};
+use lodge_host::boot::{BootReport, DATA_FLAGS, DataStorage};
+use lodge_host::disk::mount;
 use lodge_host::install::{self, InstallError, Job, Medium, Step};
 use lodge_host::system::Firmware;
 
@@ -236,8 +236,7 @@ impl Core {
             return Ok(None);
         };
         let at = plan.work.join("data");
-        let flags = MountFlags::MS_NOSUID | MountFlags::MS_NODEV | MountFlags::MS_NOATIME;
-        mount(&device.display().to_string(), &at, "xfs", flags, "")
+        mount(&device.display().to_string(), &at, "xfs", DATA_FLAGS, "")
             .map_err(|error| internal(format!("{}: {error}", device.display())))?;
         let handover = Handover::new(installed, device, at, &self.config);
         handover.copy_datastores(handle)?;
@@ -298,5 +297,5 @@ fn problem(error: &InstallError) -> Problem {
 
 /// Whether the data of this boot are on a disk.
 pub(crate) fn data_on_disk(boot: Option<&BootReport>) -> bool {
-    boot.is_some_and(|boot| matches!(boot.data, lodge_host::boot::DataStorage::Disk { .. }))
+    boot.is_some_and(|boot| matches!(boot.data, DataStorage::Disk { .. }))
 }

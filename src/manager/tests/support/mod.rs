@@ -109,6 +109,15 @@ impl Drop for Host {
     }
 }
 
+/// That of the appliance, whose network stays as it is.
+pub fn appliance(directory: &Path) -> ManagerConfig {
+    ManagerConfig {
+        appliance: true,
+        manage_network: false,
+        ..config(directory)
+    }
+}
+
 pub async fn open(config: &ManagerConfig) -> Manager {
     within(Manager::open(config.clone(), LogRing::new()))
         .await

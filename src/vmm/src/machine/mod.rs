@@ -342,7 +342,7 @@ impl Machine {
         self.gate.cpu_time()
     }
 
-    /// Bytes read from and written to all disks.
+    /// What was done with all disks, those that are out included.
     pub fn disk_use(&self) -> DiskUse {
         self.hardware.disk_use()
     }

@@ -1,5 +1,7 @@
 //! Headers, regions and metadata of a VHDX.
 
+use uuid::uuid;
+
 use super::super::error::shown;
 use super::super::source::Source;
 use super::super::source::little::{u16_at, u32_at, u64_at};
@@ -9,66 +11,14 @@ use crate::format::Format;
 /// A GUID as it lies in the file.
 type Guid = [u8; 16];
 
-const fn guid(first: u32, second: u16, third: u16, rest: [u8; 8]) -> Guid {
-    let (a, b, c) = (
-        first.to_le_bytes(),
-        second.to_le_bytes(),
-        third.to_le_bytes(),
-    );
-    let [r0, r1, r2, r3, r4, r5, r6, r7] = rest;
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], r0, r1, r2, r3, r4, r5, r6, r7,
-    ]
-}
-
-const BAT: Guid = guid(
-    0x2dc2_7766,
-    0xf623,
-    0x4200,
-    [0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08],
-);
-const METADATA: Guid = guid(
-    0x8b7c_a206,
-    0x4790,
-    0x4b9a,
-    [0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e],
-);
-const FILE_PARAMETERS: Guid = guid(
-    0xcaa1_6737,
-    0xfa36,
-    0x4d43,
-    [0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b],
-);
-const DISK_SIZE: Guid = guid(
-    0x2fa5_4224,
-    0xcd1b,
-    0x4876,
-    [0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8],
-);
-const LOGICAL_SECTOR: Guid = guid(
-    0x8141_bf1d,
-    0xa96f,
-    0x4709,
-    [0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f],
-);
-const PHYSICAL_SECTOR: Guid = guid(
-    0xcda3_48c7,
-    0x445d,
-    0x4471,
-    [0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56],
-);
-const DISK_ID: Guid = guid(
-    0xbeca_12ab,
-    0xb2e6,
-    0x4523,
-    [0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46],
-);
-const PARENT: Guid = guid(
-    0xa8d3_5f2d,
-    0xb30b,
-    0x454d,
-    [0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c],
-);
+const BAT: Guid = uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08").to_bytes_le();
+const METADATA: Guid = uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e").to_bytes_le();
+const FILE_PARAMETERS: Guid = uuid!("caa16737-fa36-4d43-b3b6-33f0aa44e76b").to_bytes_le();
+const DISK_SIZE: Guid = uuid!("2fa54224-cd1b-4876-b211-5dbed83bf4b8").to_bytes_le();
+const LOGICAL_SECTOR: Guid = uuid!("8141bf1d-a96f-4709-ba47-f233a8faab5f").to_bytes_le();
+const PHYSICAL_SECTOR: Guid = uuid!("cda348c7-445d-4471-9cc9-e9885251c556").to_bytes_le();
+const DISK_ID: Guid = uuid!("beca12ab-b2e6-4523-93ef-c309e000c746").to_bytes_le();
+const PARENT: Guid = uuid!("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").to_bytes_le();
 
 /// Places of the two headers and of the two tables of regions.
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];

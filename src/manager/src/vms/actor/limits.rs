@@ -30,14 +30,13 @@ impl Actor {
         };
         let mut spec = guest.note.spec.clone();
         limits::adopt(&mut spec, wanted);
+        let other_cpu = spec.cpu != guest.note.spec.cpu;
         match &guest.cgroup {
-            Some(group) => group
+            Some(group) if anew || other_cpu => group
                 .set_limits(&launch::group_limits(&spec))
                 .map_err(|error| internal(format!("the guest's cgroup: {error}")))?,
-            None if spec.cpu != guest.note.spec.cpu => {
-                return Err(internal("the guest runs without a cgroup"));
-            }
-            None => {}
+            None if other_cpu => return Err(internal("the guest runs without a cgroup")),
+            _ => {}
         }
         let before = &guest.note.spec.disks;
         for ((id, disk), before) in guest.note.disks.iter().zip(&spec.disks).zip(before) {
