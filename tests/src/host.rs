@@ -125,23 +125,19 @@ impl Host {
         let cmdline = format!(
             "console=ttyS0 quiet panic=-1 lodge.name={name} lodge.ip=none lodge.action={actions}"
         );
-        let base = [
-            "vm",
-            "create",
-            name,
-            "--kernel",
-            "linux",
-            "--initrd",
-            "small",
-            "--cmdline",
-            &cmdline,
+        let usual = [
+            ["--kernel", "linux"],
+            ["--initrd", "small"],
+            ["--cmdline", &cmdline],
         ];
-        // Later options win, so that a test can give its own command line.
-        let args: Vec<&str> = if options.contains(&"--cmdline") {
-            base[..7].iter().chain(options).copied().collect()
-        } else {
-            base.iter().chain(options).copied().collect()
-        };
+        // What a test says itself is not said for it.
+        let unsaid = usual.iter().filter(|[flag, _]| !options.contains(flag));
+        let args: Vec<&str> = ["vm", "create", name]
+            .iter()
+            .chain(unsaid.flatten())
+            .chain(options)
+            .copied()
+            .collect();
         self.cli.ok(&args).map(drop)
     }
 

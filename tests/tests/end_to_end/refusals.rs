@@ -181,22 +181,20 @@ fn kernels(host: &Host) -> Result<()> {
         &jpeg,
         [&b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"[..], &[0x55; 60_000]].concat(),
     )?;
-    let qcow2 = directory.join("disk.qcow2");
-    tool(
-        "qemu-img",
-        [
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            &qcow2.to_string_lossy(),
-            "16M",
-        ],
-    )?;
+    // A disk that would show whoever sends it a file of the host.
+    let backed = directory.join("disk.qcow2");
+    let path = backed.to_string_lossy();
+    let backing = ["-b", "/etc/shadow", "-F", "raw"];
+    let arguments = [
+        &["create", "-q", "-u", "-f", "qcow2"][..],
+        &backing,
+        &[&path, "16M"],
+    ];
+    tool("qemu-img", arguments.concat())?;
     for (file, kind, words) in [
         (&truncated, "kernel", "cut short"),
         (&jpeg, "kernel", "JPEG"),
-        (&qcow2, "disk", "qcow2"),
+        (&backed, "disk", "backing file \"/etc/shadow\""),
     ] {
         let error = host.cli.fails(&[
             "image",

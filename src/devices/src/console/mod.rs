@@ -1,7 +1,7 @@
 //! The host side of a text console: scroll-back, viewers, and what they type.
 //!
 //! A device writes output into a ring that always takes it; the event loop copies from the ring to
-//! every viewer's socket, at the viewer's own speed. A viewer that falls behind by
+//! every viewer's socket, at the viewer's own speed and a few hundred times a second at most. A viewer that falls behind by
 //! more than the ring loses the oldest bytes and is told how many. What viewers type is
 //! queued for the device, which takes it when its guest does; while the queue is full,
 //! viewers are not read from, so their own sockets push back on them.
@@ -98,7 +98,7 @@ impl Console {
             awake: AtomicBool::new(false),
             input_hook: OnceLock::new(),
         });
-        let registration = events.register(Box::new(Viewers::new(Arc::clone(&shared))));
+        let registration = events.register(Box::new(Viewers::new(Arc::clone(&shared))?));
         Ok(Arc::new(Self {
             shared,
             _registration: registration,
@@ -170,7 +170,7 @@ fn make_nonblocking(socket: &OwnedFd) -> io::Result<()> {
 
 impl Inner {
     fn wake(&self) {
-        if !self.awake.swap(true, Ordering::AcqRel) {
+        if !self.awake.swap(true, Ordering::SeqCst) {
             // A full counter wakes just as well.
             let _ = self.wake.write(1);
         }

@@ -182,3 +182,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn single_bytes_are_gathered() {
+    const BYTES: usize = 10_000;
+    let rig = rig();
+    let mut viewer = rig.attach(0);
+    // Whoever has said nothing for a while is heard at once.
+    rig.console.write(b"first");
+    expect(&mut viewer, b"first");
+    for _ in 0..BYTES {
+        rig.console.write(b"x");
+    }
+    let (mut seen, mut pieces) = (0, 0);
+    let mut buffer = vec![0; BYTES];
+    while seen < BYTES {
+        let count = viewer.read(&mut buffer).unwrap();
+        assert!(count > 0, "ended after {seen} bytes");
+        seen += count;
+        pieces += 1;
+    }
+    assert!(pieces < BYTES / 10, "{pieces} pieces");
+    // And so is what comes after that.
+    rig.console.write(b"last");
+    expect(&mut viewer, b"last");
+}
+
+#[test]
+fn last_words_are_heard() {
+    let events = EventLoop::new().unwrap();
+    let handle = events.handle();
+    let thread = events.spawn("console-test", || {}).unwrap();
+    let console = Console::new(&handle).unwrap();
+    let (mut viewer, theirs) = UnixStream::pair().unwrap();
+    viewer.set_read_timeout(Some(PATIENCE)).unwrap();
+    console.attach(theirs.into(), 0).unwrap();
+    console.write(b"going");
+    expect(&mut viewer, b"going");
+    // Comes while output is gathered.
+    console.write(b" down");
+    handle.stop();
+    thread.join().unwrap().unwrap();
+    let mut rest = String::new();
+    viewer.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, " down");
+}

@@ -1,12 +1,16 @@
 //! The event loop's side of a console: sockets out of the ring and into the input queue.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{Inner, MAX_INPUT};
@@ -15,10 +19,16 @@ use super::{Inner, MAX_INPUT};
 const BATCH: usize = 64 << 10;
 const PIECE: usize = 16 << 10;
 
+/// After something was sent, how long what comes next is gathered. A serial port hands over byte by byte, and each piece
+/// sent costs every process on the way to a person a wake-up; what comes after a silence is sent at once.
+const GATHERING: Duration = Duration::from_millis(4);
+
 pub(super) struct Viewers {
     shared: Arc<Inner>,
     list: Vec<Viewer>,
     piece: Vec<u8>,
+    /// Set while output is gathered. Until it expires the console counts as awake, so that writers need not wake the loop.
+    gathering: TimerFd,
 }
 
 struct Viewer {
@@ -35,18 +45,49 @@ struct Viewer {
 struct Gone;
 
 impl Viewers {
-    pub(super) fn new(shared: Arc<Inner>) -> Self {
-        Self {
+    pub(super) fn new(shared: Arc<Inner>) -> io::Result<Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        Ok(Self {
             shared,
             list: Vec::new(),
             piece: Vec::with_capacity(PIECE),
+            gathering: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
+        })
+    }
+
+    /// Serves what has come, and gathers what comes next.
+    fn woken(&mut self, ops: &mut EventOps) {
+        let _ = self.shared.wake.read();
+        self.serve(ops);
+        self.gather();
+    }
+
+    /// Serves what was gathered. When that is nothing, the next writer wakes the loop again.
+    fn gathered(&mut self, ops: &mut EventOps) {
+        // Cleared before looking, so that whatever comes meanwhile wakes again.
+        self.shared.awake.store(false, Ordering::SeqCst);
+        let positions = |viewers: &Self| viewers.list.iter().map(|v| v.position).sum::<u64>();
+        let before = positions(self);
+        self.serve(ops);
+        if positions(self) == before {
+            // Set anew it would take back an expiry; here it has to be taken by hand.
+            let _ = self.gathering.unset();
+        } else {
+            self.shared.awake.store(true, Ordering::SeqCst);
+            self.gather();
         }
     }
 
-    fn woken(&mut self, ops: &mut EventOps) {
-        // Cleared before looking, so that whatever comes meanwhile wakes again.
-        let _ = self.shared.wake.read();
-        self.shared.awake.store(false, Ordering::Release);
+    fn gather(&self) {
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(GATHERING));
+        if let Err(error) = self.gathering.set(expiration, TimerSetTimeFlags::empty()) {
+            tracing::warn!(%error, "console output cannot be gathered");
+            self.shared.awake.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes in new viewers, and sends every viewer what there is for it.
+    fn serve(&mut self, ops: &mut EventOps) {
         let arriving = std::mem::take(&mut *self.shared.arriving.lock().unwrap());
         for (socket, position) in arriving {
             self.admit(socket, position, ops);
@@ -204,7 +245,11 @@ impl Viewer {
 
 impl MutEventSubscriber for Viewers {
     fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new(&self.shared.wake, EventSet::IN)) {
+        let timer = self.gathering.as_fd().as_raw_fd();
+        let added = ops
+            .add(Events::new(&self.shared.wake, EventSet::IN))
+            .and_then(|()| ops.add(Events::new_raw(timer, EventSet::IN)));
+        if let Err(error) = added {
             tracing::error!(%error, "console cannot be served");
         }
     }
@@ -212,8 +257,19 @@ impl MutEventSubscriber for Viewers {
     fn process(&mut self, events: Events, ops: &mut EventOps) {
         if events.fd() == self.shared.wake.as_raw_fd() {
             self.woken(ops);
+        } else if events.fd() == self.gathering.as_fd().as_raw_fd() {
+            self.gathered(ops);
         } else {
             self.served(events.fd(), events.event_set(), ops);
+        }
+    }
+}
+
+/// A guest's last words may still be waiting to be gathered.
+impl Drop for Viewers {
+    fn drop(&mut self) {
+        for index in 0..self.list.len() {
+            let _ = self.flush(index);
         }
     }
 }
