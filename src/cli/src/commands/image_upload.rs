@@ -1,7 +1,9 @@
 //! Uploading an image, and watching what the host does with it.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,7 +45,21 @@ pub(super) async fn upload(
         url = format!("{url}&format={}", format.as_str());
     }
     let object = path("images", &target.name);
-    let image: Image = send(context, file, target, &url, &object).await?;
+    let sent: Sent<Image> = send(context, file, target, &url, &object).await?;
+    let image = sent.answer;
+    if sent.sha256 != image.sha256 {
+        let client = context.client(target.remote.as_deref())?;
+        client
+            .delete(&path("images", &image.id.to_string()))
+            .await?;
+        let text = format!(
+            "{} did not arrive as it is: its checksum is {} and that of the image was {}. The image was deleted; upload it again",
+            file.display(),
+            sent.sha256,
+            image.sha256
+        );
+        return Err(ClientError::Usage(text));
+    }
     match context.format {
         output::Format::Table => {
             println!("{}", told(&image));
@@ -53,35 +69,52 @@ pub(super) async fn upload(
     }
 }
 
-/// Sends a file, with its checksum, and shows what the host does with it, which is an operation of `object`.
+/// What the host says of a file that was sent.
+pub(super) struct Sent<T> {
+    pub(super) answer: T,
+    /// SHA-256 of what was read from the file, in lower-case hexadecimal.
+    sha256: String,
+}
+
+/// Sends a file, which is read once, and shows what the host does with it, which is an operation of `object`.
 pub(super) async fn send<T: DeserializeOwned>(
     context: &Context,
     file: &Path,
     target: &Target,
     url: &str,
     object: &str,
-) -> Result<T, ClientError> {
+) -> Result<Sent<T>, ClientError> {
     let client = context.client(target.remote.as_deref())?;
     let failed = |source| ClientError::File {
         path: file.display().to_string(),
         source,
     };
     let length = tokio::fs::metadata(file).await.map_err(failed)?.len();
-    let sha256 = checksum(file, length).await.map_err(failed)?;
     let bar = progress::bytes(length, UPLOADING);
-    let chunks = chunks(File::open(file).await.map_err(failed)?, bar.clone());
-    let url = format!("{url}&sha256={sha256}");
+    let sha256 = Arc::new(OnceLock::new());
+    let source = Source {
+        file: File::open(file).await.map_err(failed)?,
+        left: length,
+        hash: Sha256::new(),
+        sha256: Arc::clone(&sha256),
+        bar: bar.clone(),
+    };
     let body = UploadBody {
-        chunks: Box::pin(chunks),
+        chunks: Box::pin(futures_util::stream::try_unfold(source, Source::next)),
         length,
     };
     let response = tokio::select! {
-        response = client.upload(&url, body) => response,
+        response = client.upload(url, body) => response,
         never = show_conversion(&client, object, &bar) => match never {},
     };
     bar.finish_and_clear();
-    serde_json::from_slice(&response?.body)
-        .map_err(|error| ClientError::Usage(format!("unreadable answer: {error}")))
+    let answer = serde_json::from_slice(&response?.body)
+        .map_err(|error| ClientError::Usage(format!("unreadable answer: {error}")))?;
+    Ok(Sent {
+        answer,
+        // Nobody asks for the content of an empty file.
+        sha256: sha256.get().cloned().unwrap_or_else(|| hex(Sha256::new())),
+    })
 }
 
 /// What became of the upload.
@@ -123,39 +156,77 @@ async fn show_conversion(client: &Client, object: &str, bar: &ProgressBar) -> In
     }
 }
 
-async fn checksum(file: &Path, length: u64) -> std::io::Result<String> {
-    let bar = progress::bytes(length, "reading  ");
-    let mut file = File::open(file).await?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let count = file.read(&mut buffer).await?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&buffer[..count]);
-        bar.inc(count as u64);
-    }
-    bar.finish_and_clear();
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+/// A file on its way.
+struct Source {
+    file: File,
+    /// Bytes not yet read.
+    left: u64,
+    hash: Sha256,
+    /// Told when all was read: nobody asks for what comes after the last byte.
+    sha256: Arc<OnceLock<String>>,
+    bar: ProgressBar,
 }
 
-fn chunks(
-    file: File,
-    bar: ProgressBar,
-) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Sync {
-    futures_util::stream::try_unfold((file, bar), async |(mut file, bar)| {
+impl Source {
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
         let mut buffer = vec![0; CHUNK];
-        let count = file.read(&mut buffer).await?;
+        let count = self.file.read(&mut buffer).await?;
+        buffer.truncate(count);
+        self.hash.update(&buffer);
+        self.left = self.left.saturating_sub(count as u64);
+        if self.left == 0 {
+            // A file that has grown is read further, and refused for its length.
+            let _ = self.sha256.set(hex(self.hash.clone()));
+        }
         if count == 0 {
             return Ok(None);
         }
-        buffer.truncate(count);
-        bar.inc(count as u64);
-        Ok(Some((Bytes::from(buffer), (file, bar))))
-    })
+        self.bar.inc(count as u64);
+        Ok(Some((Bytes::from(buffer), self)))
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    /// What is sent of a file that was said to have `length` bytes, and the checksum of it.
+    async fn sent(content: &[u8], length: u64) -> (Vec<u8>, Option<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, content).unwrap();
+        let sha256 = Arc::new(OnceLock::new());
+        let source = Source {
+            file: File::open(&path).await.unwrap(),
+            left: length,
+            hash: Sha256::new(),
+            sha256: Arc::clone(&sha256),
+            bar: ProgressBar::hidden(),
+        };
+        let pieces = futures_util::stream::try_unfold(source, Source::next);
+        let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
+        (pieces.concat(), sha256.get().cloned())
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_what_the_checksum_is_of() {
+        let content: Vec<u8> = (0..3 * CHUNK + 17).map(|at| (at % 251) as u8).collect();
+        let (pieces, sha256) = sent(&content, content.len() as u64).await;
+        assert!(pieces == content);
+        assert_eq!(sha256, Some(hex(Sha256::new_with_prefix(&content))));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_shrunk_has_no_checksum() {
+        let (pieces, sha256) = sent(b"short", 6).await;
+        assert_eq!(pieces, b"short");
+        assert_eq!(sha256, None);
+    }
 }

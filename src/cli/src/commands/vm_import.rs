@@ -6,7 +6,7 @@ use clap::Args;
 use lodge_api::vm::VmImported;
 use lodge_client::{ClientError, encode_segment};
 
-use super::image_upload::send;
+use super::image_upload::{Sent, send};
 use super::path;
 use crate::context::Context;
 use crate::output;
@@ -43,7 +43,9 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
         encode_segment(&network)
     );
     let object = path("vms", &name.name);
-    let imported: VmImported = send(context, &file, &name, &url, &object).await?;
+    // Its own manifest is what its parts are checked by.
+    let sent: Sent<VmImported> = send(context, &file, &name, &url, &object).await?;
+    let imported = sent.answer;
     if context.format != output::Format::Table {
         return output::structured(context.format, &imported);
     }
