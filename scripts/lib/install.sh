@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs the Debian packages that the scripts need, and only those that are missing.
 #
-#   install_packages build run      # groups: build, guests, kernel, fuzz, run, bench, test
+#   install_packages build run      # groups: build, guests, kernel, fuzz, sign, run, bench, test
 #
 # Needs log.sh.
 
@@ -15,12 +15,14 @@ declare -A INSTALL_GROUPS=(
     [kernel]="bison flex gcc libc6-dev make xz-utils"
     # scripts/fuzz: libFuzzer is C++.
     [fuzz]="g++ gcc libc6-dev"
+    # scripts/sign: signatures that updates are checked by.
+    [sign]="minisign"
     # scripts/run: a virtual bare-metal machine and its firmware.
     [run]="curl dosfstools iproute2 jq mtools ovmf qemu-system-x86 qemu-utils seabios socat"
     # scripts/bench: beside what scripts/run needs.
     [bench]="binutils bsdextrautils cpio e2fsprogs fio gzip iperf3 jq ovmf qemu-system-x86 seabios xorriso zstd"
     # scripts/test: what drives the machine from outside.
-    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs fdisk iproute2 jq libjpeg-turbo-progs mtools openssl procps python3 qemu-utils shellcheck socat tmux vncsnapshot xfsprogs xorriso"
+    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs fdisk iproute2 jq libjpeg-turbo-progs minisign mtools openssl procps python3 qemu-utils shellcheck socat tmux vncsnapshot xfsprogs xorriso"
 )
 
 # install_missing PACKAGE... : prints those that are not installed, one a line.

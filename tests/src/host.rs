@@ -19,7 +19,7 @@ pub const PASSWORD: &str = "correct-horse-9";
 pub const SEED: &str = "hostname = \"lodge-test\"\n[admin]\npassword = \"correct-horse-9\"\n";
 
 /// What the console says before a person presses Enter.
-const READY: &str = "Press Enter for the console";
+pub const READY: &str = "Press Enter for the console";
 
 /// A machine on which Lodge is ready, and a command line that is logged in as `lab`.
 pub struct Host {
@@ -193,7 +193,9 @@ impl Host {
         });
         let found = loop {
             let Ok(line) = lines.recv_timeout(SILENCE) else {
-                break Err(anyhow!("no such event of {types} came for {SILENCE:?}"));
+                break Err(anyhow!(
+                    "no such event of {types} came for {SILENCE:?}, or the host went away"
+                ));
             };
             let event = serde_json::from_str(&line)?;
             match wanted(&event) {

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod media;
 pub mod picture;
 pub mod process;
+mod progress;
 pub mod qmp;
 pub mod serial;
 pub mod terminal;

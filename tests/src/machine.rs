@@ -551,6 +551,8 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- console of the machine ---\n{}", self.console.text());
+            let said = std::fs::read_to_string(self.directory().join("qemu.log"));
+            eprintln!("--- words of QEMU ---\n{}", said.unwrap_or_default());
             if self.shell.is_some() {
                 let log = self.sh("dmesg | tail -n 80");
                 eprintln!("--- log of the machine ---\n{}", log.unwrap_or_default());

@@ -24,6 +24,8 @@ const TAIL: usize = 4000;
 struct Heard {
     text: String,
     closed: bool,
+    /// A panic of the kernel before this position was wanted.
+    forgiven: usize,
 }
 
 /// One serial line. Clones share it.
@@ -121,7 +123,8 @@ impl Serial {
                 return Ok(found);
             }
             // It would restart for ever and never be silent.
-            if state.closed || state.text.contains(PANIC) {
+            let panicked = |text: &str| text.contains(PANIC);
+            if state.closed || state.text.get(state.forgiven..).is_some_and(panicked) {
                 bail!(
                     "{} ended before {pattern:?}; its last words:\n{}",
                     self.name,
@@ -139,6 +142,18 @@ impl Serial {
                 );
             }
         }
+    }
+
+    /// Waits until the machine's kernel panics after `position`, and holds it against it no longer.
+    ///
+    /// # Errors
+    /// See [`Serial::wait`].
+    pub fn wait_panic(&self, position: usize) -> Result<()> {
+        self.lock().forgiven = usize::MAX;
+        let panicked = self.wait_after(position, PANIC);
+        let mut state = self.lock();
+        state.forgiven = state.text.len();
+        panicked.map(drop)
     }
 
     /// Whether the machine closed the line, i.e. ended.

@@ -22,6 +22,7 @@ pub mod pointer;
 pub mod privilege;
 pub mod problem;
 pub mod system;
+pub mod update;
 pub mod vm;
 
 mod balloon;

@@ -30,6 +30,9 @@ pub struct System {
     pub urls: Vec<String>,
     /// SHA-256 fingerprint of the TLS certificate.
     pub certificate_fingerprint: String,
+    /// Who may sign updates: public keys of minisign.
+    #[serde(default)]
+    pub update_keys: Vec<String>,
     /// What an administrator should know, most important first.
     pub warnings: Vec<String>,
     /// When the host started.
@@ -185,6 +188,9 @@ pub struct SystemPatch {
     /// The host's name. Leases of addresses are asked for under it from the next start of the manager on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// Who may sign updates: public keys of minisign, 56 characters each. These instead of those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_keys: Option<Vec<String>>,
 }
 
 /// Verbs: `POST /v1/system:{verb}`.

@@ -48,6 +48,8 @@ pub enum InitRequest {
     },
     /// Guests are stopped and the store is flushed: PID 1 need not wait longer.
     Drained,
+    /// The image that was started for a trial works: PID 1 need not restart the machine.
+    Works,
 }
 
 /// From PID 1 to the manager.

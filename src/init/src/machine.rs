@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use lodge_host::install::on_trial;
 use lodge_host::power::{INIT_SOCKET, InitNotice, InitRequest, PowerAction};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,9 @@ pub const MANAGER: &str = "serve";
 /// Signals that mean something to PID 1: a child ended, Ctrl-Alt-Del, power failing.
 const SIGNALS: [Signal; 3] = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGPWR];
 
+/// How long an image that is on trial may take until the manager says that it works.
+const TRIAL: Duration = Duration::from_secs(5 * 60);
+
 /// How often to look whether every process has ended: not each of them is a child.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -44,6 +48,8 @@ pub(crate) struct Machine {
     button_paths: Vec<PathBuf>,
     shutdown: Shutdown,
     watchdog: Option<Watchdog>,
+    /// When an image that is on trial is given up.
+    trial: Option<Instant>,
     /// Keeps the terminal with the kernel's messages.
     _log_terminal: Option<File>,
 }
@@ -92,6 +98,7 @@ impl Machine {
             button_paths: Vec::new(),
             shutdown: Shutdown::default(),
             watchdog: Watchdog::arm(Instant::now()),
+            trial: on_trial().then(|| Instant::now() + TRIAL),
             _log_terminal: console::hand_over(),
         };
         machine.rescan_buttons();
@@ -113,6 +120,7 @@ impl Machine {
             self.accept();
             self.reap();
             self.look_whether_alone();
+            self.give_up_trial();
             if self
                 .shutdown
                 .next_tick()
@@ -178,6 +186,7 @@ impl Machine {
             self.shutdown.next_tick(),
             look,
             feed,
+            self.trial,
         ];
         match due.into_iter().flatten().min() {
             // Rounded up, or the loop would spin through the last millisecond.
@@ -272,6 +281,7 @@ impl Machine {
                     self.step(Input::Request(action));
                 }
                 InitRequest::Drained => self.step(Input::Drained),
+                InitRequest::Works => self.trial = None,
             }
         }
     }
@@ -306,6 +316,14 @@ impl Machine {
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// GRUB starts the other image the next time, as nobody has said that this one works.
+    fn give_up_trial(&mut self) {
+        if self.trial.take_if(|end| *end <= Instant::now()).is_some() {
+            tracing::error!("this version of Lodge has not come up: going back to the other one");
+            self.step(Input::Request(PowerAction::Reboot));
         }
     }
 

@@ -26,6 +26,7 @@ use crate::log_ring::LogRing;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
+use crate::update::HostImages;
 use crate::vms::Registry;
 
 /// What all parts of the manager share.
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     /// The host is being installed on a disk.
     pub(crate) installing: AtomicBool,
+    pub(crate) host_images: HostImages,
     /// What is to be done when this manager has ended.
     pub(crate) handover: install::Waiting,
     /// The manager wants to be started anew.

@@ -10,7 +10,7 @@ use lodge_host::hostname;
 
 use crate::config::ManagerConfig;
 use crate::core::{blocking, internal};
-use crate::{Caller, Manager};
+use crate::{Caller, Manager, update};
 
 const SYSTEM: &str = "/v1/system";
 
@@ -49,21 +49,22 @@ impl Manager {
         self.core.hostname.get()
     }
 
-    /// `PATCH /v1/system`: gives the host another name, which init reads at the next boot.
+    /// `PATCH /v1/system`: gives the host another name, which init reads at the next boot, and trusts other keys for updates.
     ///
     /// # Errors
-    /// `InvalidRequest` for what is no name, `WrongState` when hosted: the machine's name is not ours.
+    /// `InvalidRequest` for what is no name or no key, `WrongState` when hosted: the machine's name is not ours.
     pub async fn system_patch(
         &self,
         caller: &Caller,
         patch: SystemPatch,
     ) -> Result<System, Problem> {
-        let Some(name) = patch.hostname else {
-            return Ok(self.system());
-        };
-        let name =
-            hostname::normalize(&name).map_err(|problem| Problem::invalid("/hostname", problem))?;
-        if !self.core.config.appliance {
+        let name = patch.hostname.as_deref().map(hostname::normalize);
+        let name = name
+            .transpose()
+            .map_err(|problem| Problem::invalid("/hostname", problem))?;
+        let keys = patch.update_keys;
+        keys.as_deref().map(update::keys::check).transpose()?;
+        if name.is_some() && !self.core.config.appliance {
             return Err(Problem::new(
                 ErrorCode::WrongState,
                 "this server runs on an ordinary Linux host, whose name it does not set",
@@ -72,7 +73,12 @@ impl Manager {
         }
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
-            manager.rename(&caller, &name).await?;
+            if let Some(name) = name {
+                manager.rename(&caller, &name).await?;
+            }
+            if let Some(keys) = keys {
+                manager.trust(&caller, keys).await?;
+            }
             Ok(manager.system())
         })
         .await

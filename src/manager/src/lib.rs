@@ -34,6 +34,7 @@ mod snapshots;
 mod system;
 mod throttle;
 mod tokens;
+mod update;
 mod upload;
 mod users;
 mod vms;

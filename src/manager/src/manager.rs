@@ -34,6 +34,7 @@ use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::snapshots;
 use crate::system::HostView;
+use crate::update::{self, HostImages};
 use crate::vms::{Registry, VmRecord};
 
 /// Name of the cgroup that holds the guests' leaves.
@@ -189,6 +190,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         opened.map_err(|error| internal(format!("opening the store failed: {error}")))??;
     let mut start_warnings = warnings;
     start_warnings.extend(install::left_behind(&config.run_dir));
+    start_warnings.extend(update::failed_trial(&config));
     let boot = read_boot_report(&config, &mut start_warnings);
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
@@ -231,6 +233,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         console: watch::Sender::new(0),
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),
+        host_images: HostImages::default(),
         handover: install::Waiting::default(),
         leaving: CancellationToken::new(),
         ended: CancellationToken::new(),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
-use crate::{Caller, Manager};
+use crate::{Caller, Manager, update};
 
 /// Below this share of the data filesystem people are warned, in percent.
 const LOW_SPACE: u64 = 5;
@@ -186,7 +186,7 @@ impl Core {
         (StorageKind::Disk, device, mount.filesystem)
     }
 
-    fn links(&self) -> Vec<Link> {
+    pub(crate) fn links(&self) -> Vec<Link> {
         let Some(network) = &self.network else {
             return own_links();
         };
@@ -218,7 +218,7 @@ impl Core {
     }
 
     /// Addresses under which others can reach this host.
-    fn reachable(&self) -> Vec<IpAddr> {
+    pub(crate) fn reachable(&self) -> Vec<IpAddr> {
         if let Some(network) = &self.network {
             let addresses = network.state().reachable_addresses();
             if !addresses.is_empty() || self.config.appliance {
@@ -357,6 +357,7 @@ impl Manager {
             links: core.links(),
             urls: self.urls(),
             certificate_fingerprint: core.host.endpoint().certificate_fingerprint,
+            update_keys: update::keys::trusted(&core.snapshot()),
             warnings: core.warnings(),
             started_at: core.host.booted_at,
             now: Timestamp::now(),

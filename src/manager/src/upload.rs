@@ -42,6 +42,8 @@ pub(crate) enum Expected {
     Image(ImageKind, Option<DiskFormat>),
     /// An OVA, which is looked into when it is there.
     Archive,
+    /// An ISO with a signature behind it, which is checked when it is there.
+    Update,
 }
 
 impl Expected {
@@ -49,6 +51,7 @@ impl Expected {
         match self {
             Self::Image(kind, declared) => content::check_head(kind, declared, head),
             Self::Archive => content::check_archive(head),
+            Self::Update => content::check_head(ImageKind::Iso, None, head),
         }
     }
 
@@ -56,6 +59,7 @@ impl Expected {
         match self {
             Self::Image(kind, declared) => content::check(kind, declared, file),
             Self::Archive => content::archive(file).map(|()| Found::Ready("ova".to_owned())),
+            Self::Update => Ok(Found::Ready("update".to_owned())),
         }
     }
 }

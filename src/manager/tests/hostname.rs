@@ -12,6 +12,7 @@ use support::{Host, admin, appliance, open, within};
 fn named(name: &str) -> SystemPatch {
     SystemPatch {
         hostname: Some(name.to_owned()),
+        update_keys: None,
     }
 }
 

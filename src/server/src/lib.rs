@@ -19,6 +19,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trial;
 mod wire;
 
 pub use serve::serve_main;

@@ -18,7 +18,7 @@ use crate::args::Args;
 use crate::limits::Limits;
 use crate::local_console::{self, Fixed};
 use crate::tls::{self, IdentityError};
-use crate::{listen, logging, power};
+use crate::{listen, logging, power, trial};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,10 @@ async fn serve(args: &Args, ring: LogRing) -> Result<(), ServeError> {
         leaving.wants_to_leave().await;
         leave.cancel();
     });
+    if args.appliance {
+        let socket = run_dir.join("init.sock");
+        tokio::spawn(trial::follow(manager.clone(), fixed.clone(), socket));
+    }
     tokio::spawn(local_console::keep(
         manager.clone(),
         run_dir.join("local.json"),

@@ -95,37 +95,9 @@ fn screenshot(host: &Host, vm: &str) -> Result<Picture> {
     Picture::read(&file)
 }
 
-/// What a guest that has fallen silent is doing.
-fn condition(host: &Host, vm: &str) -> String {
-    let status = || match host.vm(vm) {
-        Ok(vm) => vm["status"].to_string(),
-        Err(problem) => problem.to_string(),
-    };
-    let before = status();
-    // Long enough to see a processor that runs in circles.
-    std::thread::park_timeout(Duration::from_secs(5));
-    format!("{vm} was {before}, and is {} now", status())
-}
-
-/// Waits for text on the console of a guest whose BIOS draws it on the screen as well, pixel by pixel, and clears the screen
-/// before: in an emulator that takes minutes in which nothing else comes. Work of its processor is progress, too, for a while.
+/// Waits for text on the console of a guest whose BIOS draws it on the screen as well, and clears the screen before.
 fn wait_drawn(host: &Host, vm: &str, console: &GuestConsole, pattern: &str) -> Result<()> {
-    const SILENCES: usize = 4;
-    let worked = || Ok::<_, anyhow::Error>(host.vm(vm)?["status"]["cpu_time_us"].as_u64());
-    let mut before = worked()?;
-    for _ in 1..SILENCES {
-        let Err(silent) = console.wait_drawn(pattern) else {
-            return Ok(());
-        };
-        let now = worked()?;
-        if now <= before {
-            return Err(silent.context(format!("{vm} stands still: {}", condition(host, vm))));
-        }
-        before = now;
-    }
-    console
-        .wait_drawn(pattern)
-        .with_context(|| condition(host, vm))
+    host.while_it_works(vm, || console.wait_drawn(pattern))
 }
 
 fn discs_start_by_bios(host: &Host) -> Result<()> {

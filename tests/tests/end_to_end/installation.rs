@@ -1,9 +1,12 @@
 //! From a stick or a CD onto a disk, and from that disk on.
 
+use anyhow::Result;
 use lodge_tests::host::{Host, PASSWORD};
 use lodge_tests::machine::{Builder, Bus, Firmware, Medium, TARGET_SERIAL};
 use lodge_tests::media;
 use serde_json::Value;
+
+use crate::update::comes_and_goes;
 
 /// Size of the disks: the smallest on which there is room for the data of these tests.
 const SIZE: u64 = 4 << 30;
@@ -11,8 +14,13 @@ const SIZE: u64 = 4 << 30;
 /// What used to be on the disk.
 const OLD: &[u8] = b"nobody knows what this is";
 
-/// Installs a host that already has images and guests, and starts it from its disk.
-fn install_and_restart(firmware: Firmware, medium: Medium, bus: Bus) {
+/// Installs a host that already has images and guests, starts it from its disk, and does `more` with it.
+fn install_and_restart(
+    firmware: Firmware,
+    medium: Medium,
+    bus: Bus,
+    more: impl FnOnce(&Host) -> Result<()>,
+) {
     let directory = tempfile::tempdir().unwrap();
     let disk = media::blank_disk(directory.path(), "target.raw", SIZE).unwrap();
     write_at(&disk, 1 << 16, OLD);
@@ -55,7 +63,9 @@ fn install_and_restart(firmware: Firmware, medium: Medium, bus: Bus) {
     let disks = host.cli.json(&["system", "disks"]).unwrap();
     let found = listed(&disks, TARGET_SERIAL);
     let used = found["in_use"].as_str().unwrap();
-    assert!(used.contains("lodge-data"), "{found}");
+    assert!(used.contains("this host was started from it"), "{found}");
+    more(&host).unwrap();
+    moved(&host);
     host.shut_down().unwrap();
 }
 
@@ -124,12 +134,12 @@ fn read_at(path: &std::path::Path, at: u64, length: usize) -> Vec<u8> {
 
 #[test]
 fn a_stick_becomes_a_host_by_bios() {
-    install_and_restart(Firmware::Bios, Medium::Usb, Bus::Nvme);
+    install_and_restart(Firmware::Bios, Medium::Usb, Bus::Nvme, comes_and_goes);
 }
 
 #[test]
 fn a_cd_becomes_a_host_by_uefi() {
-    install_and_restart(Firmware::Uefi, Medium::Cd, Bus::Sata);
+    install_and_restart(Firmware::Uefi, Medium::Cd, Bus::Sata, |_| Ok(()));
 }
 
 /// The other ways, of which each takes two minutes.
@@ -142,6 +152,6 @@ fn every_firmware_starts_from_every_bus() {
         (Firmware::Uefi, Bus::Nvme),
         (Firmware::Uefi, Bus::Virtio),
     ] {
-        install_and_restart(firmware, Medium::Usb, bus);
+        install_and_restart(firmware, Medium::Usb, bus, |_| Ok(()));
     }
 }

@@ -14,4 +14,5 @@ mod refusals;
 mod snapshots;
 mod survival;
 mod tour;
+mod update;
 mod virtualization;

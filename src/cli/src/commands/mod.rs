@@ -12,6 +12,7 @@ pub(crate) mod remote;
 pub(crate) mod snapshot;
 pub(crate) mod system;
 mod system_install;
+mod system_update;
 pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;

@@ -6,9 +6,10 @@ use lodge_api::log::{LogEntry, LogLevel};
 use lodge_api::page::Page;
 use lodge_api::system::{Controls, StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::system_install;
+use super::{system_install, system_update};
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
 use crate::target::{RemoteName, Target};
@@ -61,6 +62,38 @@ pub(crate) enum Verb {
         #[arg(long)]
         background: bool,
     },
+    /// List the two versions of Lodge on the host's disk, and which of them starts
+    Images {
+        /// REMOTE:
+        remote: Option<RemoteName>,
+    },
+    /// Update Lodge, and go back by itself if the host does not come up with it
+    Update {
+        /// The signed file
+        file: PathBuf,
+        /// REMOTE:
+        remote: Option<RemoteName>,
+        /// Leave the restart to you
+        #[arg(long)]
+        no_restart: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Go back to the other version, or forget an update that was not tried yet
+    Rollback {
+        /// REMOTE:
+        remote: Option<RemoteName>,
+        /// Leave the restart to you
+        #[arg(long)]
+        no_restart: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Who may sign updates
+    #[command(subcommand)]
+    UpdateKey(system_update::KeyVerb),
     /// Power guests off, then the host
     Shutdown {
         /// REMOTE:
@@ -114,6 +147,24 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             let client = client(context, remote.as_ref())?;
             system_install::install(context, &client, &disk, erase, background).await
         }
+        Verb::Images { remote } => {
+            system_update::images(context, &client(context, remote.as_ref())?).await
+        }
+        Verb::Update {
+            remote,
+            file,
+            no_restart,
+            yes,
+        } => system_update::update(context, remote.as_ref(), &file, !no_restart, yes).await,
+        Verb::Rollback {
+            remote,
+            no_restart,
+            yes,
+        } => {
+            let client = client(context, remote.as_ref())?;
+            system_update::rollback(context, &client, !no_restart, yes).await
+        }
+        Verb::UpdateKey(verb) => system_update::keys(context, verb).await,
         Verb::Shutdown { remote, yes } => power(context, remote.as_ref(), "shutdown", yes).await,
         Verb::Reboot { remote, yes } => power(context, remote.as_ref(), "reboot", yes).await,
     }
@@ -127,6 +178,7 @@ async fn rename(context: &Context, target: Target) -> Result<(), ClientError> {
     let client = context.client(target.remote.as_deref())?;
     let patch = SystemPatch {
         hostname: Some(target.name),
+        update_keys: None,
     };
     let system: System = client
         .send(Method::PATCH, "/v1/system", &patch, None)

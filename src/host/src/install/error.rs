@@ -9,10 +9,13 @@ pub enum InstallError {
     /// There is nothing to install from.
     #[error("no boot medium of Lodge is plugged in")]
     NoMedium,
-    /// The boot medium is not what it should be.
-    #[error("the boot medium {device} is damaged: {problem}")]
+    /// The host does not run from a disk of its own; why.
+    #[error("{0}")]
+    NotInstalled(String),
+    /// An image is not what it should be.
+    #[error("the image on {device} is damaged: {problem}")]
     Damaged {
-        /// Its device.
+        /// Where it is.
         device: PathBuf,
         /// What is wrong.
         problem: String,

@@ -6,17 +6,24 @@
 
 mod boot_loader;
 mod contents;
+mod environment;
 mod error;
+mod home;
+mod image;
 mod layout;
 mod medium;
+mod signed;
 mod slot;
 mod target;
 mod write;
 
 pub use contents::Contents;
+pub use environment::Environment;
 pub use error::InstallError;
+pub use home::Home;
 pub use layout::{LEAST_SIZE, Part};
 pub use medium::{Medium, find_medium};
-pub use slot::Slot;
+pub use signed::{SignatureError, TRAILER, UpdateKey, verify};
+pub use slot::{Slot, on_trial};
 pub use target::{HostDisk, host_disks};
 pub use write::{Installed, Job, Progress, Step, install, partition};

@@ -7,6 +7,9 @@ use super::Part;
 /// Names the image on the kernel's command line.
 const OPTION: &str = "lodge.image=";
 
+/// On the kernel's command line when the image is tried for the first time.
+const TRIAL: &str = "lodge.trial";
+
 /// One of the two places for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
@@ -25,8 +28,24 @@ impl Slot {
         }
     }
 
+    /// The one beside it.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Its letter in the boot menu's environment.
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
     /// As the boot menu has it.
-    fn from_letter(letter: &str) -> Option<Self> {
+    pub(super) fn from_letter(letter: &str) -> Option<Self> {
         match letter {
             "a" => Some(Self::A),
             "b" => Some(Self::B),
@@ -38,6 +57,15 @@ impl Slot {
     pub fn started() -> Option<Self> {
         in_command_line(&fs::read_to_string("/proc/cmdline").ok()?)
     }
+}
+
+/// Whether the image that this host was started from has to show first that it works.
+pub fn on_trial() -> bool {
+    fs::read_to_string("/proc/cmdline").is_ok_and(|text| says_trial(&text))
+}
+
+fn says_trial(text: &str) -> bool {
+    text.split_whitespace().any(|word| word == TRIAL)
 }
 
 fn in_command_line(text: &str) -> Option<Slot> {
@@ -66,6 +94,9 @@ mod tests {
             "xlodge.image=a",
         ] {
             assert_eq!(in_command_line(other), None, "{other}");
+            assert!(!says_trial(other));
         }
+        assert!(says_trial("lodge.image=b lodge.trial"));
+        assert_eq!(Slot::A.other().letter(), "b");
     }
 }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::image::write_image;
 use super::layout::{self, LEAST_SIZE, Part};
 use super::{HostDisk, InstallError, Medium, boot_loader};
 use crate::boot::DATA_LABEL;
@@ -30,7 +31,6 @@ const WIPED: usize = 1 << 20;
 const BLOCK: u32 = 512;
 
 nix::ioctl_none!(reread_partitions, 0x12, 95);
-nix::ioctl_none!(flush_buffers, 0x12, 97);
 nix::ioctl_write_ptr!(set_label, 0x94, 50, [u8; 256]);
 
 /// What is being done.
@@ -86,7 +86,7 @@ pub fn partition(disk: &HostDisk, part: Part) -> PathBuf {
     device(&disk.device.name, part)
 }
 
-fn device(disk: &str, part: Part) -> PathBuf {
+pub(super) fn device(disk: &str, part: Part) -> PathBuf {
     // nvme0n1p1, mmcblk0p1, but sda1.
     let between = if disk.ends_with(|c: char| c.is_ascii_digit()) {
         "p"
@@ -126,7 +126,11 @@ pub fn install(job: &Job<'_>, progress: Progress<'_>) -> Result<Installed, Insta
         make_partitions(&mut disk, job, &parts)?;
     }
     let image = device(&name, Part::ImageA);
-    copy_image(job.medium.device(), &image, length, progress)?;
+    let from = job.medium.device();
+    let source = File::open(from).map_err(InstallError::at(from))?;
+    write_image(&source, from, length, &image, &mut |done| {
+        progress(Step::Writing, done, length)
+    })?;
     {
         let written = Medium::open(&image, &job.work.join("written"))?;
         written.check(&mut |done, total| progress(Step::Verifying, done, total))?;
@@ -249,38 +253,6 @@ fn make_partitions(
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    Ok(())
-}
-
-fn copy_image(
-    from: &Path,
-    to: &Path,
-    length: u64,
-    progress: Progress<'_>,
-) -> Result<(), InstallError> {
-    let mut source = File::open(from)
-        .map_err(InstallError::at(from))?
-        .take(length);
-    let mut target = File::options()
-        .write(true)
-        .open(to)
-        .map_err(InstallError::at(to))?;
-    let (mut done, mut buffer) = (0, vec![0; 1 << 20]);
-    while done < length {
-        let want = (length - done).min(buffer.len() as u64) as usize;
-        let piece = &mut buffer[..want];
-        source.read_exact(piece).map_err(InstallError::at(from))?;
-        target.write_all(piece).map_err(InstallError::at(to))?;
-        done += want as u64;
-        if progress(Step::Writing, done, length).is_break() {
-            return Err(InstallError::Cancelled);
-        }
-    }
-    target.sync_all().map_err(InstallError::at(to))?;
-    // What is read next comes from the disk.
-    // SAFETY: the call takes a descriptor and nothing else.
-    unsafe { flush_buffers(target.as_raw_fd()) }
-        .map_err(|errno| InstallError::at(to)(errno.into()))?;
     Ok(())
 }
 

@@ -139,7 +139,7 @@ impl Core {
         Ok(())
     }
 
-    fn data_in_memory(&self) -> bool {
+    pub(crate) fn data_in_memory(&self) -> bool {
         self.storage().kind == StorageKind::Ram
     }
 
@@ -245,7 +245,7 @@ impl Core {
     }
 }
 
-fn phase(step: Step) -> &'static str {
+pub(crate) fn phase(step: Step) -> &'static str {
     match step {
         Step::Checking => "checking the boot medium",
         Step::Writing => "writing the image",
@@ -291,7 +291,9 @@ fn problem(error: &InstallError) -> Problem {
             .with_hint("write the ISO to the medium again"),
         InstallError::Unusable { .. } => Problem::invalid("/disk", detail),
         InstallError::Cancelled => crate::operations::cancelled(),
-        InstallError::Tool { .. } | InstallError::Host { .. } => internal(detail),
+        InstallError::NotInstalled(_) | InstallError::Tool { .. } | InstallError::Host { .. } => {
+            internal(detail)
+        }
     }
 }
 

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
 
 /// The requests of one connection. Clones share them.
 #[derive(Debug, Clone)]
@@ -74,13 +73,14 @@ impl Activity {
         }
     }
 
-    /// What is to be done now.
-    pub fn verdict(&self, idle: Duration, stall: Duration) -> Verdict {
+    /// What is to be done at the time `now`.
+    pub fn verdict(&self, idle: Duration, stall: Duration, now: Instant) -> Verdict {
         let state = lock(&self.state);
-        let stalled = |phase: &Phase| matches!(phase, Phase::Responding(t) if t.elapsed() > stall);
+        let since = |time: Instant| now.saturating_duration_since(time);
+        let stalled = |phase: &Phase| matches!(phase, Phase::Responding(t) if since(*t) > stall);
         if state.requests.values().any(stalled) {
             Verdict::Stalled
-        } else if state.requests.is_empty() && state.last.elapsed() > idle {
+        } else if state.requests.is_empty() && since(state.last) > idle {
             Verdict::Idle
         } else {
             Verdict::Fine
@@ -149,25 +149,27 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(90);
     const STALL: Duration = Duration::from_secs(60);
 
-    #[tokio::test(start_paused = true)]
-    async fn idle_only_without_requests() {
-        let activity = Activity::new();
-        let request = activity.begin();
-        tokio::time::advance(IDLE * 2).await;
-        assert_eq!(activity.verdict(IDLE, STALL), Verdict::Fine);
-        drop(request);
-        assert_eq!(activity.verdict(IDLE, STALL), Verdict::Fine);
-        tokio::time::advance(IDLE + Duration::from_secs(1)).await;
-        assert_eq!(activity.verdict(IDLE, STALL), Verdict::Idle);
+    /// What is to be done when so much time has passed.
+    fn verdict_after(activity: &Activity, passed: Duration) -> Verdict {
+        activity.verdict(IDLE, STALL, Instant::now() + passed)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_nobody_takes_is_a_stall() {
+    #[test]
+    fn idle_only_without_requests() {
+        let activity = Activity::new();
+        let request = activity.begin();
+        assert_eq!(verdict_after(&activity, IDLE * 2), Verdict::Fine);
+        drop(request);
+        assert_eq!(verdict_after(&activity, Duration::ZERO), Verdict::Fine);
+        assert_eq!(verdict_after(&activity, IDLE * 2), Verdict::Idle);
+    }
+
+    #[test]
+    fn an_answer_nobody_takes_is_a_stall() {
         let activity = Activity::new();
         let body = activity.begin().follow(Body::from("x"));
-        tokio::time::advance(STALL + Duration::from_secs(1)).await;
-        assert_eq!(activity.verdict(IDLE, STALL), Verdict::Stalled);
+        assert_eq!(verdict_after(&activity, STALL * 2), Verdict::Stalled);
         drop(body);
-        assert_eq!(activity.verdict(IDLE, STALL), Verdict::Fine);
+        assert_eq!(verdict_after(&activity, STALL), Verdict::Fine);
     }
 }

@@ -150,7 +150,11 @@ async fn carry(
         if closing.is_some_and(|end| Instant::now() >= end) {
             return;
         }
-        match activity.verdict(limits.idle, limits.response_stall) {
+        match activity.verdict(
+            limits.idle,
+            limits.response_stall,
+            std::time::Instant::now(),
+        ) {
             Verdict::Fine => {}
             Verdict::Idle if closing.is_some() => {}
             Verdict::Idle => {

@@ -16,6 +16,7 @@ mod snapshots;
 mod socket;
 mod system;
 mod tokens;
+mod update;
 mod users;
 mod vm_balloon;
 mod vm_console;
@@ -38,6 +39,7 @@ pub fn table() -> Vec<Route> {
         tokens::routes(),
         system::routes(),
         install::routes(),
+        update::routes(),
         vms::routes(),
         vm_balloon::routes(),
         vm_console::routes(),

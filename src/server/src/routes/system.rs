@@ -21,7 +21,7 @@ pub fn routes() -> Vec<Route> {
         get("/v1/system", read, "system_view", system_view)
             .summary("Show the host: hardware, KVM, storage, links, versions, warnings")
             .answers::<System>(200, "The host."),
-        patch("/v1/system", configure, "system_update", system_update)
+        patch("/v1/system", configure, "system_change", system_change)
             .summary("Change the host's settings")
             .takes::<SystemPatch>()
             .answers::<System>(200, "Changed."),
@@ -47,7 +47,7 @@ async fn system_view(State(app): State<App>) -> Answer {
     show(&app, app.manager().system())
 }
 
-async fn system_update(
+async fn system_change(
     State(app): State<App>,
     who: Authenticated,
     Json(body): Json<SystemPatch>,

@@ -1,0 +1,99 @@
+//! The two images of a host that Lodge is installed on, and updates of them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// One of the two places for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSlot {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl ImageSlot {
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+        }
+    }
+}
+
+/// When an image starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostImageState {
+    /// At every start.
+    Default,
+    /// When it is chosen in the boot menu, or when the other one cannot be read.
+    Spare,
+    /// At the next start, for a trial.
+    NextTrial,
+    /// It runs for a trial, and becomes the default when it has shown that it works.
+    OnTrial,
+    /// It was tried and did not work. The other one was started instead.
+    Failed,
+    /// It is being written.
+    Writing,
+    /// There is none.
+    Empty,
+}
+
+impl HostImageState {
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Spare => "spare",
+            Self::NextTrial => "next, on trial",
+            Self::OnTrial => "on trial",
+            Self::Failed => "failed its trial",
+            Self::Writing => "being written",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// An image on the host's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostImage {
+    /// Where it is.
+    pub slot: ImageSlot,
+    /// Version of Lodge; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it is the one that runs.
+    pub running: bool,
+    /// When it starts.
+    pub state: HostImageState,
+}
+
+/// Query parameters of `POST /v1/system:update` and `POST /v1/system:rollback`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UpdateParams {
+    /// Restart the host at once, guests off first. Otherwise the image is tried whenever the host restarts.
+    #[serde(default = "yes")]
+    #[param(default = true)]
+    pub restart: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Answer to `POST /v1/system:update` and `POST /v1/system:rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Updated {
+    /// The image that starts next.
+    pub slot: ImageSlot,
+    /// Its version.
+    pub version: String,
+    /// Whether the host restarts now.
+    pub restarts: bool,
+}

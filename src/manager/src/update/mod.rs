@@ -1,0 +1,441 @@
+//! Another version of Lodge, beside the one that runs.
+//!
+//! A signed file is taken in and checked before anything on the disk changes. It then becomes the image that does not run, which is
+//! started once. Only when the host has come up with it, does it become the one that is started from then on
+//! ([`Manager::confirm_trial`]); otherwise PID 1, the kernel or the watchdog restart the host, and GRUB starts the old one.
+
+pub(crate) mod keys;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use lodge_api::event::EventBody;
+use lodge_api::page::Page;
+use lodge_api::system::SystemAction;
+use lodge_api::update::{HostImage, HostImageState, ImageSlot, UpdateParams, Updated};
+use lodge_api::{ErrorCode, Problem};
+use lodge_host::install::{
+    self, Contents, Environment, Home, InstallError, SignatureError, Slot, Step, UpdateKey,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::core::{Core, blocking, internal};
+use crate::install::phase;
+use crate::operations::{OperationHandle, cancelled};
+use crate::upload::{Expected, Received, Receiver};
+use crate::{Caller, Manager};
+
+const TARGET: &str = "/v1/system";
+
+/// Who does something with the images of the disk.
+#[derive(Default)]
+pub(crate) struct HostImages {
+    /// Held while something is mounted.
+    mounts: Mutex<()>,
+    /// One of them is being written.
+    writing: AtomicBool,
+}
+
+impl Manager {
+    /// `GET /v1/system/images`.
+    ///
+    /// # Errors
+    /// `WrongState` where the host does not run from a disk that Lodge is installed on.
+    pub async fn host_images(&self) -> Result<Page<HostImage>, Problem> {
+        let home = self.core.home()?;
+        let items = if self.core.host_images.writing.load(Ordering::SeqCst) {
+            vec![
+                shown(home.started(), own_version(), true, HostImageState::Default),
+                shown(home.started().other(), None, false, HostImageState::Writing),
+            ]
+        } else {
+            let _mounting = self.core.host_images.mounts.lock().await;
+            blocking(move || look(&home)).await?
+        };
+        Ok(Page {
+            items,
+            next_page: None,
+        })
+    }
+
+    /// `POST /v1/system:update`: takes a signed file in, makes it the other image, and has it tried at the next start.
+    ///
+    /// # Errors
+    /// As of an image's upload; `InvalidContent` for a file that is not signed by one whom this host trusts, `WrongState` where the
+    /// host cannot be updated.
+    pub async fn system_update(
+        &self,
+        caller: &Caller,
+        params: UpdateParams,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+    ) -> Result<Updated, Problem> {
+        let core = &self.core;
+        core.require_changeable()?;
+        let home = core.home()?;
+        if install::on_trial() && core.trial_pending(&home).await? {
+            return Err(
+                wrong_state("the version that runs has not shown yet that it works")
+                    .with_hint("wait some minutes for the end of its trial"),
+            );
+        }
+        let keys = core.update_keys();
+        if keys.is_empty() {
+            return Err(
+                wrong_state("this host trusts no key, and takes no update therefore")
+                    .with_hint("`lodge system update-key add` names who may sign updates"),
+            );
+        }
+        self.require_room_for(&core.images, declared_len)?;
+        let running = self
+            .upload_operation(caller, "system_update", TARGET.to_owned())
+            .await?;
+        let receiver = Receiver::start(core.images.clone(), Expected::Update);
+        let received = self
+            .receive(receiver, declared_len, body, &running.handle)
+            .await;
+        let result = match received {
+            Ok(received) => {
+                core.write_other(home.clone(), received, keys, &running.handle)
+                    .await
+            }
+            Err(problem) => Err(problem),
+        };
+        running.end(&result);
+        self.tried_next(caller, home.started().other(), result?, params)
+            .await
+    }
+
+    /// `POST /v1/system:rollback`: has the other image tried at the next start. An update that has not been tried yet is forgotten instead.
+    ///
+    /// # Errors
+    /// `WrongState` where there is no other image.
+    pub async fn system_rollback(
+        &self,
+        caller: &Caller,
+        params: UpdateParams,
+    ) -> Result<Updated, Problem> {
+        let core = &self.core;
+        core.require_changeable()?;
+        let home = core.home()?;
+        let mounting = core.images_to_change().await?;
+        let (caller, started) = (caller.clone(), home.started());
+        caller.audit("system_rollback", TARGET);
+        let (contents, forgotten) = blocking(move || roll_back(&home)).await?;
+        drop(mounting);
+        if forgotten {
+            return Ok(Updated {
+                slot: named(started),
+                version: own_version().unwrap_or_default(),
+                restarts: false,
+            });
+        }
+        self.tried_next(&caller, started.other(), contents, params)
+            .await
+    }
+
+    /// Answers that an image is tried at the next start, and brings that about if it is wanted now.
+    async fn tried_next(
+        &self,
+        caller: &Caller,
+        slot: Slot,
+        contents: Contents,
+        params: UpdateParams,
+    ) -> Result<Updated, Problem> {
+        let (slot, version) = (named(slot), contents.version);
+        let when = if params.restart {
+            "now"
+        } else {
+            "at the next restart"
+        };
+        self.core.tell(format!(
+            "Lodge {version}, image {}, is tried {when}",
+            slot.as_str()
+        ));
+        if params.restart {
+            self.system_action(caller, SystemAction::Reboot).await?;
+        }
+        Ok(Updated {
+            slot,
+            version,
+            restarts: params.restart,
+        })
+    }
+
+    /// Makes the image that runs for a trial the one that is started from now on. To be called when the host has come up.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub async fn confirm_trial(&self) -> Result<(), Problem> {
+        let home = self.core.home()?;
+        let _mounting = self.core.host_images.mounts.lock().await;
+        let slot = home.started();
+        blocking(move || {
+            let works = Environment {
+                slot,
+                trial: None,
+                pending: false,
+            };
+            home.decide(works).map_err(|error| problem(&error))
+        })
+        .await?;
+        self.core.tell(format!(
+            "Lodge {} works, and image {} is the one that starts from now on",
+            own_version().unwrap_or_default(),
+            named(slot).as_str()
+        ));
+        Ok(())
+    }
+
+    /// What keeps the host from being healthy after an update: nothing, once all of it is there.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn healthy(&self) -> Result<(), String> {
+        let core = &self.core;
+        if core.data_in_memory() {
+            return Err("the data are in memory".to_owned());
+        }
+        if let Some(warning) = core.start_warnings.first() {
+            return Err(warning.clone());
+        }
+        let links = core.links();
+        let plugged_in = links.iter().any(|link| link.carrier);
+        if plugged_in && core.reachable().is_empty() {
+            return Err("the network has no address".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    fn home(&self) -> Result<Home, Problem> {
+        if !self.config.appliance {
+            return Err(wrong_state(
+                "this server runs on an ordinary Linux host, which updates it by its own means",
+            ));
+        }
+        Home::find(&self.config.run_dir.join("update")).map_err(|error| problem(&error))
+    }
+
+    /// For as long as what is returned is held, nobody else changes the images.
+    async fn images_to_change(&self) -> Result<MutexGuard<'_, ()>, Problem> {
+        if self.host_images.writing.load(Ordering::SeqCst) {
+            return Err(wrong_state("another update is under way")
+                .with_hint("wait for it to end, or cancel its operation"));
+        }
+        Ok(self.host_images.mounts.lock().await)
+    }
+
+    /// Whether GRUB still waits for the running image to show that it works.
+    async fn trial_pending(&self, home: &Home) -> Result<bool, Problem> {
+        let _mounting = self.host_images.mounts.lock().await;
+        let home = home.clone();
+        let environment =
+            blocking(move || home.environment().map_err(|error| problem(&error))).await?;
+        Ok(environment.trial.is_some())
+    }
+
+    /// Checks what was received, and makes the other image of it.
+    async fn write_other(
+        &self,
+        home: Home,
+        received: Received,
+        keys: Vec<UpdateKey>,
+        handle: &OperationHandle,
+    ) -> Result<Contents, Problem> {
+        let _mounting = self.images_to_change().await?;
+        self.host_images.writing.store(true, Ordering::SeqCst);
+        let handle = handle.clone();
+        let written = blocking(move || {
+            let file = received.file.file();
+            let length = install::verify(file, &keys, &mut |done, total| {
+                watch(&handle, "checking the signature", done, total)
+            })
+            .map_err(|error| untrusted(&error))?;
+            let contents = home
+                .replace_other(file, length, &mut |step, done, total| {
+                    watch(&handle, phase(step), done, total)
+                })
+                .map_err(|error| problem(&error))?;
+            handle.commit_to_finish()?;
+            try_other(&home)?;
+            Ok(contents)
+        })
+        .await;
+        self.host_images.writing.store(false, Ordering::SeqCst);
+        written
+    }
+
+    /// Tells everybody.
+    fn tell(&self, message: String) {
+        tracing::info!("{message}");
+        self.events.publish(None, EventBody::System { message });
+    }
+}
+
+/// Tells how far a step is, and whether to go on.
+fn watch(handle: &OperationHandle, phase: &str, done: u64, total: u64) -> ControlFlow<()> {
+    handle.progress(phase, done, total);
+    if handle.is_cancelled() {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Has the image that does not run tried at the next start.
+fn try_other(home: &Home) -> Result<(), Problem> {
+    let trial = Environment {
+        slot: home.started(),
+        trial: Some(home.started().other()),
+        pending: true,
+    };
+    home.decide(trial).map_err(|error| problem(&error))
+}
+
+/// Forgets an update that has not been tried yet, else has the other image tried.
+fn roll_back(home: &Home) -> Result<(Contents, bool), Problem> {
+    let failed = |error: InstallError| problem(&error);
+    let other = home.started().other();
+    let environment = home.environment().map_err(failed)?;
+    let contents = home
+        .check(other, &mut |_: Step, _, _| ControlFlow::Continue(()))
+        .map_err(|error| {
+            wrong_state(format!("there is no other image to go to: {error}"))
+                .with_hint("`lodge system update` writes one")
+        })?;
+    if environment.pending && environment.trial == Some(other) {
+        home.decide(Environment {
+            slot: home.started(),
+            trial: None,
+            pending: false,
+        })
+        .map_err(failed)?;
+        return Ok((contents, true));
+    }
+    try_other(home)?;
+    Ok((contents, false))
+}
+
+fn look(home: &Home) -> Result<Vec<HostImage>, Problem> {
+    let environment = home.environment().map_err(|error| problem(&error))?;
+    let image = |slot: Slot| {
+        let running = slot == home.started();
+        let version = home.contents(slot).ok().map(|contents| contents.version);
+        let state = state(slot, running, version.is_some(), environment);
+        shown(slot, version, running, state)
+    };
+    Ok([Slot::A, Slot::B].into_iter().map(image).collect())
+}
+
+fn state(slot: Slot, running: bool, there: bool, environment: Environment) -> HostImageState {
+    let trial = environment.trial == Some(slot);
+    match (there, trial) {
+        (false, _) => HostImageState::Empty,
+        (true, true) if environment.pending => HostImageState::NextTrial,
+        (true, true) if running => HostImageState::OnTrial,
+        (true, true) => HostImageState::Failed,
+        (true, false) if environment.slot == slot => HostImageState::Default,
+        (true, false) => HostImageState::Spare,
+    }
+}
+
+/// What the host should know about an update that went wrong: to be said for as long as it is the newest.
+pub(crate) fn failed_trial(config: &crate::config::ManagerConfig) -> Option<String> {
+    if !config.appliance || Slot::started().is_none() {
+        return None;
+    }
+    let home = Home::find(&config.run_dir.join("update")).ok()?;
+    let environment = home.environment().ok()?;
+    let trial = environment.trial?;
+    if environment.pending || trial == home.started() {
+        return None;
+    }
+    let version = home.contents(trial).map_or_else(
+        |_| String::new(),
+        |contents| format!("Lodge {}, ", contents.version),
+    );
+    let slot = named(trial).as_str();
+    Some(format!(
+        "The last update did not work: {version}image {slot}, was started and did not come up, and image {} runs again.",
+        named(home.started()).as_str()
+    ))
+}
+
+fn shown(slot: Slot, version: Option<String>, running: bool, state: HostImageState) -> HostImage {
+    HostImage {
+        slot: named(slot),
+        version,
+        running,
+        state,
+    }
+}
+
+fn own_version() -> Option<String> {
+    Some(env!("CARGO_PKG_VERSION").to_owned())
+}
+
+fn named(slot: Slot) -> ImageSlot {
+    match slot {
+        Slot::A => ImageSlot::A,
+        Slot::B => ImageSlot::B,
+    }
+}
+
+fn wrong_state(detail: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::WrongState, detail)
+}
+
+fn problem(error: &InstallError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        InstallError::NotInstalled(_) => {
+            wrong_state(detail).with_hint("`lodge system install` puts Lodge on a disk of the host")
+        }
+        InstallError::Damaged { .. } => Problem::new(ErrorCode::InvalidContent, detail)
+            .with_hint("get the file again, or build it again"),
+        InstallError::Cancelled => cancelled(),
+        _ => internal(detail),
+    }
+}
+
+fn untrusted(error: &SignatureError) -> Problem {
+    let invalid =
+        |hint: &str| Problem::new(ErrorCode::InvalidContent, error.to_string()).with_hint(hint);
+    match error {
+        SignatureError::Missing => invalid("`scripts/sign` puts one there"),
+        SignatureError::Malformed | SignatureError::Wrong => invalid("get the file again"),
+        SignatureError::Unknown => {
+            invalid("`lodge system update-key add` trusts another one, if that is what you want")
+        }
+        SignatureError::Cancelled => cancelled(),
+        SignatureError::Io(_) => internal(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grub_has_written_down_says_when_an_image_starts() {
+        let environment = |slot, trial, pending| Environment {
+            slot,
+            trial,
+            pending,
+        };
+        let quiet = environment(Slot::A, None, false);
+        assert_eq!(state(Slot::A, true, true, quiet), HostImageState::Default);
+        assert_eq!(state(Slot::B, false, true, quiet), HostImageState::Spare);
+        assert_eq!(state(Slot::B, false, false, quiet), HostImageState::Empty);
+        let next = environment(Slot::A, Some(Slot::B), true);
+        assert_eq!(state(Slot::B, false, true, next), HostImageState::NextTrial);
+        let tried = environment(Slot::A, Some(Slot::B), false);
+        assert_eq!(state(Slot::B, true, true, tried), HostImageState::OnTrial);
+        assert_eq!(state(Slot::B, false, true, tried), HostImageState::Failed);
+    }
+}

@@ -1,0 +1,219 @@
+//! An installed host takes another version of itself, and goes back by itself when that one does not come up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use lodge_tests::artifacts;
+use lodge_tests::host::{Host, READY};
+use lodge_tests::process::{run, tool};
+use serde_json::Value;
+
+/// What the version in these tests is called.
+const OTHER_VERSION: &str = "9.9.9";
+
+/// A word of the kernel's command line, and one of the same length with which the kernel finds no first process.
+const SOUND: &str = "cryptomgr.notests";
+const BROKEN: &str = "rdinit=/not/there";
+
+/// Refused files, an update that panics at its start, one that works, and the way back from it.
+pub fn comes_and_goes(host: &Host) -> Result<()> {
+    let directory = host.machine.directory();
+    let key = directory.join("first.key");
+    let good = signed(directory, "good", &key, other_version(&iso()?)?)?;
+    refusals(host, &good)?;
+    let broken = signed(directory, "broken", &key, without_init(&iso()?)?)?;
+
+    let from = host.machine.console.position();
+    host.cli
+        .ok(&["system", "update", &text(&broken), "--yes"])?;
+    host.machine.console.wait_panic(from)?;
+    let from = host.machine.console.position();
+    ready_again(host, from)?;
+    assert_eq!(images(host)?, ["a runs default", "b - failed"]);
+    let system = host.cli.json(&["system", "show"])?;
+    let warnings = system["warnings"].to_string();
+    assert!(
+        warnings.contains("The last update did not work"),
+        "{warnings}"
+    );
+
+    let from = host.machine.console.position();
+    host.cli.ok(&["system", "update", &text(&good), "--yes"])?;
+    host.machine
+        .console
+        .wait_after(from, "reboot: Restarting system")?;
+    let from = host.machine.console.position();
+    ready_again(host, from)?;
+    host.wait_event("system", |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        Ok(message.contains("image B is the one that starts from now on"))
+    })?;
+    assert_eq!(images(host)?, ["a - spare", "b runs default"]);
+    let list = host.cli.ok(&["system", "images"])?;
+    assert!(list.contains(OTHER_VERSION), "{list}");
+    let system = host.cli.json(&["system", "show"])?;
+    assert!(
+        !system["warnings"].to_string().contains("last update"),
+        "{system}"
+    );
+
+    let back = ["system", "rollback", "--no-restart"];
+    host.cli.ok(&back)?;
+    assert_eq!(images(host)?, ["a - next_trial", "b runs default"]);
+    host.cli.ok(&back)?;
+    assert_eq!(images(host)?, ["a - spare", "b runs default"]);
+    Ok(())
+}
+
+/// Files that must change nothing.
+fn refusals(host: &Host, good: &Path) -> Result<()> {
+    let directory = host.machine.directory();
+    let fails = |file: &Path| host.cli.fails(&["system", "update", &text(file), "--yes"]);
+    let said = host.cli.fails(&["system", "rollback", "--yes"])?;
+    assert!(said.contains("there is no other image"), "{said}");
+    let said = fails(good)?;
+    assert!(said.contains("trusts no key"), "{said}");
+
+    let other = directory.join("other.key");
+    let stranger = signed(directory, "stranger", &other, fs::read(artifacts::iso())?)?;
+    let add_key = |key: &str| {
+        host.cli
+            .ok(&["system", "update-key", "add", &text(&directory.join(key))])
+    };
+    add_key("first.pub")?;
+    let said = fails(&stranger)?;
+    assert!(
+        said.contains("a key that this host does not trust"),
+        "{said}"
+    );
+    nothing_changed(host)?;
+
+    let content = fs::read(good)?;
+    let cut = directory.join("cut");
+    fs::write(&cut, &content[..content.len() / 2])?;
+    let said = fails(&cut)?;
+    assert!(said.contains("no signature at its end"), "{said}");
+    let changed = directory.join("changed");
+    let mut flipped = content;
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    fs::write(&changed, flipped)?;
+    let said = fails(&changed)?;
+    assert!(said.contains("not that of this file"), "{said}");
+    nothing_changed(host)
+}
+
+fn nothing_changed(host: &Host) -> Result<()> {
+    assert_eq!(images(host)?, ["a runs default", "b - empty"]);
+    Ok(())
+}
+
+/// Waits until the host is there after a restart.
+fn ready_again(host: &Host, from: usize) -> Result<()> {
+    host.machine.console.wait_after(from, READY).map(drop)
+}
+
+/// Both images, as slot, whether it runs, and when it starts.
+fn images(host: &Host) -> Result<Vec<String>> {
+    let list = host.cli.json(&["system", "images"])?;
+    let list = list.as_array().context("no list")?;
+    let word = |image: &Value, name: &str| image[name].as_str().unwrap_or_default().to_owned();
+    let line = |image: &Value| {
+        let runs = if image["running"] == true {
+            "runs"
+        } else {
+            "-"
+        };
+        format!("{} {runs} {}", word(image, "slot"), word(image, "state"))
+    };
+    Ok(list.iter().map(line).collect())
+}
+
+fn iso() -> Result<Vec<u8>> {
+    Ok(fs::read(artifacts::iso())?)
+}
+
+/// The same image with another version in its list of contents.
+fn other_version(iso: &[u8]) -> Result<Vec<u8>> {
+    let at = find(iso, b"version ", b"\nsha256 ").context("no version in the ISO")?;
+    let end = at
+        + iso[at..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .context("no end")?;
+    let version = &iso[at + b"version ".len()..end];
+    ensure!(version.len() == OTHER_VERSION.len(), "{version:?}");
+    let mut changed = iso.to_owned();
+    changed[end - version.len()..end].copy_from_slice(OTHER_VERSION.as_bytes());
+    Ok(changed)
+}
+
+/// An image whose kernel finds no first process, and panics. All its checksums are right.
+fn without_init(iso: &[u8]) -> Result<Vec<u8>> {
+    let options = fs::read(artifacts::root().join("initramfs/grub/options.cfg"))?;
+    let broken = String::from_utf8(options.clone())?.replace(SOUND, BROKEN);
+    let (before, after) = (sha256(&options)?, sha256(broken.as_bytes())?);
+    ensure!(before != after, "{SOUND} is not in options.cfg");
+    let changed = replace(iso, &options, broken.as_bytes())?;
+    replace(&changed, before.as_bytes(), after.as_bytes())
+}
+
+fn replace(content: &[u8], before: &[u8], after: &[u8]) -> Result<Vec<u8>> {
+    let at = find(content, before, b"").context("not in the ISO")?;
+    let mut changed = content.to_owned();
+    changed[at..at + before.len()].copy_from_slice(after);
+    Ok(changed)
+}
+
+/// Where `start` is, with `end` not far behind it.
+fn find(content: &[u8], start: &[u8], end: &[u8]) -> Option<usize> {
+    let near = 64;
+    let mut from = 0;
+    loop {
+        let first = content[from..].iter().position(|byte| *byte == start[0])?;
+        from += first;
+        let rest = &content[from..];
+        if let Some(behind) = rest.strip_prefix(start)
+            && (end.is_empty()
+                || behind[..near.min(behind.len())]
+                    .windows(end.len())
+                    .any(|w| w == end))
+        {
+            return Some(from);
+        }
+        from += 1;
+    }
+}
+
+fn sha256(content: &[u8]) -> Result<String> {
+    let said = run(&mut Command::new("sha256sum"), content)?.success()?;
+    Ok(said
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// Signs an image, with a key that is made when it is missing.
+fn signed(directory: &Path, name: &str, key: &Path, content: Vec<u8>) -> Result<PathBuf> {
+    let iso = directory.join(format!("{name}.iso"));
+    fs::write(&iso, content)?;
+    let output = directory.join(format!("{name}.update"));
+    let script = artifacts::root().join("scripts/sign");
+    let arguments = [
+        "--key".as_ref(),
+        key.as_os_str(),
+        "--iso".as_ref(),
+        iso.as_os_str(),
+        "--output".as_ref(),
+        output.as_os_str(),
+    ];
+    tool(&text(&script), arguments)?;
+    Ok(output)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
