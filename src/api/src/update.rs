@@ -81,6 +81,31 @@ pub struct UpdateParams {
     #[serde(default = "yes")]
     #[param(default = true)]
     pub restart: bool,
+    /// What becomes of the guests that run, when the host restarts at once.
+    #[serde(default)]
+    #[param(required = false)]
+    pub guests: GuestsMeanwhile,
+}
+
+/// What becomes of running guests while the host restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestsMeanwhile {
+    /// They are saved to the disk, and go on afterwards where they were. Those that cannot be saved are powered off.
+    #[default]
+    Suspend,
+    /// They are powered off. Those that start with the host are started again.
+    PowerOff,
+}
+
+impl GuestsMeanwhile {
+    /// As in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::PowerOff => "power_off",
+        }
+    }
 }
 
 fn yes() -> bool {

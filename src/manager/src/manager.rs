@@ -76,6 +76,7 @@ impl Manager {
         let manager = Self { core };
         manager.start_background_work();
         manager.install_by_seed().await;
+        manager.core.resume_guests().await;
         manager.autostart().await;
         Ok(manager)
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lodge_tests::artifacts;
 use lodge_tests::host::{Host, READY};
 use lodge_tests::process::{run, tool};
+use lodge_tests::terminal::GuestConsole;
 use serde_json::Value;
 
 /// What the version in these tests is called.
@@ -17,35 +18,49 @@ const OTHER_VERSION: &str = "9.9.9";
 const SOUND: &str = "cryptomgr.notests";
 const BROKEN: &str = "rdinit=/not/there";
 
-/// Refused files, an update that panics at its start, one that works, and the way back from it.
+/// Refused files, an update that panics at its start, one that works, and the way back from it. A guest lives through all of it.
 pub fn comes_and_goes(host: &Host) -> Result<()> {
-    let directory = host.machine.directory();
-    let key = directory.join("first.key");
-    let good = signed(directory, "good", &key, other_version(&iso()?)?)?;
+    let key = host.machine.directory().join("first.key");
+    let good = signed(host, "good", &key, other_version(&iso()?)?)?;
     refusals(host, &good)?;
-    let broken = signed(directory, "broken", &key, without_init(&iso()?)?)?;
+    let mut ticker = Ticker::start(host)?;
+    let broken = signed(host, "broken", &key, without_init(&iso()?)?)?;
+    undoes_itself(host, &broken)?;
+    ticker.went_on(host)?;
+    stays(host, &good)?;
+    ticker.went_on(host)?;
+    ticker.end(host)?;
+    let back = ["system", "rollback", "--no-restart"];
+    host.cli.ok(&back)?;
+    assert_eq!(images(host)?, ["a - next_trial", "b runs default"]);
+    host.cli.ok(&back)?;
+    assert_eq!(images(host)?, ["a - spare", "b runs default"]);
+    Ok(())
+}
 
+fn undoes_itself(host: &Host, broken: &Path) -> Result<()> {
     let from = host.machine.console.position();
-    host.cli
-        .ok(&["system", "update", &text(&broken), "--yes"])?;
+    let update = ["system", "update", &text(broken), "--yes"];
+    host.cli.ok(&update)?;
     host.machine.console.wait_panic(from)?;
-    let from = host.machine.console.position();
-    ready_again(host, from)?;
+    ready_again(host, host.machine.console.position())?;
     assert_eq!(images(host)?, ["a runs default", "b - failed"]);
     let system = host.cli.json(&["system", "show"])?;
     let warnings = system["warnings"].to_string();
     assert!(
         warnings.contains("The last update did not work"),
-        "{warnings}"
+        "{system}"
     );
+    Ok(())
+}
 
+fn stays(host: &Host, good: &Path) -> Result<()> {
     let from = host.machine.console.position();
-    host.cli.ok(&["system", "update", &text(&good), "--yes"])?;
-    host.machine
-        .console
-        .wait_after(from, "reboot: Restarting system")?;
-    let from = host.machine.console.position();
-    ready_again(host, from)?;
+    let update = ["system", "update", &text(good), "--yes"];
+    host.cli.ok(&update)?;
+    let console = &host.machine.console;
+    console.wait_after(from, "reboot: Restarting system")?;
+    ready_again(host, console.position())?;
     host.wait_event("system", |event| {
         let message = event["message"].as_str().unwrap_or_default();
         Ok(message.contains("image B is the one that starts from now on"))
@@ -54,17 +69,43 @@ pub fn comes_and_goes(host: &Host) -> Result<()> {
     let list = host.cli.ok(&["system", "images"])?;
     assert!(list.contains(OTHER_VERSION), "{list}");
     let system = host.cli.json(&["system", "show"])?;
-    assert!(
-        !system["warnings"].to_string().contains("last update"),
-        "{system}"
-    );
-
-    let back = ["system", "rollback", "--no-restart"];
-    host.cli.ok(&back)?;
-    assert_eq!(images(host)?, ["a - next_trial", "b runs default"]);
-    host.cli.ok(&back)?;
-    assert_eq!(images(host)?, ["a - spare", "b runs default"]);
+    let warnings = system["warnings"].to_string();
+    assert!(!warnings.contains("last update"), "{system}");
     Ok(())
+}
+
+/// A guest that counts.
+struct Ticker(u64);
+
+impl Ticker {
+    const NAME: &str = "ticker";
+
+    fn start(host: &Host) -> Result<Self> {
+        host.create_guest(Self::NAME, "tick:1", &["--memory", "128MiB"])?;
+        host.cli.ok(&["vm", "start", Self::NAME])?;
+        let console = GuestConsole::open(&host.cli, Self::NAME)?;
+        console.wait("LODGE-TICK 3 ")?;
+        Ok(Self(3))
+    }
+
+    /// It counts on from where it was, and has not booted.
+    fn went_on(&mut self, host: &Host) -> Result<()> {
+        host.wait_state(Self::NAME, "running")?;
+        let console = GuestConsole::open(&host.cli, Self::NAME)?;
+        let line = console.wait("LODGE-TICK ")?;
+        let count = line.split(' ').next().unwrap_or_default().parse()?;
+        ensure!(count > self.0, "{line}, and it was at {} before", self.0);
+        let said = console.text();
+        ensure!(!said.contains("LODGE-GUEST-READY"), "{said}");
+        self.0 = count;
+        Ok(())
+    }
+
+    fn end(self, host: &Host) -> Result<()> {
+        host.cli.ok(&["vm", "kill", Self::NAME])?;
+        host.cli.ok(&["vm", "delete", Self::NAME, "--yes"])?;
+        Ok(())
+    }
 }
 
 /// Files that must change nothing.
@@ -77,7 +118,7 @@ fn refusals(host: &Host, good: &Path) -> Result<()> {
     assert!(said.contains("trusts no key"), "{said}");
 
     let other = directory.join("other.key");
-    let stranger = signed(directory, "stranger", &other, fs::read(artifacts::iso())?)?;
+    let stranger = signed(host, "stranger", &other, fs::read(artifacts::iso())?)?;
     let add_key = |key: &str| {
         host.cli
             .ok(&["system", "update-key", "add", &text(&directory.join(key))])
@@ -197,7 +238,8 @@ fn sha256(content: &[u8]) -> Result<String> {
 }
 
 /// Signs an image, with a key that is made when it is missing.
-fn signed(directory: &Path, name: &str, key: &Path, content: Vec<u8>) -> Result<PathBuf> {
+fn signed(host: &Host, name: &str, key: &Path, content: Vec<u8>) -> Result<PathBuf> {
+    let directory = host.machine.directory();
     let iso = directory.join(format!("{name}.iso"));
     fs::write(&iso, content)?;
     let output = directory.join(format!("{name}.update"));

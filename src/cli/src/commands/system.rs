@@ -73,23 +73,15 @@ pub(crate) enum Verb {
         file: PathBuf,
         /// REMOTE:
         remote: Option<RemoteName>,
-        /// Leave the restart to you
-        #[arg(long)]
-        no_restart: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
+        #[command(flatten)]
+        how: system_update::How,
     },
     /// Go back to the other version, or forget an update that was not tried yet
     Rollback {
         /// REMOTE:
         remote: Option<RemoteName>,
-        /// Leave the restart to you
-        #[arg(long)]
-        no_restart: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
+        #[command(flatten)]
+        how: system_update::How,
     },
     /// Who may sign updates
     #[command(subcommand)]
@@ -150,19 +142,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Images { remote } => {
             system_update::images(context, &client(context, remote.as_ref())?).await
         }
-        Verb::Update {
-            remote,
-            file,
-            no_restart,
-            yes,
-        } => system_update::update(context, remote.as_ref(), &file, !no_restart, yes).await,
-        Verb::Rollback {
-            remote,
-            no_restart,
-            yes,
-        } => {
-            let client = client(context, remote.as_ref())?;
-            system_update::rollback(context, &client, !no_restart, yes).await
+        Verb::Update { file, remote, how } => {
+            system_update::update(context, remote.as_ref(), &file, how).await
+        }
+        Verb::Rollback { remote, how } => {
+            system_update::rollback(context, &client(context, remote.as_ref())?, how).await
         }
         Verb::UpdateKey(verb) => system_update::keys(context, verb).await,
         Verb::Shutdown { remote, yes } => power(context, remote.as_ref(), "shutdown", yes).await,

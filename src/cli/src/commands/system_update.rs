@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use http::Method;
 use lodge_api::page::Page;
 use lodge_api::system::{System, SystemPatch};
-use lodge_api::update::{HostImage, Updated};
+use lodge_api::update::{GuestsMeanwhile, HostImage, Updated};
 use lodge_client::{Client, ClientError};
 
 use super::image_upload;
@@ -16,6 +16,20 @@ use crate::target::{RemoteName, Target};
 
 const UPDATE: &str = "/v1/system:update";
 const ROLLBACK: &str = "/v1/system:rollback";
+
+/// What happens around the restart.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct How {
+    /// Leave the restart to you
+    #[arg(long)]
+    no_restart: bool,
+    /// Power guests off instead of saving them
+    #[arg(long)]
+    power_off: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
@@ -63,18 +77,15 @@ pub(crate) async fn update(
     context: &Context,
     remote: Option<&RemoteName>,
     file: &Path,
-    restart: bool,
-    yes: bool,
+    how: How,
 ) -> Result<(), ClientError> {
     let target = Target {
         remote: remote.map(|name| name.0.clone()),
         name: String::new(),
     };
     let client = context.client(target.remote.as_deref())?;
-    if restart {
-        ask_to_restart(&client, yes).await?;
-    }
-    let url = format!("{UPDATE}?restart={restart}");
+    how.ask(&client).await?;
+    let url = how.url(UPDATE);
     let sent = image_upload::send(context, file, &target, &url, "/v1/system").await?;
     told(context, &sent.answer)
 }
@@ -82,34 +93,49 @@ pub(crate) async fn update(
 pub(crate) async fn rollback(
     context: &Context,
     client: &Client,
-    restart: bool,
-    yes: bool,
+    how: How,
 ) -> Result<(), ClientError> {
-    if restart {
-        ask_to_restart(client, yes).await?;
-    }
-    let url = format!("{ROLLBACK}?restart={restart}");
+    how.ask(client).await?;
+    let url = how.url(ROLLBACK);
     let response = client.raw(Method::POST, &url, None, None).await?;
     let updated = serde_json::from_slice(&response.body)
         .map_err(|error| ClientError::Usage(format!("unreadable answer: {error}")))?;
     told(context, &updated)
 }
 
-async fn ask_to_restart(client: &Client, yes: bool) -> Result<(), ClientError> {
-    if yes {
-        return Ok(());
+impl How {
+    fn guests(self) -> GuestsMeanwhile {
+        match self.power_off {
+            true => GuestsMeanwhile::PowerOff,
+            false => GuestsMeanwhile::Suspend,
+        }
     }
-    let system: System = client.get("/v1/system").await?;
-    let question = format!(
-        "{} restarts at the end, with {} running guests, which are powered off. Go on? [y/N] ",
-        system.hostname, system.usage.vms_running
-    );
-    if ask(&question)? == "y" {
-        Ok(())
-    } else {
-        Err(ClientError::Usage(
-            "nothing was done; --no-restart leaves the restart to you".to_owned(),
-        ))
+
+    fn url(self, path: &str) -> String {
+        let (restart, guests) = (!self.no_restart, self.guests().as_str());
+        format!("{path}?restart={restart}&guests={guests}")
+    }
+
+    async fn ask(self, client: &Client) -> Result<(), ClientError> {
+        if self.yes || self.no_restart {
+            return Ok(());
+        }
+        let system: System = client.get("/v1/system").await?;
+        let guests = match self.guests() {
+            GuestsMeanwhile::Suspend => "saved and go on afterwards",
+            GuestsMeanwhile::PowerOff => "powered off",
+        };
+        let question = format!(
+            "{} restarts at the end, with {} running guests, which are {guests}. Go on? [y/N] ",
+            system.hostname, system.usage.vms_running
+        );
+        if ask(&question)? == "y" {
+            Ok(())
+        } else {
+            Err(ClientError::Usage(
+                "nothing was done; --no-restart leaves the restart to you".to_owned(),
+            ))
+        }
     }
 }
 

@@ -23,6 +23,15 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// One image starts, and none is tried.
+    pub fn only(slot: Slot) -> Self {
+        Self {
+            slot,
+            trial: None,
+            pending: false,
+        }
+    }
+
     /// Reads the block.
     ///
     /// # Errors

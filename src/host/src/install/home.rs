@@ -108,11 +108,7 @@ impl Home {
                 problem,
             });
         }
-        self.decide(Environment {
-            slot: self.started,
-            trial: None,
-            pending: false,
-        })?;
+        self.decide(Environment::only(self.started))?;
         write_image(source, Path::new("the update"), length, &to, &mut |done| {
             progress(Step::Writing, done, length)
         })?;

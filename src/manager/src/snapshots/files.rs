@@ -8,7 +8,7 @@ use lodge_block::datastore::{Access, Datastore, DatastoreError};
 use lodge_store::Snapshot;
 use uuid::Uuid;
 
-use super::SnapshotRecord;
+use super::{SnapshotRecord, suspend};
 use crate::catalogue;
 use crate::core::internal;
 use crate::images::datastore_problem;
@@ -58,7 +58,7 @@ pub(super) fn remove(saved: &Datastore, id: Uuid, parts: &[Part]) {
     }
 }
 
-/// Removes files of snapshots that were never finished, or are deleted.
+/// Removes files of snapshots that were never finished, or are deleted, and of guests that went on.
 pub(crate) fn remove_unrecorded(saved: &Datastore, snapshot: &Snapshot) {
     let files = saved.files().unwrap_or_else(|error| {
         tracing::warn!(%error, "the snapshots cannot be looked through");
@@ -66,9 +66,11 @@ pub(crate) fn remove_unrecorded(saved: &Datastore, snapshot: &Snapshot) {
     });
     for file in files {
         let owner = file.as_str().split('.').next().unwrap_or_default();
-        let ours = owner.parse::<Uuid>().is_ok();
+        let Ok(id) = owner.parse::<Uuid>() else {
+            continue;
+        };
         let known = catalogue::find_optional::<SnapshotRecord>(snapshot, owner);
-        if !ours || known.is_ok_and(|found| found.is_some()) {
+        if known.is_ok_and(|found| found.is_some()) || suspend::owns(snapshot, id) {
             continue;
         }
         match saved.remove_file(&file) {

@@ -6,6 +6,7 @@
 mod clone;
 mod files;
 mod revert;
+mod suspend;
 mod take;
 
 use jiff::Timestamp;

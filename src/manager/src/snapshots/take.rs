@@ -197,30 +197,40 @@ impl Core {
     ) -> Result<Vec<(Part, NewFile)>, Problem> {
         let mut files = Vec::new();
         if record.memory {
-            let state = self.new_saved_file(None)?;
-            control
-                .ask(RequestBody::SaveState, Some(duplicate(&state)?.into()))
-                .await?;
             let size = record.spec.memory.bytes();
-            let memory = self.new_saved_file(Some(size))?;
-            let mut offset = 0;
-            while offset < size {
-                if handle.is_cancelled() {
-                    return Err(cancelled());
-                }
-                handle.progress("saving memory", offset, size);
-                let length = MAX_PIECE.min(size - offset);
-                let body = RequestBody::SaveMemory { offset, length };
-                let answer = control.ask(body, Some(duplicate(&memory)?.into())).await?;
-                if !matches!(answer, Answer::Saved { .. }) {
-                    return Err(internal("the guest's monitor gave an unexpected answer"));
-                }
-                offset += length;
-            }
-            files.extend([(Part::State, state), (Part::Memory, memory)]);
+            files.extend(self.save_memory(control, size, handle).await?);
         }
         self.copy_disks(record, handle).await?;
         Ok(files)
+    }
+
+    /// Saves state and memory, of that size in bytes, of a guest that is held.
+    pub(super) async fn save_memory(
+        &self,
+        control: &Control,
+        size: u64,
+        handle: &OperationHandle,
+    ) -> Result<[(Part, NewFile); 2], Problem> {
+        let state = self.new_saved_file(None)?;
+        control
+            .ask(RequestBody::SaveState, Some(duplicate(&state)?.into()))
+            .await?;
+        let memory = self.new_saved_file(Some(size))?;
+        let mut offset = 0;
+        while offset < size {
+            if handle.is_cancelled() {
+                return Err(cancelled());
+            }
+            handle.progress("saving memory", offset, size);
+            let length = MAX_PIECE.min(size - offset);
+            let body = RequestBody::SaveMemory { offset, length };
+            let answer = control.ask(body, Some(duplicate(&memory)?.into())).await?;
+            if !matches!(answer, Answer::Saved { .. }) {
+                return Err(internal("the guest's monitor gave an unexpected answer"));
+            }
+            offset += length;
+        }
+        Ok([(Part::State, state), (Part::Memory, memory)])
     }
 
     fn new_saved_file(&self, size: Option<u64>) -> Result<NewFile, Problem> {

@@ -15,7 +15,9 @@ use futures_util::Stream;
 use lodge_api::event::EventBody;
 use lodge_api::page::Page;
 use lodge_api::system::SystemAction;
-use lodge_api::update::{HostImage, HostImageState, ImageSlot, UpdateParams, Updated};
+use lodge_api::update::{
+    GuestsMeanwhile, HostImage, HostImageState, ImageSlot, UpdateParams, Updated,
+};
 use lodge_api::{ErrorCode, Problem};
 use lodge_host::install::{
     self, Contents, Environment, Home, InstallError, SignatureError, Slot, Step, UpdateKey,
@@ -48,7 +50,12 @@ impl Manager {
         let home = self.core.home()?;
         let items = if self.core.host_images.writing.load(Ordering::SeqCst) {
             vec![
-                shown(home.started(), own_version(), true, HostImageState::Default),
+                shown(
+                    home.started(),
+                    Some(own_version()),
+                    true,
+                    HostImageState::Default,
+                ),
                 shown(home.started().other(), None, false, HostImageState::Writing),
             ]
         } else {
@@ -97,16 +104,28 @@ impl Manager {
         let received = self
             .receive(receiver, declared_len, body, &running.handle)
             .await;
-        let result = match received {
-            Ok(received) => {
-                core.write_other(home.clone(), received, keys, &running.handle)
-                    .await
+        let received = match received {
+            Ok(received) => received,
+            Err(problem) => {
+                running.end::<()>(&Err(problem.clone()));
+                return Err(problem);
             }
-            Err(problem) => Err(problem),
         };
-        running.end(&result);
-        self.tried_next(caller, home.started().other(), result?, params)
-            .await
+        // Whoever sent it may go away now.
+        let caller = caller.clone();
+        self.finish_anyway(move |manager| async move {
+            let slot = home.started().other();
+            let core = &manager.core;
+            let written = core
+                .write_other(home, received, keys, &running.handle)
+                .await;
+            if written.is_ok() {
+                core.prepare_guests(params, &running.handle).await;
+            }
+            running.end(&written);
+            manager.tried_next(&caller, slot, written?, params).await
+        })
+        .await
     }
 
     /// `POST /v1/system:rollback`: has the other image tried at the next start. An update that has not been tried yet is forgotten instead.
@@ -121,20 +140,29 @@ impl Manager {
         let core = &self.core;
         core.require_changeable()?;
         let home = core.home()?;
-        let mounting = core.images_to_change().await?;
-        let (caller, started) = (caller.clone(), home.started());
+        let running = self
+            .upload_operation(caller, "system_rollback", TARGET.to_owned())
+            .await?;
         caller.audit("system_rollback", TARGET);
-        let (contents, forgotten) = blocking(move || roll_back(&home)).await?;
-        drop(mounting);
-        if forgotten {
-            return Ok(Updated {
-                slot: named(started),
-                version: own_version().unwrap_or_default(),
-                restarts: false,
-            });
-        }
-        self.tried_next(&caller, started.other(), contents, params)
-            .await
+        let caller = caller.clone();
+        self.finish_anyway(move |manager| async move {
+            let (core, started) = (&manager.core, home.started());
+            let result = core.roll_back(home).await;
+            if matches!(result, Ok(Some(_))) {
+                core.prepare_guests(params, &running.handle).await;
+            }
+            running.end(&result);
+            let Some(contents) = result? else {
+                return Ok(Updated {
+                    slot: named(started),
+                    version: own_version(),
+                    restarts: false,
+                });
+            };
+            let other = started.other();
+            manager.tried_next(&caller, other, contents, params).await
+        })
+        .await
     }
 
     /// Answers that an image is tried at the next start, and brings that about if it is wanted now.
@@ -155,8 +183,11 @@ impl Manager {
             "Lodge {version}, image {}, is tried {when}",
             slot.as_str()
         ));
-        if params.restart {
-            self.system_action(caller, SystemAction::Reboot).await?;
+        if params.restart
+            && let Err(problem) = self.system_action(caller, SystemAction::Reboot).await
+        {
+            self.core.resume_guests().await;
+            return Err(problem);
         }
         Ok(Updated {
             slot,
@@ -174,17 +205,13 @@ impl Manager {
         let _mounting = self.core.host_images.mounts.lock().await;
         let slot = home.started();
         blocking(move || {
-            let works = Environment {
-                slot,
-                trial: None,
-                pending: false,
-            };
+            let works = Environment::only(slot);
             home.decide(works).map_err(|error| problem(&error))
         })
         .await?;
         self.core.tell(format!(
             "Lodge {} works, and image {} is the one that starts from now on",
-            own_version().unwrap_or_default(),
+            own_version(),
             named(slot).as_str()
         ));
         Ok(())
@@ -270,6 +297,19 @@ impl Core {
         written
     }
 
+    /// What the other image contains, which is tried next, unless there was an update to be forgotten.
+    async fn roll_back(&self, home: Home) -> Result<Option<Contents>, Problem> {
+        let _mounting = self.images_to_change().await?;
+        blocking(move || roll_back(&home)).await
+    }
+
+    /// Saves the guests that run if the host is about to restart and they are to go on.
+    async fn prepare_guests(&self, params: UpdateParams, handle: &OperationHandle) {
+        if params.restart && params.guests == GuestsMeanwhile::Suspend {
+            self.suspend_guests(handle).await;
+        }
+    }
+
     /// Tells everybody.
     fn tell(&self, message: String) {
         tracing::info!("{message}");
@@ -297,8 +337,8 @@ fn try_other(home: &Home) -> Result<(), Problem> {
     home.decide(trial).map_err(|error| problem(&error))
 }
 
-/// Forgets an update that has not been tried yet, else has the other image tried.
-fn roll_back(home: &Home) -> Result<(Contents, bool), Problem> {
+/// Forgets an update that has not been tried yet, else has the other image tried, and tells what that contains.
+fn roll_back(home: &Home) -> Result<Option<Contents>, Problem> {
     let failed = |error: InstallError| problem(&error);
     let other = home.started().other();
     let environment = home.environment().map_err(failed)?;
@@ -309,16 +349,12 @@ fn roll_back(home: &Home) -> Result<(Contents, bool), Problem> {
                 .with_hint("`lodge system update` writes one")
         })?;
     if environment.pending && environment.trial == Some(other) {
-        home.decide(Environment {
-            slot: home.started(),
-            trial: None,
-            pending: false,
-        })
-        .map_err(failed)?;
-        return Ok((contents, true));
+        home.decide(Environment::only(home.started()))
+            .map_err(failed)?;
+        return Ok(None);
     }
     try_other(home)?;
-    Ok((contents, false))
+    Ok(Some(contents))
 }
 
 fn look(home: &Home) -> Result<Vec<HostImage>, Problem> {
@@ -375,8 +411,8 @@ fn shown(slot: Slot, version: Option<String>, running: bool, state: HostImageSta
     }
 }
 
-fn own_version() -> Option<String> {
-    Some(env!("CARGO_PKG_VERSION").to_owned())
+fn own_version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
 }
 
 fn named(slot: Slot) -> ImageSlot {

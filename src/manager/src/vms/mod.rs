@@ -318,6 +318,18 @@ pub(crate) async fn start_from(core: &Core, vm: Uuid, snapshot: Uuid) -> Result<
     command(&handle, |reply| Command::Start { from, reply }).await
 }
 
+/// Boots a stopped guest.
+pub(crate) async fn start(core: &Core, vm: Uuid) -> Result<(), Problem> {
+    let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
+    command(&handle, |reply| Command::Start { from: None, reply }).await
+}
+
+/// Ends a guest at once; returns when it has ended.
+pub(crate) async fn kill(core: &Core, vm: Uuid) -> Result<(), Problem> {
+    let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
+    command(&handle, |reply| Command::Kill { reply }).await
+}
+
 /// Tells a guest that runs with a disk that the disk has grown.
 pub(crate) async fn disk_grew(core: &Core, vm: Uuid, disk: Uuid) -> Result<(), Problem> {
     let handle = core.vms.handle(vm).ok_or_else(just_deleted)?;
