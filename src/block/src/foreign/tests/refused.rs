@@ -37,13 +37,19 @@ fn with_data_elsewhere() {
 #[test]
 fn encrypted() {
     let workshop = Workshop::new();
-    for format in ["aes", "luks"] {
-        let secret = ["--object", "secret,id=s,data=abc"];
-        let options = format!("encrypt.format={format},encrypt.key-secret=s");
-        let create = ["create", "-q", "-f", "qcow2", "-o", &options, "image", "1M"];
-        workshop.run("qemu-img", &[&create[..1], &secret, &create[1..]].concat());
-        assert_refused(&workshop, "encrypted", "key");
-    }
+    let secret = ["--object", "secret,id=s,data=abc"];
+    let options = "encrypt.format=aes,encrypt.key-secret=s";
+    let create = ["create", "-q", "-f", "qcow2", "-o", options, "image", "1M"];
+    workshop.run("qemu-img", &[&create[..1], &secret, &create[1..]].concat());
+    assert_refused(&workshop, "encrypted", "key");
+    // LUKS. Its own way to make one measures the processor first, and gives up on a busy machine.
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(workshop.path("image"));
+    file.unwrap()
+        .write_all_at(&2_u32.to_be_bytes(), 32)
+        .unwrap();
+    assert_refused(&workshop, "encrypted", "key");
 }
 
 /// Marks in the features of a qcow2 header.
