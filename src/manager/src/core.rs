@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     /// The host is being installed on a disk.
     pub(crate) installing: AtomicBool,
+    /// Guests are saved, and the host restarts.
+    pub(crate) restarting: AtomicBool,
     pub(crate) host_images: HostImages,
     /// What is to be done when this manager has ended.
     pub(crate) handover: install::Waiting,
@@ -95,9 +97,12 @@ impl Core {
         }
     }
 
-    /// Refuses changes during a shutdown and during an installation.
+    /// Refuses changes during a shutdown, during an installation and before the restart of an update.
     pub(crate) fn require_changeable(&self) -> Result<(), Problem> {
         self.require_up()?;
+        if self.restarting.load(Ordering::SeqCst) {
+            return Err(catalogue::shutting_down());
+        }
         if self.installing.load(Ordering::SeqCst) {
             Err(install::being_installed())
         } else {

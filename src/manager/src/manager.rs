@@ -234,6 +234,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         console: watch::Sender::new(0),
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),
+        restarting: AtomicBool::new(false),
         host_images: HostImages::default(),
         handover: install::Waiting::default(),
         leaving: CancellationToken::new(),

@@ -1,6 +1,7 @@
 //! The host as the API shows it, and its power.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
@@ -416,7 +417,12 @@ impl Manager {
             )
             .with_hint("use the host's own commands"));
         }
-        core.require_changeable()?;
+        // Not where only the restart of an update is awaited: this is it, or does no harm to it.
+        if core.restarting.load(Ordering::SeqCst) {
+            core.require_up()?;
+        } else {
+            core.require_changeable()?;
+        }
         let (kind, action) = match action {
             SystemAction::Shutdown => ("system_shutdown", PowerAction::Off),
             SystemAction::Reboot => ("system_reboot", PowerAction::Reboot),

@@ -115,10 +115,15 @@ impl Core {
         for (key, record) in self.snapshot().list::<SuspendedRecord>() {
             let SuspendedRecord { vm_id, files } = record.value;
             let mut batch = Batch::new();
-            batch
+            let deleted = batch
                 .delete::<SuspendedRecord>(&key, Precondition::Any)
-                .ok();
-            if let Err(problem) = self.commit(batch).await {
+                .map_err(|error| catalogue::record_problem(&error));
+            let gone = match deleted {
+                Ok(_) => self.commit(batch).await,
+                Err(problem) => Err(problem),
+            };
+            // What is still recorded would go on once more, with disks that are newer.
+            if let Err(problem) = gone {
                 tracing::error!(%problem, "a suspended guest does not go on");
                 continue;
             }

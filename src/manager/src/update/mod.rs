@@ -186,6 +186,7 @@ impl Manager {
         if params.restart
             && let Err(problem) = self.system_action(caller, SystemAction::Reboot).await
         {
+            self.core.restarting.store(false, Ordering::SeqCst);
             self.core.resume_guests().await;
             return Err(problem);
         }
@@ -306,6 +307,8 @@ impl Core {
     /// Saves the guests that run if the host is about to restart and they are to go on.
     async fn prepare_guests(&self, params: UpdateParams, handle: &OperationHandle) {
         if params.restart && params.guests == GuestsMeanwhile::Suspend {
+            // Who started a saved guest now, or changed its disks, would have it go on with others than it knows.
+            self.restarting.store(true, Ordering::SeqCst);
             self.suspend_guests(handle).await;
         }
     }
