@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::host::Host;
+use crate::terminal::GuestConsole;
 
 /// How often a wait may fall silent, as long as the guest's processors work meanwhile.
 const SILENCES: usize = 4;
@@ -32,15 +33,39 @@ impl Host {
         wait().with_context(|| self.condition(vm))
     }
 
-    /// What a guest that has fallen silent is doing.
-    fn condition(&self, vm: &str) -> String {
+    /// What a guest that has fallen silent is doing: its state, whether its screen changes, and what the host has of its console.
+    pub fn condition(&self, vm: &str) -> String {
         let status = || match self.vm(vm) {
             Ok(vm) => vm["status"].to_string(),
             Err(problem) => problem.to_string(),
         };
-        let before = status();
+        let console = GuestConsole::open(&self.cli, vm);
+        let before = (status(), self.screen(vm));
         // Long enough to see a processor that runs in circles.
         std::thread::park_timeout(Duration::from_secs(5));
-        format!("{vm} was {before}, and is {} now", status())
+        let after = (status(), self.screen(vm));
+        let screen = match (before.1, after.1) {
+            (Some(before), Some(after)) if before == after => "stays as it is",
+            (Some(_), Some(_)) => "changes",
+            _ => "is not to be had",
+        };
+        let console = match console {
+            Ok(console) => console.text(),
+            Err(problem) => problem.to_string(),
+        };
+        format!(
+            "{vm} was {}, and is {} now; its screen {screen}; its console from the beginning:\n{console}",
+            before.0, after.0
+        )
+    }
+
+    /// The picture on the guest's screen.
+    fn screen(&self, vm: &str) -> Option<Vec<u8>> {
+        let file = self.machine.directory().join("condition.png");
+        let path = file.to_string_lossy();
+        self.cli
+            .ok(&["vm", "screenshot", vm, &path, "--force"])
+            .ok()?;
+        std::fs::read(&file).ok()
     }
 }

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Name;
 use crate::operation::Operation;
-use crate::vm::{VmState, Watchdog};
+use crate::vm::{VmDiskError, VmState, Watchdog};
 
 /// One event. Sent as one text frame each over the WebSocket `GET /v1/events`;
 /// without an upgrade the same path answers with a page of past events.
@@ -75,6 +75,13 @@ pub enum EventBody {
         /// What is done: not `none`.
         action: Watchdog,
     },
+    /// The host could not carry out what the guest asked of a disk. The guest is paused, and goes on where it was when it is resumed.
+    VmDiskError {
+        /// The guest.
+        vm: Name,
+        /// What is wrong with which disk.
+        error: VmDiskError,
+    },
     /// An operation started, progressed or ended.
     Operation {
         /// Its present state.
@@ -118,7 +125,7 @@ pub struct EventParams {
     /// The stream `since` belongs to; when it is another one, everything kept is sent after a `gap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,vm_jail_violation,vm_watchdog,operation,system`.
+    /// Only these types, separated by commas: `object,vm_state,vm_reset,vm_panicked,vm_jail_violation,vm_watchdog,vm_disk_error,operation,system`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
 }

@@ -28,6 +28,7 @@ pub mod vm;
 mod balloon;
 mod boot_device;
 mod cpu;
+mod disk_error;
 mod import;
 mod limits;
 mod name;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cpu::{CpuModel, VmCpu};
+pub use crate::disk_error::{DiskProblem, OnDiskError, VmDiskError};
 pub use crate::import::{VmImport, VmImported};
 pub use crate::limits::{VmDiskLimits, VmNicLimits};
 pub use crate::plug::{VmAttach, VmDetach};
@@ -144,6 +145,9 @@ pub struct VmDisk {
     /// Most that the guest does with it.
     #[serde(default, skip_serializing_if = "VmDiskLimits::is_none")]
     pub limits: VmDiskLimits,
+    /// What is done when the host cannot carry out what the guest asks of it.
+    #[serde(default, skip_serializing_if = "OnDiskError::is_default")]
+    pub on_error: OnDiskError,
 }
 
 /// What a guest reaches a disk by.
@@ -251,6 +255,9 @@ pub struct VmStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub watchdog_expired_at: Option<Timestamp>,
+    /// The disk for which it was paused, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_error: Option<VmDiskError>,
     /// Process id of its monitor on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

@@ -132,6 +132,7 @@ pub mod i8042;
 pub mod interrupt;
 pub mod lifecycle;
 pub mod nvme;
+pub mod on_error;
 pub mod pci;
 pub mod pflash;
 pub mod port92;

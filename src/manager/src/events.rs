@@ -249,13 +249,14 @@ fn read_back(path: &Path, epoch: &str) -> io::Result<VecDeque<Arc<Event>>> {
 struct Types(Option<Vec<String>>);
 
 impl Types {
-    const KNOWN: [&'static str; 8] = [
+    const KNOWN: [&'static str; 9] = [
         "object",
         "vm_state",
         "vm_reset",
         "vm_panicked",
         "vm_jail_violation",
         "vm_watchdog",
+        "vm_disk_error",
         "operation",
         "system",
     ];
@@ -287,6 +288,7 @@ impl Types {
             EventBody::VmPanicked { .. } => "vm_panicked",
             EventBody::VmJailViolation { .. } => "vm_jail_violation",
             EventBody::VmWatchdog { .. } => "vm_watchdog",
+            EventBody::VmDiskError { .. } => "vm_disk_error",
             EventBody::Operation { .. } => "operation",
             EventBody::System { .. } => "system",
             // Everybody must know that something is missing.

@@ -150,6 +150,7 @@ impl Core {
         let mut changed = user.value.clone();
         changed.initial = Initial::Used;
         let mut batch = Batch::new();
+        batch.may_use_reserve();
         let result = match catalogue::replace(&mut batch, user, &changed) {
             Ok(()) => self.commit(batch).await.map(drop),
             Err(error) => Err(error),

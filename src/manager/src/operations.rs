@@ -272,6 +272,8 @@ impl Core {
         };
         let outdated = self.operations.outdated(now);
         let mut batch = Batch::new();
+        // Of a full host, guests are still to be stopped and resumed.
+        batch.may_use_reserve();
         let record = OperationRecord(operation.clone());
         batch
             .put(operation.id.to_string(), &record, Precondition::Absent)
@@ -328,6 +330,7 @@ impl Core {
 
     async fn keep_operation(&self, operation: &Operation) {
         let mut batch = Batch::new();
+        batch.may_use_reserve();
         let record = OperationRecord(operation.clone());
         let put = batch.put(operation.id.to_string(), &record, Precondition::Any);
         let result = match put {

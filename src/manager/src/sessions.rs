@@ -270,6 +270,8 @@ impl Manager {
         };
         let failed = |error| catalogue::record_problem(&error);
         let mut batch = Batch::new();
+        // Whoever is to make room has to get in.
+        batch.may_use_reserve();
         // A user whose password was changed meanwhile must not get in with the old one.
         batch
             .require::<UserRecord>(

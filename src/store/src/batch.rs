@@ -45,6 +45,7 @@ impl fmt::Display for Precondition {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub(crate) steps: Vec<Step>,
+    pub(crate) may_use_reserve: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +71,12 @@ impl Batch {
     /// Whether it holds neither changes nor conditions.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Lets it be written where the filesystem is full, as deletions are: for the little without which nobody can make room.
+    pub fn may_use_reserve(&mut self) -> &mut Self {
+        self.may_use_reserve = true;
+        self
     }
 
     /// Creates or replaces a record.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{CpuConfig, CpuFeature, DiskLimits};
+use crate::{CpuConfig, CpuFeature, DiskLimits, OnDiskError};
 
 /// Most vCPUs one guest may have.
 pub const MAX_VCPUS: u8 = 64;
@@ -186,6 +186,9 @@ pub struct DiskConfig {
     /// What it is held to, until [`crate::RequestBody::LimitDisk`].
     #[serde(default, skip_serializing_if = "DiskLimits::is_none")]
     pub limits: DiskLimits,
+    /// What is done with requests that fail, until [`crate::RequestBody::DiskErrors`].
+    #[serde(default)]
+    pub on_error: OnDiskError,
 }
 
 /// What a guest reaches a disk by.

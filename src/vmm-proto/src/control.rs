@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeviceKey, DiskLimits, KeyEvent, NewDevice, PluggedDevices, PointerButton, WatchdogAction,
+    DeviceKey, DiskLimits, DiskStuck, KeyEvent, NewDevice, OnDiskError, PluggedDevices,
+    PointerButton, WatchdogAction,
 };
 
 /// What a balloon leaves its guest at least, in bytes: a kernel with less ends programs, or itself.
@@ -85,6 +86,13 @@ pub enum RequestBody {
         serial: String,
         /// The limits.
         limits: DiskLimits,
+    },
+    /// Deal so with a disk's requests that fail from now on, on whatever bus it is. It stays over resets.
+    DiskErrors {
+        /// The disk's serial number.
+        serial: String,
+        /// The way.
+        on_error: OnDiskError,
     },
     /// Wish for a memory balloon of that size: how much of its memory the guest lends to the host. The
     /// guest follows as far and as fast as it likes. The wish stays over resets of the guest.
@@ -262,6 +270,9 @@ pub struct GuestStatus {
     /// When the guest's watchdog last expired, in milliseconds of Unix time. It stays over resets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watchdog_expired_at_ms: Option<u64>,
+    /// The disk that the guest was paused for, until it is resumed or reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<DiskStuck>,
     /// CPU time of all vCPU threads, in microseconds.
     #[serde(default)]
     pub vcpu_time_us: u64,
@@ -346,6 +357,8 @@ pub enum GuestEvent {
         /// What comes of it.
         action: WatchdogAction,
     },
+    /// A disk holds back requests that the host failed. The guest is paused next; when it is resumed, they are done again.
+    DiskStuck(DiskStuck),
     /// A device is out: the guest gave it up after [`RequestBody::Detach`], was reset, or was not asked.
     Detached {
         /// Which one.
@@ -429,6 +442,7 @@ mod tests {
                     resets: 2,
                     panicked_at_ms: Some(11),
                     watchdog_expired_at_ms: Some(12),
+                    stuck: None,
                     vcpu_time_us: 3,
                     disk_read_bytes: 4,
                     disk_written_bytes: 6,

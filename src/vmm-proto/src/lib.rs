@@ -18,6 +18,7 @@ mod channel;
 mod config;
 mod control;
 mod cpu;
+mod disk_error;
 mod display;
 mod exit;
 mod limits;
@@ -35,6 +36,7 @@ pub use control::{
     MemoryStatistics, Notice, Reply, Request, RequestBody, RunState, ServerMessage,
 };
 pub use cpu::{CpuConfig, CpuFeature, CpuModel, CpuTopology, CpuidRegister, FEATURES};
+pub use disk_error::{DiskProblem, DiskStuck, OnDiskError};
 pub use display::{
     KeyEvent, MAX_KEYS, MAX_SCREEN, MAX_TEXT, MAX_VIEWER_NAME, PointerButton, typeable,
 };

@@ -94,6 +94,7 @@ mod tests {
                 read_only: false,
                 serial: serial.to_owned(),
                 limits: crate::DiskLimits::default(),
+                on_error: crate::OnDiskError::default(),
             })
         };
         let nic = |vhost, mac, mtu| {

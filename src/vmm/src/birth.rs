@@ -228,6 +228,7 @@ fn disks(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Disk>
             read_only: config.read_only,
             serial: config.serial.clone(),
             limits: config.limits,
+            on_error: config.on_error,
         });
     }
     Ok(disks)

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lodge_vmm_proto::{GuestEvent, WatchdogAction};
+use lodge_vmm_proto::{DiskStuck, GuestEvent, WatchdogAction};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// After a complaint about a device, others about it are dropped for this long.
@@ -74,6 +74,14 @@ impl Complaints {
     pub fn watchdog_expired(&self, action: WatchdogAction) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.events.push(GuestEvent::Watchdog { action });
+        let _ = self.event.write(1);
+    }
+
+    /// Passes on that a disk cannot go on. Each of its queues tells that once until somebody resumes the guest.
+    pub fn stuck(&self, disk: DiskStuck) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        tracing::warn!(disk = disk.serial, "held back: {}", disk.message);
+        heard.events.push(GuestEvent::DiskStuck(disk));
         let _ = self.event.write(1);
     }
 

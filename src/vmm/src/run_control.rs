@@ -11,8 +11,8 @@ use std::time::Instant;
 use lodge_block::raw::RawDisk;
 use lodge_devices::console::{AttachError, Console};
 use lodge_vmm_proto::{
-    Answer, ConsolePort, DeviceKey, ErrorCode, ExitReason, ExitRecord, GuestEvent, GuestStatus,
-    MemoryStatistics, PROTOCOL_VERSION, RequestBody, RunState,
+    Answer, ConsolePort, DeviceKey, DiskStuck, ErrorCode, ExitReason, ExitRecord, GuestEvent,
+    GuestStatus, MemoryStatistics, PROTOCOL_VERSION, RequestBody, RunState,
 };
 
 use crate::machine::{Machine, open_image};
@@ -31,6 +31,8 @@ pub struct RunControl {
     panicked_at_ms: Option<u64>,
     /// When its watchdog last expired, in milliseconds of Unix time.
     watchdog_expired_at_ms: Option<u64>,
+    /// The disk that it was paused for.
+    stuck: Option<DiskStuck>,
 }
 
 /// What came of a request.
@@ -60,6 +62,7 @@ impl RunControl {
             events: Vec::new(),
             panicked_at_ms: None,
             watchdog_expired_at_ms: None,
+            stuck: None,
         }
     }
 
@@ -139,6 +142,12 @@ impl RunControl {
                 ref limits,
             } => {
                 return Handled::answer(self.limit_disk(serial, limits));
+            }
+            RequestBody::DiskErrors {
+                ref serial,
+                on_error,
+            } => {
+                return Handled::answer(self.disk_errors(serial, on_error));
             }
             RequestBody::SaveState => return Handled::answer(self.save_state(fds)),
             RequestBody::SaveMemory { offset, length } => {
@@ -236,6 +245,7 @@ impl RunControl {
     fn resume(&mut self) {
         self.held = false;
         if self.state == RunState::Paused {
+            self.unstick();
             self.machine.resume_devices();
             self.machine.run();
             self.enter(RunState::Running);
@@ -251,6 +261,7 @@ impl RunControl {
         if let Some(Wish::End(reason, message)) = self.machine.power().take() {
             return Ok(Some(self.end(reason, message)));
         }
+        self.unstick();
         let gone = self.machine.reset();
         self.detached(gone.map_err(|failure| failure.to_string())?);
         // Devices' threads were not held: what they wished for before their devices were reset is granted as well.
@@ -317,6 +328,7 @@ impl RunControl {
             resets: self.resets,
             panicked_at_ms: self.panicked_at_ms,
             watchdog_expired_at_ms: self.watchdog_expired_at_ms,
+            stuck: self.stuck.clone(),
             vcpu_time_us: u64::try_from(self.machine.cpu_time().as_micros()).unwrap_or(u64::MAX),
             disk_read_bytes: disks.read,
             disk_written_bytes: disks.written,

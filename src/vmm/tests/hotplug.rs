@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use lodge_vmm_proto::{
     Answer, DeviceKey, DiskBus, DiskConfig, DiskLimits, ErrorCode, FdIndex, GuestEvent, NewDevice,
-    NicConfig, NicModel, Rate, Request, RequestBody,
+    NicConfig, NicModel, OnDiskError, Rate, Request, RequestBody,
 };
 use support::saving::{copies, save};
 use support::tap::tap;
@@ -106,6 +106,7 @@ fn disk(serial: &str) -> NewDevice {
         read_only: false,
         serial: serial.to_owned(),
         limits: DiskLimits::default(),
+        on_error: OnDiskError::default(),
     })
 }
 
@@ -303,6 +304,7 @@ fn nothing_is_left_of_devices_that_are_gone() {
                 read_only: true,
                 serial: format!("{number}"),
                 limits: DiskLimits::default(),
+                on_error: OnDiskError::default(),
             });
             let answer = guest.ask_with(RequestBody::Attach { device }, &[file.as_fd()]);
             assert_eq!(answer, Answer::Done, "{number}");

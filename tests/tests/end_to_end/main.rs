@@ -4,6 +4,7 @@
 mod boot;
 mod faces;
 mod firmware;
+mod full_disk;
 mod guests;
 mod hotplug;
 mod images;

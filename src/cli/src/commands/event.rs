@@ -17,7 +17,7 @@ pub(crate) enum Verb {
         /// Begin after this sequence number; 0: with all that is kept
         #[arg(long)]
         since: Option<u64>,
-        /// Only these types, separated by commas: object,vm_state,vm_reset,vm_panicked,vm_jail_violation,vm_watchdog,operation,system
+        /// Only these types, separated by commas: object,vm_state,vm_reset,vm_panicked,vm_jail_violation,vm_watchdog,vm_disk_error,operation,system
         #[arg(long)]
         types: Option<String>,
         /// End after so many events
@@ -114,6 +114,9 @@ fn describe(body: &EventBody) -> String {
         }
         EventBody::VmWatchdog { vm, action } => {
             format!("vm {vm}: its watchdog has expired ({})", action.as_str())
+        }
+        EventBody::VmDiskError { vm, error } => {
+            format!("vm {vm}: its disk {} failed: {}", error.disk, error.message)
         }
         EventBody::Operation { operation } => {
             format!(

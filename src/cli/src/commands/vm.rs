@@ -489,7 +489,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             DiskBus::Nvme => " (NVMe)",
         };
         let read_only = if disk.read_only { " (read-only)" } else { "" };
-        let limits = vm_limits::disk_limits(&disk.limits);
+        let limits = vm_limits::disk_settings(disk);
         format!("{}{bus}{read_only}{limits}", disk.disk)
     });
     let cdroms = spec.cdroms.iter().map(|drive| {

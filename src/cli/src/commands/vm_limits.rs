@@ -4,8 +4,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use clap::Args;
-use lodge_api::vm::{Vm, VmCpu, VmDiskLimits, VmNicLimits};
+use clap::{Args, ValueEnum};
+use lodge_api::vm::{OnDiskError, Vm, VmCpu, VmDisk, VmDiskLimits, VmNicLimits};
 use lodge_api::{Processors, Size};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -33,10 +33,10 @@ impl CpuLimits {
     }
 }
 
-/// Most that a VM does with a disk.
+/// What changes about a disk of a VM: most that the VM does with it, and what becomes of it when it fails.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-pub(crate) struct DiskLimits {
+pub(crate) struct DiskChanges {
     /// Operations in a second, or none
     #[arg(long, value_name = "COUNT")]
     iops: Option<Limit<u32>>,
@@ -49,11 +49,31 @@ pub(crate) struct DiskLimits {
     /// Bytes that it may move at once after a rest [a tenth of the above]
     #[arg(long, value_name = "SIZE")]
     bandwidth_burst: Option<Limit<Size>>,
+    /// When the disk is full or fails: pause the VM until it is resumed, or report it to the VM
+    #[arg(long, value_name = "WHAT")]
+    on_error: Option<OnError>,
 }
 
-impl DiskLimits {
+/// What is done when a disk fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    Pause,
+    Report,
+}
+
+impl DiskChanges {
+    /// Makes the changes.
+    pub(super) fn apply(&self, disk: &mut VmDisk) {
+        disk.limits = self.changed(disk.limits);
+        match self.on_error {
+            Some(OnError::Pause) => disk.on_error = OnDiskError::Pause,
+            Some(OnError::Report) => disk.on_error = OnDiskError::Report,
+            None => {}
+        }
+    }
+
     /// The limits a disk has with these changes. A limit that is lifted takes its burst along.
-    pub(super) fn changed(&self, mut limits: VmDiskLimits) -> VmDiskLimits {
+    fn changed(&self, mut limits: VmDiskLimits) -> VmDiskLimits {
         change(&mut limits.iops, self.iops.as_ref());
         change(&mut limits.iops_burst, self.iops_burst.as_ref());
         change(&mut limits.bandwidth, self.bandwidth.as_ref());
@@ -134,8 +154,17 @@ pub(super) fn disk_word(word: &str) -> Option<(&'static str, Value)> {
     })
 }
 
+/// What a disk has that most have not, in one line.
+pub(super) fn disk_settings(disk: &VmDisk) -> String {
+    let limits = disk_limits(&disk.limits);
+    match disk.on_error {
+        OnDiskError::Pause => limits,
+        OnDiskError::Report => format!("{limits} (errors are reported to the VM)"),
+    }
+}
+
 /// A disk's limits in one line; nothing where it has none.
-pub(super) fn disk_limits(limits: &VmDiskLimits) -> String {
+fn disk_limits(limits: &VmDiskLimits) -> String {
     let burst =
         |burst: Option<String>| burst.map_or(String::new(), |burst| format!(" (at once {burst})"));
     let iops = limits.iops.map(|iops| {
@@ -251,15 +280,16 @@ mod tests {
     #[test]
     fn a_disk_keeps_what_is_not_changed() {
         let limits = |json| serde_json::from_value::<VmDiskLimits>(json).unwrap();
-        let none = || DiskLimits {
+        let none = || DiskChanges {
             iops: None,
             iops_burst: None,
             bandwidth: None,
             bandwidth_burst: None,
+            on_error: None,
         };
         let before = limits(json!({"iops": 500, "iops_burst": 50, "bandwidth": "1MiB"}));
         assert_eq!(none().changed(before), before);
-        let other = DiskLimits {
+        let other = DiskChanges {
             iops: Some(Limit(None)),
             bandwidth: Some(Limit(Some(Size::mib(2)))),
             ..none()

@@ -9,7 +9,7 @@ use lodge_client::{Client, ClientError};
 use serde_json::{Value, json};
 
 use super::path;
-use super::vm_limits::{self, DiskLimits, NicLimits};
+use super::vm_limits::{self, DiskChanges, NicLimits};
 use super::vm_settings::{disk, nic};
 use crate::context::Context;
 use crate::output;
@@ -22,16 +22,19 @@ pub(crate) enum DiskVerb {
         /// [REMOTE:]NAME of the VM
         name: Target,
         /// The disk, like data, data:ro (read-only), data:nvme or data:sata (not on virtio)
-        #[arg(value_name = "DISK[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE]")]
+        #[arg(
+            value_name = "DISK[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE][:on_error=report]"
+        )]
         disk: String,
     },
-    /// Limit what the VM does with a disk, at once if the VM runs; what is not given stays
+    /// Limit what the VM does with a disk, or say what happens when it fails, at once if the VM runs; what is not given stays
     #[command(
         after_help = "Reads and writes count together. A VM whose requests wait too long gives them up, so keep limits above what
 it needs to live.
 
 Example: lodge vm disk set web data --iops 500 --bandwidth 50MiB
-         lodge vm disk set web data --iops none"
+         lodge vm disk set web data --iops none
+         lodge vm disk set web data --on-error report"
     )]
     Set {
         /// [REMOTE:]NAME of the VM
@@ -39,7 +42,7 @@ Example: lodge vm disk set web data --iops 500 --bandwidth 50MiB
         /// The disk
         disk: Name,
         #[command(flatten)]
-        limits: DiskLimits,
+        changes: DiskChanges,
     },
     /// Remove a disk; a VM that runs is asked to let it go. The disk stays, with all data on it
     #[command(visible_alias = "rm")]
@@ -120,7 +123,11 @@ pub(super) async fn run_disk(context: &Context, verb: DiskVerb) -> Result<(), Cl
             told(context, &vm, "disk", &disk.unwrap_or_default());
             Ok(())
         }
-        DiskVerb::Set { name, disk, limits } => limit_disk(context, &name, &disk, &limits).await,
+        DiskVerb::Set {
+            name,
+            disk,
+            changes,
+        } => change_disk(context, &name, &disk, &changes).await,
         DiskVerb::Remove { name, disk, how } => {
             let text = format!("VM {}: disk {disk} removed", name.name);
             let body = VmDetach {
@@ -153,11 +160,11 @@ pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), Clie
     }
 }
 
-async fn limit_disk(
+async fn change_disk(
     context: &Context,
     target: &Target,
     disk: &Name,
-    limits: &DiskLimits,
+    changes: &DiskChanges,
 ) -> Result<(), ClientError> {
     let client = context.client(target.remote.as_deref())?;
     let vm: Vm = client.get(&path("vms", &target.name)).await?;
@@ -166,8 +173,8 @@ async fn limit_disk(
         let text = format!("the VM {} has no disk {disk}", vm.spec.name);
         return Err(ClientError::Usage(text));
     };
-    entry.limits = limits.changed(entry.limits);
-    let now = vm_limits::disk_limits(&entry.limits);
+    changes.apply(entry);
+    let now = vm_limits::disk_settings(entry);
     let what = format!("disk {disk}");
     let body = json!({"disks": disks});
     send(context, &client, &vm, &body, &what, &now).await

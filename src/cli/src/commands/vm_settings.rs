@@ -63,7 +63,7 @@ pub(crate) struct Settings {
     /// second); repeat for more
     #[arg(
         long = "disk",
-        value_name = "NAME[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE]"
+        value_name = "NAME[:ro][:nvme|:sata][:iops=COUNT][:bandwidth=SIZE][:on_error=report]"
     )]
     disks: Vec<String>,
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
@@ -187,6 +187,10 @@ pub(super) fn disk(text: &str) -> Value {
         match (word, vm_limits::disk_word(word)) {
             (_, Some((field, value))) => limits.insert(field.to_owned(), value),
             ("ro", _) => disk.insert("read_only".to_owned(), json!(true)),
+            ("on_error=report" | "on_error=pause", _) => {
+                let on_error = word.trim_start_matches("on_error=");
+                disk.insert("on_error".to_owned(), json!(on_error))
+            }
             ("nvme" | "sata" | "virtio", _) => disk.insert("bus".to_owned(), json!(word)),
             _ => break,
         };

@@ -9,7 +9,7 @@ pub(super) const COMMAND_BYTES: usize = 64;
 const ODD: u32 = 3 << 8 | 3 << 14;
 
 /// A command, copied out of guest memory once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Command {
     pub opcode: u8,
     pub id: u16,

@@ -102,6 +102,7 @@ impl Nvme {
             },
             statistics: Arc::default(),
             throttle: Arc::default(),
+            errors: Arc::default(),
             doorbells: Doorbells::new(queues)?,
             kernel_doorbells: KernelDoorbells::new(options.platform),
             msix,

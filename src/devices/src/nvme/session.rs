@@ -8,7 +8,7 @@ use super::admin::{Events, Features};
 use super::command::COMMAND_BYTES;
 use super::completion::{COMPLETION_BYTES, CompletionState};
 use super::doorbells::Doorbells;
-use super::io::MOST_DONE;
+use super::io::{DEPTH, MOST_DONE};
 use super::registers::Registers;
 use super::shadow::Shadow;
 use super::shared::Shared;
@@ -107,6 +107,10 @@ fn check_submission(queue: &SubmissionState, memory: &GuestMemory) -> Result<(),
     }
     if queue.done.len() > MOST_DONE {
         return Err(format!("{} commands that ended", queue.done.len()));
+    }
+    let unfinished = queue.unfinished.len();
+    if unfinished > usize::from(DEPTH) || queue.id == 0 && unfinished > 0 {
+        return Err(format!("{unfinished} commands that did not end"));
     }
     Ok(())
 }

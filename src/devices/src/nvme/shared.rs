@@ -9,6 +9,7 @@ use super::doorbells::Doorbells;
 use super::kernel_doorbells::KernelDoorbells;
 use super::{NvmeDiskOptions, registers::status};
 use crate::GuestMemory;
+use crate::on_error::ErrorPolicy;
 use crate::pci::Msix;
 use crate::throttle::Throttle;
 use crate::virtio::Complain;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub options: NvmeDiskOptions,
     pub statistics: Arc<Statistics>,
     pub throttle: Arc<Throttle>,
+    pub errors: Arc<ErrorPolicy>,
     pub doorbells: Doorbells,
     pub kernel_doorbells: KernelDoorbells,
     pub msix: Msix,

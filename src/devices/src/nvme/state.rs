@@ -13,7 +13,10 @@ use crate::pci::{ConfigState, MsixState};
 use crate::state::{DeviceState, RestoreError};
 
 const KIND: &str = "nvme";
-const VERSION: u32 = 1;
+/// Version of a state whose commands have all ended: what every release reads.
+const VERSION_FINISHED: u32 = 1;
+/// Version of a state with commands that are to be done again.
+const VERSION_UNFINISHED: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -131,11 +134,16 @@ impl Device for Nvme {
             session: self.session.clone(),
             disk: self.disk(),
         };
-        DeviceState::new(KIND, VERSION, &saved)
+        let mut queues = saved.session.iter().flat_map(|all| &all.submission);
+        let version = match queues.all(|queue| queue.unfinished.is_empty()) {
+            true => VERSION_FINISHED,
+            false => VERSION_UNFINISHED,
+        };
+        DeviceState::new(KIND, version, &saved)
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let saved: Saved = state.decode(KIND, VERSION)?;
+        let saved: Saved = state.decode(KIND, VERSION_UNFINISHED)?;
         let invalid = |problem| RestoreError::Invalid {
             kind: KIND,
             problem,

@@ -24,6 +24,9 @@ pub(super) struct SubmissionState {
     pub completion: u16,
     /// Commands that ended and wait for room there.
     pub done: Vec<Done>,
+    /// Commands that were fetched and are to be done again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<Command>,
 }
 
 impl SubmissionState {
@@ -36,6 +39,7 @@ impl SubmissionState {
             tail: 0,
             completion,
             done: Vec::new(),
+            unfinished: Vec::new(),
         }
     }
 }
@@ -64,10 +68,14 @@ impl SubmissionQueue {
         self.state.head
     }
 
-    /// The queue at rest, with what could not be posted.
-    pub fn into_state(mut self, done: Vec<Done>) -> SubmissionState {
+    /// The queue at rest, with what could not be posted, and what could not be done.
+    pub fn into_state(mut self, done: Vec<Done>, unfinished: Vec<Command>) -> SubmissionState {
         self.look();
-        SubmissionState { done, ..self.state }
+        SubmissionState {
+            done,
+            unfinished,
+            ..self.state
+        }
     }
 
     /// Fetches the next command.

@@ -48,6 +48,12 @@ pub trait VirtioDevice: Send {
     /// with their final indices. Nothing to do when not active.
     fn deactivate(&mut self) -> Vec<Queue>;
 
+    /// The chains of each queue that the device took and has not returned, asked for after `deactivate`: whoever activates
+    /// it next gives them back with the queue. Most devices return all they took.
+    fn take_unfinished(&mut self) -> Vec<Vec<u16>> {
+        Vec::new()
+    }
+
     /// The driver is gone: forgets what it has said. Called while not active, before anything
     /// that a next driver does. Most devices know nothing of their drivers.
     fn reset(&mut self) {}
@@ -84,6 +90,8 @@ pub struct Activation {
 pub struct ActiveQueue {
     /// Ring addresses and indices, validated against guest memory by the transport.
     pub queue: Queue,
+    /// Heads of chains that the device took before and did not return, see [`VirtioDevice::take_unfinished`].
+    pub unfinished: Vec<u16>,
     /// Signalled by the kernel when the driver kicks this queue (non-blocking).
     pub kick: EventFd,
     /// Interrupts the driver about this queue.

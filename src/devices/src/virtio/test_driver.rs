@@ -168,6 +168,7 @@ impl DriverQueue {
     pub fn activation(&self, queue: Queue) -> ActiveQueue {
         ActiveQueue {
             queue,
+            unfinished: Vec::new(),
             kick: self.kick.try_clone().unwrap(),
             interrupt: Arc::clone(&self.interrupt) as _,
         }

@@ -392,6 +392,7 @@ fn spec(
                 read_only: false,
                 bus,
                 limits: Default::default(),
+                on_error: Default::default(),
             })
             .collect(),
         cdroms: vec![VmCdrom::default(); drives],

@@ -26,7 +26,7 @@ use super::adopt::{self, Fate};
 use super::claims::HostMemory;
 use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
-use super::{VmRecord, boot, cpu, disc, limits, spawn, spec_check, vsock, watchdog};
+use super::{VmRecord, boot, cpu, disc, disk_error, limits, spawn, spec_check, vsock, watchdog};
 use crate::catalogue;
 use crate::core::{Core, internal};
 use crate::images::{datastore_problem, file_name};
@@ -311,6 +311,7 @@ async fn open_disks(
             read_only: entry.read_only,
             serial: serial(disk.id),
             limits: limits::of_disk(&entry.limits),
+            on_error: disk_error::configured(entry.on_error),
         });
         ids.push(disk.id);
     }

@@ -8,6 +8,7 @@ mod claims;
 mod control;
 mod cpu;
 mod disc;
+mod disk_error;
 mod display;
 mod launch;
 mod limits;
@@ -240,6 +241,7 @@ impl Core {
                 vsock_cid: observed.vsock_cid,
                 restart_pending: restart_pending(observed.launched.as_ref(), &vm.spec),
                 reason: observed.reason,
+                disk_error: observed.disk_error,
             },
             spec: vm.spec.clone(),
             created_at: vm.created_at,

@@ -311,6 +311,7 @@ mod tests {
             read_only: false,
             bus: lodge_api::vm::DiskBus::Virtio,
             limits: lodge_api::vm::VmDiskLimits::default(),
+            on_error: lodge_api::vm::OnDiskError::default(),
         }];
         let problem = check_disks(&disks, &snapshot).unwrap_err();
         assert_eq!(problem.pointer.as_deref(), Some("/disks/0/disk"));

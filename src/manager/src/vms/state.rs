@@ -3,7 +3,7 @@
 use std::fs;
 
 use jiff::Timestamp;
-use lodge_api::vm::{VmAction, VmSpec, VmState};
+use lodge_api::vm::{VmAction, VmDiskError, VmSpec, VmState};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_host::cgroup::Cgroup;
 use lodge_store::Record;
@@ -24,6 +24,8 @@ pub(crate) struct Observed {
     pub(crate) panicked_at: Option<Timestamp>,
     /// When its watchdog last expired, since it was started.
     pub(crate) watchdog_expired_at: Option<Timestamp>,
+    /// The disk it is paused for.
+    pub(crate) disk_error: Option<VmDiskError>,
     /// Process id of its monitor.
     pub(crate) pid: Option<i32>,
     /// The configuration it runs with.
@@ -59,6 +61,7 @@ impl Observed {
             resets: 0,
             panicked_at: None,
             watchdog_expired_at: None,
+            disk_error: None,
             pid: None,
             launched: None,
             disks: Vec::new(),

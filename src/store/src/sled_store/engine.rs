@@ -164,11 +164,31 @@ impl Engine {
         if allocated >= metadata.len() + needed {
             return Ok(());
         }
-        let length = i64::try_from(metadata.len() + 2 * needed).unwrap_or(i64::MAX);
-        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+        let more = self.allocate(metadata.len() + 2 * needed);
+        more.or_else(|_| self.allocate(metadata.len() + needed))
+            .map_err(|error| failed(&error))
+    }
+
+    /// Allocates more behind the end of sled's file than it ever does for one write, up to `bytes`, as far as there is room.
+    pub(super) fn claim(&self, bytes: u64) {
+        let Ok(metadata) = self.file.metadata() else {
+            return;
+        };
+        let enough = metadata.len() + 2 * ROOM;
+        for part in [bytes, bytes / 2, bytes / 4] {
+            if self.allocate(enough + part).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Has sled's file take up so many bytes, whatever its length is.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes) {
             // A filesystem that cannot promise room.
             Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-            Err(errno) => Err(failed(&errno.into())),
+            Err(errno) => Err(errno.into()),
         }
     }
 

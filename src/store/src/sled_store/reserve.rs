@@ -1,4 +1,4 @@
-//! Room on the filesystem: refusing early, and a reserve to delete things with.
+//! Room on the filesystem: refusing early, and a reserve to delete things with, and to log in for that.
 
 use std::fs::{self, File};
 use std::io;
@@ -43,13 +43,22 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives the reserve up, for writes that make room.
-    pub(super) fn give_up(&self) {
+    /// Size of the reserve in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Gives the reserve up, for writes that make room or are needed for that; tells whether it was there.
+    pub(super) fn give_up(&self) -> bool {
         match fs::remove_file(&self.file) {
-            Ok(()) => tracing::warn!("the filesystem is full: using the store's reserve"),
+            Ok(()) => {
+                tracing::warn!("the filesystem is full: using the store's reserve");
+                return true;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, "the store's reserve cannot be given up"),
         }
+        false
     }
 
     /// Free bytes; a filesystem that does not tell is taken to have room.

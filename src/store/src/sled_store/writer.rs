@@ -69,13 +69,21 @@ impl Writer {
             if let Err(error) = self.reserve.admit() {
                 group = refuse_growth(group, &error);
                 if !group.is_empty() {
-                    self.reserve.give_up();
+                    self.use_reserve();
                 }
             }
             self.write(group);
         }
         if let Some(engine) = self.engine.take() {
             engine.close();
+        }
+    }
+
+    /// The room of the reserve becomes the store's own at once: others write to a full filesystem, too.
+    fn use_reserve(&self) {
+        let given_up = self.reserve.give_up();
+        if let Some(engine) = self.engine.as_ref().filter(|_| given_up) {
+            engine.claim(self.reserve.size());
         }
     }
 
@@ -169,13 +177,14 @@ impl Writer {
     }
 }
 
-/// Refuses what does not make room; what does may use the reserve.
+/// Refuses what neither makes room nor is needed for that; the rest may use the reserve.
 fn refuse_growth(group: Vec<Job>, error: &StoreError) -> Vec<Job> {
-    let (freeing, other): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| deletes(&job.batch));
+    let needed = |job: &Job| job.batch.may_use_reserve || deletes(&job.batch);
+    let (needed, other): (Vec<_>, Vec<_>) = group.into_iter().partition(needed);
     for job in other {
         let _ = job.reply.send(Err(error.clone()));
     }
-    freeing
+    needed
 }
 
 fn deletes(batch: &Batch) -> bool {

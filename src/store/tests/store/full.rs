@@ -3,6 +3,7 @@
 //! The filesystem is a small tmpfs in a mount namespace of a child process.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -62,11 +63,58 @@ fn fill_up(store: &SledStore) -> u64 {
     panic!("never full");
 }
 
+/// Makes a file longer until there is no room at all.
+fn fill(path: &Path) {
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+}
+
 fn refuses_before_it_is_full(path: &Path) {
     let Opened { store, .. } = SledStore::open(path).unwrap();
     let count = fill_up(&store);
     assert!(count > 10);
     assert_eq!(items(&store).len() as u64, count, "nothing of it happened");
+    // Something else takes what is left, and would take the reserve.
+    let ballast = path.with_file_name("ballast");
+    fill(&ballast);
+    let mut little = Batch::new();
+    let item = Item {
+        number: 7,
+        text: String::new(),
+    };
+    little
+        .put("little", &item, Precondition::Absent)
+        .unwrap()
+        .may_use_reserve();
+    store.commit_blocking(little).unwrap();
+    fill(&ballast);
+    for number in 0..100 {
+        let mut little = Batch::new();
+        little
+            .put(
+                "little",
+                &Item {
+                    number,
+                    ..item.clone()
+                },
+                Precondition::Present,
+            )
+            .unwrap()
+            .may_use_reserve();
+        store.commit_blocking(little).unwrap();
+    }
+    let refused = store.commit_blocking(put("more", 1));
+    assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
+    let mut batch = Batch::new();
+    batch
+        .delete::<Item>("little", Precondition::Present)
+        .unwrap();
+    store.commit_blocking(batch).unwrap();
+    fs::remove_file(&ballast).unwrap();
     // Deleting works all the same.
     for number in 0..count {
         let mut batch = Batch::new();

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, Result, ensure};
 use lodge_vmm_proto::{
     Boot, BootDevice, CdromConfig, CpuConfig, DiskConfig, DiskLimits, FdIndex, GuestConfig, Launch,
-    NicConfig, NicModel, PROTOCOL_VERSION, Restore,
+    NicConfig, NicModel, OnDiskError, PROTOCOL_VERSION, Restore,
 };
 
 use crate::options::Options;
@@ -42,6 +42,7 @@ pub fn launch(
             read_only: disk.read_only,
             serial: format!("boot{}", disks.len()),
             limits: DiskLimits::default(),
+            on_error: OnDiskError::default(),
         });
     }
     let mut cdroms = Vec::new();

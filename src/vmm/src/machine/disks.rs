@@ -7,11 +7,12 @@ use std::sync::Arc;
 use lodge_block::raw::{RawDisk, RawError};
 use lodge_devices::ahci::{self, DiskOptions};
 use lodge_devices::nvme::{NvmeDiskOptions, NvmeHandle};
+use lodge_devices::on_error::{ErrorPolicy, OnError};
 use lodge_devices::throttle::{self, Throttle};
 use lodge_devices::virtio::blk::{self, Block, Statistics};
-use lodge_vmm_proto::{DiskBus, DiskConfig, DiskLimits, LaunchError, Rate};
+use lodge_vmm_proto::{DiskBus, DiskConfig, DiskLimits, LaunchError, OnDiskError, Rate};
 
-use super::hardware::Hardware;
+use super::hardware::{Hardware, OnStuck};
 use super::plug::{Refusal, flat, free_number, open_image};
 use super::workshop::Workshop;
 use super::{Failure, slots};
@@ -30,6 +31,8 @@ pub struct Disk {
     pub serial: String,
     /// What it is held to at first.
     pub limits: DiskLimits,
+    /// What is done with what fails, at first.
+    pub on_error: OnDiskError,
 }
 
 /// What was done with disks.
@@ -108,6 +111,29 @@ impl PluggedDisk {
         });
     }
 
+    fn errors(&self) -> &Arc<ErrorPolicy> {
+        match &self.handle {
+            Handle::Virtio(handle) => handle.errors(),
+            Handle::Nvme(handle) => handle.errors(),
+            Handle::Sata(handle) => handle.errors(),
+        }
+    }
+
+    /// Deals so with what fails from now on.
+    pub fn deal_with_errors(&self, on_error: OnDiskError) {
+        self.errors().set(match on_error {
+            OnDiskError::Pause => OnError::HoldBack,
+            OnDiskError::Report => OnError::Report,
+        });
+    }
+
+    /// Lets `on_stuck` hear when it cannot go on.
+    fn tell_when_stuck(&self, on_stuck: &OnStuck) {
+        let (on_stuck, serial) = (Arc::clone(on_stuck), self.serial.clone());
+        let stuck = move |error| on_stuck(&serial, error);
+        self.errors().on_stuck(Box::new(stuck));
+    }
+
     /// Looks at its size again, after it was grown, and tells the driver where that is possible.
     ///
     /// # Errors
@@ -157,6 +183,7 @@ impl Hardware {
             read_only,
             serial,
             limits,
+            on_error,
         } = disk;
         let number = place.map_or(self.disks.len() as u8, |place| place.number);
         let slot = place.and_then(|place| place.slot);
@@ -206,6 +233,8 @@ impl Hardware {
             handle,
         };
         disk.limit(&limits);
+        disk.deal_with_errors(on_error);
+        disk.tell_when_stuck(&self.surroundings.on_stuck);
         self.disks.push(disk);
         Ok(())
     }
@@ -265,6 +294,8 @@ impl Hardware {
             handle: Handle::Virtio(handle),
         };
         disk.limit(&config.limits);
+        disk.deal_with_errors(config.on_error);
+        disk.tell_when_stuck(&self.surroundings.on_stuck);
         self.disks.push(disk);
         self.hotplug.lock().unwrap().added(at.device());
         Ok(())

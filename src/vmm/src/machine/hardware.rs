@@ -3,7 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex};
 
-use lodge_block::engine::Spares;
+use lodge_block::engine::{IoError, Spares};
 use lodge_devices::GuestMemory;
 use lodge_devices::acpi_pm::AcpiPm;
 use lodge_devices::bus::{Bus, SharedDevice};
@@ -51,6 +51,9 @@ use crate::vcpu::Buses;
 /// Runs first on every device thread.
 pub type Prologue = Arc<dyn Fn() + Send + Sync>;
 
+/// Hears on any thread why a disk cannot go on, by its serial number.
+pub type OnStuck = Arc<dyn Fn(&str, IoError) + Send + Sync>;
+
 /// What devices are built from.
 pub struct Surroundings {
     /// The guest's memory.
@@ -65,6 +68,8 @@ pub struct Surroundings {
     pub complain: Complain,
     /// Who hears that the guest's system has crashed.
     pub on_panic: OnPanic,
+    /// Who hears that a disk holds back requests, by its serial number, and pauses the guest.
+    pub on_stuck: OnStuck,
     /// For threads of queues.
     pub queue_prologue: Prologue,
     /// For the thread that shows the screen.

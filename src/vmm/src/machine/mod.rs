@@ -27,6 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvm_ioctls::{Kvm, VmFd};
+use lodge_block::engine::IoError;
 use lodge_block::raw::RawDisk;
 use lodge_devices::GuestMemory;
 use lodge_devices::ahci::CdromHandle;
@@ -34,7 +35,9 @@ use lodge_devices::console::Console;
 use lodge_devices::event_loop::{EventLoop, LoopHandle};
 use lodge_devices::pvpanic::{OnPanic, Panic};
 use lodge_devices::virtio::Complain;
-use lodge_vmm_proto::{CpuConfig, DeviceKey, LaunchError, OnReset, WatchdogAction};
+use lodge_vmm_proto::{
+    CpuConfig, DeviceKey, DiskProblem, DiskStuck, LaunchError, OnReset, WatchdogAction,
+};
 use uuid::Uuid;
 use vm_memory::GuestMemoryBackend;
 
@@ -53,7 +56,7 @@ pub use disks::{Disk, DiskUse};
 pub use display::{Display, PointError, ScreenError};
 pub use failure::Failure;
 pub use hardware::Prologue;
-use hardware::{Hardware, SetUpBy, Surroundings};
+use hardware::{Hardware, OnStuck, SetUpBy, Surroundings};
 pub use nics::Nic;
 pub use plug::{Refusal, open_image};
 pub use vsock::Vsock;
@@ -200,6 +203,7 @@ impl Machine {
             events: events.clone(),
             complain: complain_to(&complaints),
             on_panic: panics_to(&complaints),
+            on_stuck: stuck_to(&complaints, &power),
             queue_prologue: Arc::clone(&parts.prologues.queue),
             viewers_prologue: Arc::clone(&parts.prologues.viewers),
             high_window,
@@ -407,6 +411,21 @@ impl Machine {
 fn complain_to(complaints: &Arc<Complaints>) -> Complain {
     let complaints = Arc::clone(complaints);
     Arc::new(move |device, message| complaints.add(device, message))
+}
+
+fn stuck_to(complaints: &Arc<Complaints>, power: &Arc<Power>) -> OnStuck {
+    let (complaints, power) = (Arc::clone(complaints), Arc::clone(power));
+    Arc::new(move |serial, error| {
+        complaints.stuck(DiskStuck {
+            serial: serial.to_owned(),
+            problem: match error {
+                IoError::NoSpace => DiskProblem::NoSpace,
+                IoError::EndOfFile | IoError::Host(_) => DiskProblem::IoError,
+            },
+            message: error.to_string(),
+        });
+        power.pause();
+    })
 }
 
 fn panics_to(complaints: &Arc<Complaints>) -> OnPanic {

@@ -17,7 +17,7 @@ use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::{Complain, VirtioDevice};
 use lodge_devices::{GuestMemory, bus};
 use lodge_vmm_proto::{
-    DeviceKey, DiskBus, DiskLimits, ErrorCode, NewDevice, NicModel, PluggedDevices,
+    DeviceKey, DiskBus, DiskLimits, ErrorCode, NewDevice, NicModel, OnDiskError, PluggedDevices,
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -368,6 +368,15 @@ impl Machine {
             .validate("limits")
             .map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))?;
         self.disk(serial)?.limit(limits);
+        Ok(())
+    }
+
+    /// Deals otherwise with what of a disk fails.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no such disk.
+    pub fn disk_errors(&self, serial: &str, on_error: OnDiskError) -> Result<(), Refusal> {
+        self.disk(serial)?.deal_with_errors(on_error);
         Ok(())
     }
 

@@ -21,6 +21,12 @@ impl RunControl {
         self.events.push(event);
     }
 
+    /// Disks are about to do again what they held back, or to forget it.
+    pub(super) fn unstick(&mut self) {
+        self.hear_devices();
+        self.stuck = None;
+    }
+
     fn hear_devices(&mut self) {
         for event in self.machine.complaints().take() {
             let now = saved::unix_time() / 1_000_000;
@@ -29,6 +35,9 @@ impl RunControl {
                     self.panicked_at_ms.get_or_insert(now);
                 }
                 GuestEvent::Watchdog { .. } => self.watchdog_expired_at_ms = Some(now),
+                GuestEvent::DiskStuck(ref disk) => {
+                    self.stuck.get_or_insert_with(|| disk.clone());
+                }
                 _ => {}
             }
             self.events.push(event);

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use lodge_vmm_proto::{Answer, DeviceKey, DiskLimits, GuestEvent, NewDevice};
+use lodge_vmm_proto::{Answer, DeviceKey, DiskLimits, GuestEvent, NewDevice, OnDiskError};
 
 use super::{RunControl, error};
 use crate::machine::Refusal;
@@ -59,6 +59,10 @@ impl RunControl {
 
     pub(super) fn limit_disk(&self, serial: &str, limits: &DiskLimits) -> Answer {
         answer(self.machine.limit_disk(serial, limits))
+    }
+
+    pub(super) fn disk_errors(&self, serial: &str, on_error: OnDiskError) -> Answer {
+        answer(self.machine.disk_errors(serial, on_error))
     }
 }
 

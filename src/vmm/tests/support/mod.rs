@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use lodge_vmm_proto::{
     Answer, Boot, CdromConfig, Channel, ConsolePort, CpuConfig, DiskBus, DiskConfig, DiskLimits,
     ExitReason, ExitRecord, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, NetworkRom,
-    NicConfig, NicModel, OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore, RunState,
-    ServerMessage, SpawnError, VsockConfig, WatchdogAction, spawn,
+    NicConfig, NicModel, OnDiskError, OnReset, PROTOCOL_VERSION, Request, RequestBody, Restore,
+    RunState, ServerMessage, SpawnError, VsockConfig, WatchdogAction, spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -409,6 +409,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             read_only: false,
             serial: format!("disk{slot}"),
             limits: DiskLimits::default(),
+            on_error: OnDiskError::default(),
         });
     let disks = disks.collect();
     let cdroms = options.cdroms.into_iter().map(|disc| CdromConfig {

@@ -138,6 +138,7 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
         read_only: false,
         serial: "a".to_owned(),
         limits: DiskLimits::default(),
+        on_error: Default::default(),
     };
     let launch = Launch {
         version: PROTOCOL_VERSION,

@@ -5,6 +5,7 @@ use lodge_block::engine::IoError;
 use super::decode::{self, Style};
 use super::log::Failure;
 use super::session::{Pending, Refusal, Session, Work};
+use crate::ahci::ata::error;
 use crate::ahci::fis::Command;
 use crate::ahci::issue::{Done, Ending, Ticket};
 use crate::virtio::blk::statistics::add;
@@ -63,17 +64,34 @@ impl Session<'_> {
         self.link.complete(ticket, &done);
     }
 
-    pub(super) fn count(&self, pending: &Pending, result: Result<(), IoError>) {
-        let statistics = &self.shared.statistics;
-        if let Err(error) = result {
-            let code = pending.command.code;
-            (self.complain)(&format!("command {code:#04x} failed on the host: {error}"));
-            add(&statistics.errors, 1);
-            if error == IoError::NoSpace {
-                add(&statistics.no_space, 1);
+    /// Tells the driver that the host failed a command, or leaves the command in its slot for when the disk is resumed.
+    pub(super) fn failed(&mut self, pending: &Pending, cause: IoError) {
+        let shared = self.shared;
+        add(&shared.statistics.errors, 1);
+        if cause == IoError::NoSpace {
+            add(&shared.statistics.no_space, 1);
+        }
+        // One that flushes what it has written itself writes it again.
+        let flush = matches!(pending.work, Work::Flush) && pending.bytes == 0;
+        if shared.errors.holds_back(cause, flush) {
+            let done = Done::bare(Ending::Abandoned);
+            self.link.complete(&pending.ticket, &done);
+            if !std::mem::replace(&mut self.stuck, true) {
+                shared.errors.tell(cause);
             }
             return;
         }
+        let code = pending.command.code;
+        (self.complain)(&format!("command {code:#04x} failed on the host: {cause}"));
+        let bits = match pending.work {
+            Work::Read => error::UNCORRECTABLE,
+            _ => error::ABORTED,
+        };
+        self.fail(&pending.ticket, &pending.command, bits, false);
+    }
+
+    pub(super) fn count(&self, pending: &Pending) {
+        let statistics = &self.shared.statistics;
         let (operations, bytes) = match pending.work {
             Work::Read => (&statistics.reads, Some(&statistics.read_bytes)),
             Work::Write(_) => (&statistics.writes, Some(&statistics.write_bytes)),

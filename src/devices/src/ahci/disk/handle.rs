@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lodge_block::raw::RawError;
 
 use super::Shared;
+use crate::on_error::ErrorPolicy;
 use crate::throttle::Throttle;
 use crate::virtio::blk::Statistics;
 
@@ -27,6 +28,11 @@ impl DiskHandle {
     /// What holds the disk to its limits.
     pub fn throttle(&self) -> &Arc<Throttle> {
         &self.shared.throttle
+    }
+
+    /// What is done with commands that fail.
+    pub fn errors(&self) -> &Arc<ErrorPolicy> {
+        &self.shared.errors
     }
 
     /// Looks at the image's size again, after it was grown, and returns it in bytes. ATA has no

@@ -23,6 +23,7 @@ use super::ata::{error, status};
 use super::fis::TaskFile;
 use super::issue::PortLink;
 use super::{Attached, ResetKind, Surroundings, Thread};
+use crate::on_error::ErrorPolicy;
 use crate::state::{DeviceState, RestoreError};
 use crate::throttle::{Gate, Throttle};
 use crate::virtio::blk::Statistics;
@@ -54,6 +55,7 @@ struct Shared {
     options: DiskOptions,
     statistics: Arc<Statistics>,
     throttle: Arc<Throttle>,
+    errors: Arc<ErrorPolicy>,
     modes: Mutex<Modes>,
 }
 
@@ -98,6 +100,7 @@ impl Disk {
                 },
                 statistics: Arc::default(),
                 throttle: Arc::default(),
+                errors: Arc::default(),
                 modes: Mutex::new(Modes::initial()),
             }),
         }

@@ -56,6 +56,8 @@ pub(super) struct Session<'a> {
     pub(super) buffers: Vec<libc::iovec>,
     /// Commands may have been left in their slots because of the disk's limits, for so long.
     throttled: Option<Duration>,
+    /// Commands are held back: all others stay in their slots, too, until somebody stops this.
+    pub(super) stuck: bool,
 }
 
 impl<'a> Session<'a> {
@@ -69,6 +71,7 @@ impl<'a> Session<'a> {
             pending: [const { None }; SLOTS],
             buffers: Vec::new(),
             throttled: None,
+            stuck: false,
         }
     }
 
@@ -105,7 +108,11 @@ impl<'a> Session<'a> {
             if fired.has(STOP) {
                 return Ok(());
             }
-            more = self.take_commands();
+            if self.stuck {
+                (more, self.throttled) = (false, None);
+            } else {
+                more = self.take_commands();
+            }
         }
     }
 

@@ -137,14 +137,10 @@ impl Session<'_> {
         let Some(mut pending) = slot.and_then(Option::take) else {
             return;
         };
-        self.count(&pending, completion.result);
-        if completion.result.is_err() {
-            let bits = match pending.work {
-                Work::Read => error::UNCORRECTABLE,
-                _ => error::ABORTED,
-            };
-            return self.fail(&pending.ticket, &pending.command, bits, false);
+        if let Err(error) = completion.result {
+            return self.failed(&pending, error);
         }
+        self.count(&pending);
         let next = match &mut pending.work {
             Work::Write(true) => Some(Work::Flush),
             Work::Trim(runs) if !runs.is_empty() => Some(Work::Trim(std::mem::take(runs))),

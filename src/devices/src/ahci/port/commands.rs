@@ -116,7 +116,11 @@ impl Port {
         let task = &done.task;
         let failed = task.status & status::ERR != 0;
         match done.ending {
-            Ending::Abandoned => return,
+            Ending::Abandoned => {
+                // A queued one had left the list when the drive took it.
+                self.registers.issued |= bit;
+                return;
+            }
             Ending::Fault(fault) => return self.fail(fault),
             Ending::Control(control) => return self.control(bit, control),
             Ending::Queued => {

@@ -3,6 +3,7 @@
 mod cdrom;
 mod disk;
 mod driver;
+mod held_back;
 mod hostile;
 mod interrupts;
 mod lifecycle;

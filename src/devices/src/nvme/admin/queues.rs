@@ -61,7 +61,7 @@ impl<'a> Admin<'a> {
         let running: Vec<SubmissionState> = ids.iter().filter_map(|&id| self.stop(id)).collect();
         self.post();
         let done = self.done.into();
-        let mut submission = vec![self.queue.into_state(done)];
+        let mut submission = vec![self.queue.into_state(done, Vec::new())];
         submission.extend(running);
         let completion = [&self.completion]
             .into_iter()

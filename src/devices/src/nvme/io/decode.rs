@@ -48,6 +48,11 @@ pub(super) enum Request {
     Nothing,
 }
 
+/// Whether a command makes durable what others have written, and does nothing else.
+pub(super) fn is_flush(command: &Command) -> bool {
+    command.opcode == opcode::FLUSH
+}
+
 /// Reads a command.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::throttle::Gate;
 use crate::virtio::queue_thread::Serve;
 
 /// Commands one queue has with the host at a time. More wait in the ring.
-const DEPTH: u16 = 128;
+pub(super) const DEPTH: u16 = 128;
 
 /// Commands begun before the thread looks whether it is to stop.
 const BATCH: usize = 64;
@@ -58,8 +58,9 @@ impl Serve for Worker {
 
     fn serve(&mut self, mut start: Start, stop: &EventFd) -> SubmissionState {
         let done = std::mem::take(&mut start.queue.done);
+        let again = std::mem::take(&mut start.queue.unfinished);
         let queue = SubmissionQueue::new(start.queue, start.shadow, Arc::clone(&self.shared));
-        let mut session = Session::new(self, queue, start.completion, done);
+        let mut session = Session::new(self, queue, start.completion, done, again);
         session.run(stop);
         session.into_state()
     }

@@ -43,6 +43,10 @@ pub(super) struct Session<'a> {
     pub(super) free: Vec<u16>,
     /// Commands that ended and are not posted.
     done: VecDeque<Done>,
+    /// Commands that a session before this one fetched, and could not do.
+    again: VecDeque<Command>,
+    /// Commands that this one could not do. Once there are any, no more are begun.
+    pub(super) held_back: Vec<Command>,
     pub(super) buffers: Vec<libc::iovec>,
     /// Commands may have been left in the queue because of the disk's limits, for so long.
     throttled: Option<Duration>,
@@ -56,6 +60,7 @@ impl<'a> Session<'a> {
         queue: SubmissionQueue,
         completion: Arc<CompletionQueue>,
         done: Vec<Done>,
+        again: Vec<Command>,
     ) -> Self {
         Self {
             engine: &mut worker.engine,
@@ -66,6 +71,8 @@ impl<'a> Session<'a> {
             pending: (0..DEPTH).map(|_| None).collect(),
             free: (0..DEPTH).rev().collect(),
             done: done.into(),
+            again: again.into(),
+            held_back: Vec::new(),
             buffers: Vec::new(),
             throttled: None,
             stopping: false,
@@ -88,8 +95,9 @@ impl<'a> Session<'a> {
     }
 
     /// The queue as it is after the last command.
-    pub fn into_state(self) -> SubmissionState {
-        self.queue.into_state(self.done.into())
+    pub fn into_state(mut self) -> SubmissionState {
+        self.held_back.extend(self.again);
+        self.queue.into_state(self.done.into(), self.held_back)
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -110,7 +118,8 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             // Without room for completions the driver has to make some first, which rings.
-            more = posted && !self.shared.failed() && self.take_commands();
+            let may_go_on = posted && !self.shared.failed() && self.held_back.is_empty();
+            more = may_go_on && self.take_commands();
         }
     }
 
@@ -150,7 +159,8 @@ impl<'a> Session<'a> {
             if self.throttled.is_some() {
                 return !self.done.is_empty();
             }
-            let Some(command) = self.queue.next() else {
+            let again = self.again.pop_front();
+            let Some(command) = again.or_else(|| self.queue.next()) else {
                 self.gate.idle();
                 return self.queue.rearm() || !self.done.is_empty();
             };

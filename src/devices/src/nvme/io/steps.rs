@@ -3,7 +3,7 @@
 
 use lodge_block::engine::{Completion, IoError, SubmitError};
 
-use super::decode::Run;
+use super::decode::{self, Run};
 use super::ranges::Ranges;
 use super::session::{Pending, Session};
 use crate::nvme::command::{Command, Status};
@@ -110,10 +110,7 @@ impl Session<'_> {
                 self.count(&pending);
                 pending
             }
-            Err(error) => {
-                let status = self.failed(&pending, error);
-                return self.end(&pending.command, status);
-            }
+            Err(error) => return self.failed(&pending, error),
         };
         let next = match work {
             Work::Write { through: true } | Work::Zero { through: true, .. } => Work::Flush,
@@ -146,21 +143,30 @@ impl Session<'_> {
         }
     }
 
-    /// The status of a command that failed on the host.
-    fn failed(&self, pending: &Pending, error: IoError) -> Status {
+    /// Ends a command that failed on the host, or keeps it for when the controller is resumed.
+    fn failed(&mut self, pending: &Pending, error: IoError) {
         let shared = self.shared;
-        let opcode = pending.command.opcode;
-        let what = format!("command {opcode:#04x} failed on the host: {error}");
-        (shared.complain)(&shared.name, &what);
         add(&shared.statistics.errors, 1);
         if error == IoError::NoSpace {
             add(&shared.statistics.no_space, 1);
-            return Status::CAPACITY_EXCEEDED;
         }
-        match pending.work {
-            Work::Read => Status::READ_ERROR,
+        let command = &pending.command;
+        if shared.errors.holds_back(error, decode::is_flush(command)) {
+            self.held_back.push(*command);
+            if self.held_back.len() == 1 {
+                shared.errors.tell(error);
+            }
+            return;
+        }
+        let opcode = command.opcode;
+        let what = format!("command {opcode:#04x} failed on the host: {error}");
+        (shared.complain)(&shared.name, &what);
+        let status = match (error, &pending.work) {
+            (IoError::NoSpace, _) => Status::CAPACITY_EXCEEDED,
+            (_, Work::Read) => Status::READ_ERROR,
             _ => Status::WRITE_FAULT,
-        }
+        };
+        self.end(command, status);
     }
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod data;
 mod driver;
+mod held_back;
 mod hostile;
 mod lifecycle;
 mod model;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use lodge_block::raw::{RawDisk, RawError};
 
 use super::Statistics;
+use crate::on_error::ErrorPolicy;
 use crate::throttle::Throttle;
 use crate::virtio::DeviceEvents;
 
@@ -15,6 +16,7 @@ pub struct Handle {
     driver: Arc<Mutex<Driver>>,
     statistics: Arc<Statistics>,
     throttle: Arc<Throttle>,
+    errors: Arc<ErrorPolicy>,
 }
 
 #[derive(Default)]
@@ -32,6 +34,7 @@ impl Handle {
             driver: Arc::default(),
             statistics: Arc::default(),
             throttle: Arc::default(),
+            errors: Arc::default(),
         }
     }
 
@@ -49,6 +52,11 @@ impl Handle {
     /// What holds the disk to its limits.
     pub fn throttle(&self) -> &Arc<Throttle> {
         &self.throttle
+    }
+
+    /// What is done with requests that fail.
+    pub fn errors(&self) -> &Arc<ErrorPolicy> {
+        &self.errors
     }
 
     /// Looks at the disk's size again, after it was grown, and tells the driver

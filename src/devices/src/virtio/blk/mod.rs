@@ -19,7 +19,7 @@ use virtio_queue::{Queue, QueueT as _};
 
 pub use self::handle::Handle;
 pub use self::statistics::{Statistics, Totals};
-use self::worker::{Start, Worker};
+use self::worker::{Rested, Start, Worker};
 use super::queue_thread::{Prologue, QueueThread};
 use super::{ActivateError, Activation, VirtioDevice};
 use crate::state::{DeviceState, RestoreError};
@@ -60,6 +60,8 @@ pub struct Block {
     threads: Vec<QueueThread<Worker>>,
     /// Of queues the driver left disabled while active.
     idle: Vec<Option<Queue>>,
+    /// Of each queue, when they were last given back.
+    unfinished: Vec<Vec<u16>>,
     handle: Handle,
 }
 
@@ -95,6 +97,7 @@ impl Block {
                 serial: config::serial(&options.serial),
                 gate: Gate::new(handle.throttle(), &statistics)?,
                 statistics,
+                errors: Arc::clone(handle.errors()),
             };
             let name = format!("disk-queue-{queue}");
             threads.push(QueueThread::spawn(&name, prologue, worker)?);
@@ -109,6 +112,7 @@ impl Block {
             queue_sizes: vec![QUEUE_SIZE; usize::from(queues)],
             threads,
             idle: Vec::new(),
+            unfinished: Vec::new(),
             handle,
         })
     }
@@ -185,11 +189,23 @@ impl VirtioDevice for Block {
     fn deactivate(&mut self) -> Vec<Queue> {
         self.handle.attach(None);
         let idle = std::mem::take(&mut self.idle);
-        self.threads
-            .iter_mut()
-            .zip(idle)
-            .filter_map(|(thread, idle)| idle.or_else(|| thread.stop()))
-            .collect()
+        let mut queues = Vec::with_capacity(idle.len());
+        self.unfinished.clear();
+        for (thread, idle) in self.threads.iter_mut().zip(idle) {
+            let unused = |queue| Rested {
+                queue,
+                unfinished: Vec::new(),
+            };
+            if let Some(rested) = idle.map(unused).or_else(|| thread.stop()) {
+                queues.push(rested.queue);
+                self.unfinished.push(rested.unfinished);
+            }
+        }
+        queues
+    }
+
+    fn take_unfinished(&mut self) -> Vec<Vec<u16>> {
+        std::mem::take(&mut self.unfinished)
     }
 
     fn save(&self) -> DeviceState {

@@ -1,6 +1,7 @@
 //! One activation of one queue: takes requests, hands them to the engine, returns them.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use vmm_sys_util::eventfd::EventFd;
 use super::patience::Patience;
 use super::request::{self, Request, Rules, Status};
 use super::statistics::{Statistics, add};
-use super::worker::{Start, Worker};
+use super::worker::{Rested, Start, Worker};
 use super::{QUEUE_SIZE, config::SERIAL_BYTES};
 use crate::GuestMemory;
+use crate::on_error::ErrorPolicy;
 use crate::throttle::Gate;
 use crate::virtio::chain::{self, Chain, ChainError, InFlight, Limits};
 use crate::virtio::wait::borrow;
@@ -63,6 +65,7 @@ pub(super) struct Session<'a> {
     serial: &'a [u8; SERIAL_BYTES],
     statistics: &'a Statistics,
     gate: &'a mut Gate,
+    errors: &'a ErrorPolicy,
     memory: GuestMemory,
     queue: Queue,
     kick: EventFd,
@@ -70,6 +73,10 @@ pub(super) struct Session<'a> {
     read_only: bool,
     features: u64,
     in_flight: InFlight,
+    /// Heads of chains that a session before this one took, and could not serve.
+    again: VecDeque<u16>,
+    /// Heads of chains that this one could not serve. Once there are any, no more are taken.
+    held_back: Vec<u16>,
     /// By head of the chain, which is the engine's token.
     pending: Vec<Option<Pending>>,
     chain: Chain,
@@ -92,6 +99,7 @@ impl<'a> Session<'a> {
             serial: &worker.serial,
             statistics: &worker.statistics,
             gate: &mut worker.gate,
+            errors: &worker.errors,
             memory: start.memory,
             pending: vec![None; usize::from(start.queue.queue.size())],
             queue: start.queue.queue,
@@ -100,6 +108,8 @@ impl<'a> Session<'a> {
             read_only: start.read_only,
             features: start.features,
             in_flight: InFlight::default(),
+            again: start.queue.unfinished.into(),
+            held_back: Vec::new(),
             chain: Chain::default(),
             buffers: Vec::new(),
             completions: Vec::new(),
@@ -126,8 +136,12 @@ impl<'a> Session<'a> {
     }
 
     /// The queue as it is after the last request.
-    pub fn into_queue(self) -> Queue {
-        self.queue
+    pub fn into_rested(mut self) -> Rested {
+        self.held_back.extend(self.again);
+        Rested {
+            queue: self.queue,
+            unfinished: self.held_back,
+        }
     }
 
     fn serve(&mut self) -> Result<(), String> {
@@ -145,12 +159,20 @@ impl<'a> Session<'a> {
             if fired.has(KICK) {
                 self.patience.kicked();
             }
-            if fired.has(KICK) || more || self.may_resume() || self.throttled.is_some() {
+            let due = fired.has(KICK) || more || self.may_resume() || self.throttled.is_some();
+            if self.is_stuck() {
+                (more, self.throttled) = (false, None);
+            } else if due {
                 more = self.take_requests().map_err(|error| error.to_string())?;
             }
             self.interrupt_if_wanted()
                 .map_err(|error| error.to_string())?;
         }
+    }
+
+    /// Whether requests are held back: all others are, too, until somebody stops this.
+    fn is_stuck(&self) -> bool {
+        !self.held_back.is_empty()
     }
 
     /// Whether requests were left in the ring, for which the driver will not kick
@@ -176,7 +198,7 @@ impl<'a> Session<'a> {
                 // The driver need not kick: this thread comes back by itself.
                 return Ok(false);
             }
-            if !chain::pop(&mut self.queue, &self.memory, LIMITS, &mut self.chain)? {
+            if !self.next_chain()? {
                 self.patience.found(taken);
                 self.gate.idle();
                 // A request may have slipped in before the driver could see that it has to kick.
@@ -185,6 +207,15 @@ impl<'a> Session<'a> {
             self.in_flight.take(self.chain.head)?;
             self.start_request()?;
         }
+        Ok(true)
+    }
+
+    /// Reads the next chain, of those left from before or else of the ring; tells whether there was one.
+    fn next_chain(&mut self) -> Result<bool, ChainError> {
+        let Some(head) = self.again.pop_front() else {
+            return chain::pop(&mut self.queue, &self.memory, LIMITS, &mut self.chain);
+        };
+        chain::read(&self.queue, &self.memory, LIMITS, head, &mut self.chain)?;
         Ok(true)
     }
 
@@ -310,29 +341,41 @@ impl<'a> Session<'a> {
             let Some(pending) = pending.and_then(Option::take) else {
                 continue;
             };
-            self.count(pending, completion.result);
-            let (status, written) = match completion.result {
-                Ok(()) if pending.kind == Kind::Read => (Status::Ok, pending.bytes),
-                Ok(()) => (Status::Ok, 0),
-                Err(_) => (Status::IoError, 0),
+            if let Err(error) = completion.result {
+                self.failed(head, pending, error)?;
+                continue;
+            }
+            self.count(pending);
+            let written = match pending.kind {
+                Kind::Read => pending.bytes,
+                _ => 0,
             };
-            self.give_back(head, pending.status, status, written)?;
+            self.give_back(head, pending.status, Status::Ok, written)?;
         }
         Ok(())
     }
 
-    fn count(&mut self, pending: Pending, result: Result<(), IoError>) {
-        let statistics = self.statistics;
-        if let Err(error) = result {
-            let kind = pending.kind;
-            self.events
-                .host_failed(&format!("a request failed on the host ({kind:?}): {error}"));
-            add(&statistics.errors, 1);
-            if error == IoError::NoSpace {
-                add(&statistics.no_space, 1);
-            }
-            return;
+    /// Tells the driver that the host failed a request, or keeps it for the next session.
+    fn failed(&mut self, head: u16, pending: Pending, error: IoError) -> Result<(), ChainError> {
+        add(&self.statistics.errors, 1);
+        if error == IoError::NoSpace {
+            add(&self.statistics.no_space, 1);
         }
+        let kind = pending.kind;
+        if self.errors.holds_back(error, kind == Kind::Flush) {
+            self.held_back.push(head);
+            if self.held_back.len() == 1 {
+                self.errors.tell(error);
+            }
+            return Ok(());
+        }
+        self.events
+            .host_failed(&format!("a request failed on the host ({kind:?}): {error}"));
+        self.give_back(head, pending.status, Status::IoError, 0)
+    }
+
+    fn count(&self, pending: Pending) {
+        let statistics = self.statistics;
         let (operations, bytes) = match pending.kind {
             Kind::Read => (&statistics.reads, Some(&statistics.read_bytes)),
             Kind::Write => (&statistics.writes, Some(&statistics.write_bytes)),

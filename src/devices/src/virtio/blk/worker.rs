@@ -10,6 +10,7 @@ use super::config::SERIAL_BYTES;
 use super::session::{Session, Stopped};
 use super::statistics::Statistics;
 use crate::GuestMemory;
+use crate::on_error::ErrorPolicy;
 use crate::throttle::Gate;
 use crate::virtio::queue_thread::Serve;
 use crate::virtio::wait::wait_for;
@@ -21,6 +22,7 @@ pub(super) struct Worker {
     pub serial: [u8; SERIAL_BYTES],
     pub statistics: Arc<Statistics>,
     pub gate: Gate,
+    pub errors: Arc<ErrorPolicy>,
 }
 
 /// One activation of a queue.
@@ -32,11 +34,18 @@ pub(super) struct Start {
     pub events: Arc<dyn DeviceEvents>,
 }
 
+/// A queue at rest.
+pub(super) struct Rested {
+    pub queue: Queue,
+    /// Heads of chains that were taken and not returned.
+    pub unfinished: Vec<u16>,
+}
+
 impl Serve for Worker {
     type Start = Start;
-    type End = Queue;
+    type End = Rested;
 
-    fn serve(&mut self, start: Start, stop: &EventFd) -> Queue {
+    fn serve(&mut self, start: Start, stop: &EventFd) -> Rested {
         let events = Arc::clone(&start.events);
         let mut session = Session::new(self, start);
         match session.run(stop) {
@@ -47,6 +56,6 @@ impl Serve for Worker {
                 wait_for(stop);
             }
         }
-        session.into_queue()
+        session.into_rested()
     }
 }

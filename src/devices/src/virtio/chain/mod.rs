@@ -125,6 +125,21 @@ pub fn pop(
     let Some(head) = queue.iter(memory)?.next().map(|next| next.head_index()) else {
         return Ok(false);
     };
+    read(queue, memory, limits, head, chain)?;
+    Ok(true)
+}
+
+/// Reads the chain that begins at `head` into `chain`: one that was taken off `queue` before, and is to be served again.
+///
+/// # Errors
+/// As [`pop`].
+pub fn read(
+    queue: &Queue,
+    memory: &GuestMemory,
+    limits: Limits,
+    head: u16,
+    chain: &mut Chain,
+) -> Result<(), ChainError> {
     chain.head = head;
     chain.readable.clear();
     chain.writable.clear();
@@ -133,8 +148,7 @@ pub fn pop(
         limits,
         chain,
     }
-    .queue_table(GuestAddress(queue.desc_table()), queue.size())?;
-    Ok(true)
+    .queue_table(GuestAddress(queue.desc_table()), queue.size())
 }
 
 /// How many chains the driver has made available and the device has not taken.

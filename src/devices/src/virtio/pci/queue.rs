@@ -5,6 +5,7 @@ use virtio_queue::{Queue, QueueState, QueueT};
 
 use super::NO_VECTOR;
 use crate::GuestMemory;
+use crate::virtio::chain::InFlight;
 
 /// What a driver sets about a queue (virtio 1.2, 4.1.4.3), as it wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub(super) struct QueueRegisters {
     next_available: u16,
     #[serde(default)]
     next_used: u16,
+    /// Heads of chains it had taken by then and not returned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unfinished: Vec<u16>,
 }
 
 impl QueueRegisters {
@@ -33,6 +37,7 @@ impl QueueRegisters {
             used: 0,
             next_available: 0,
             next_used: 0,
+            unfinished: Vec::new(),
         }
     }
 
@@ -79,13 +84,22 @@ impl QueueRegisters {
     }
 
     /// Notes how far the device got.
-    pub(super) fn came_to_rest(&mut self, queue: &Queue) {
+    pub(super) fn came_to_rest(&mut self, queue: &Queue, unfinished: Vec<u16>) {
         self.next_available = queue.next_avail();
         self.next_used = queue.next_used();
+        self.unfinished = unfinished;
     }
 
     /// Whether a saved queue could have been set by a driver here.
     pub(super) fn possible(&self, max_size: u16) -> bool {
-        self.size.is_power_of_two() && self.size <= max_size
+        self.size.is_power_of_two() && self.size <= max_size && self.could_be_unfinished()
+    }
+
+    /// Whether each chain is in the table, and there once.
+    fn could_be_unfinished(&self) -> bool {
+        let heads = &self.unfinished;
+        let mut seen = InFlight::default();
+        let once = |&head: &u16| head < self.size && seen.take(head).is_ok();
+        heads.len() <= usize::from(self.size) && heads.iter().all(once)
     }
 }

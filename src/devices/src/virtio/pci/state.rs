@@ -13,6 +13,10 @@ use crate::pci::{ConfigState, MsixState};
 use crate::state::{DeviceState, RestoreError};
 
 const KIND: &str = "virtio-pci";
+/// Version of a state whose chains are all returned: what every release reads.
+const VERSION_FINISHED: u32 = 1;
+/// Version of a state with chains that are to be served again.
+const VERSION_UNFINISHED: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -36,7 +40,11 @@ impl VirtioPci {
         }
         for (number, queue) in registers.queues.iter().enumerate() {
             if !queue.possible(self.max_sizes[number]) {
-                return Err(format!("queue {number} has size {}", queue.size));
+                let unfinished = queue.unfinished.len();
+                return Err(format!(
+                    "queue {number} has size {} and {unfinished} chains under way",
+                    queue.size
+                ));
             }
         }
         let vectors = registers.queues.iter().map(|queue| queue.vector);
@@ -95,11 +103,20 @@ impl Device for VirtioPci {
             registers: self.registers.clone(),
             device: self.device.save(),
         };
-        DeviceState::new(KIND, 1, &saved)
+        let finished = saved
+            .registers
+            .queues
+            .iter()
+            .all(|queue| queue.unfinished.is_empty());
+        let version = match finished {
+            true => VERSION_FINISHED,
+            false => VERSION_UNFINISHED,
+        };
+        DeviceState::new(KIND, version, &saved)
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let saved: Saved = state.decode(KIND, 1)?;
+        let saved: Saved = state.decode(KIND, VERSION_UNFINISHED)?;
         let invalid = |problem| RestoreError::Invalid {
             kind: KIND,
             problem,

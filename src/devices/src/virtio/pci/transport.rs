@@ -220,6 +220,7 @@ impl VirtioPci {
             };
             queues.push(ActiveQueue {
                 queue,
+                unfinished: registers.unfinished.clone(),
                 kick: kick.try_clone().map_err(|error| error.to_string())?,
                 interrupt: Arc::new(interrupt),
             });
@@ -238,8 +239,9 @@ impl VirtioPci {
             return;
         }
         let queues = self.device.deactivate();
+        let mut unfinished = self.device.take_unfinished().into_iter();
         for (registers, queue) in self.registers.queues.iter_mut().zip(&queues) {
-            registers.came_to_rest(queue);
+            registers.came_to_rest(queue, unfinished.next().unwrap_or_default());
         }
     }
 

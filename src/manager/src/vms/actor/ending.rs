@@ -159,6 +159,7 @@ impl Actor {
         let key = self.id.to_string();
         let mut batch = Batch::new();
         let kept = batch
+            .may_use_reserve()
             .require::<VmRecord>(key.clone(), Precondition::Present)
             .and_then(|batch| batch.put(key, &outcome, Precondition::Any))
             .map(drop)

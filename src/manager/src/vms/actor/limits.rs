@@ -7,7 +7,7 @@ use lodge_vmm_proto::RequestBody;
 use super::Actor;
 use crate::core::internal;
 use crate::vms::launch::serial;
-use crate::vms::{launch, limits};
+use crate::vms::{disk_error, launch, limits};
 
 impl Actor {
     /// Holds the guest to the limits of `wanted`, or to the recorded ones. One that does not run is held to them when it is started.
@@ -44,6 +44,13 @@ impl Actor {
                 let body = RequestBody::LimitDisk {
                     serial: serial(*id),
                     limits: limits::of_disk(&disk.limits),
+                };
+                self.soon(self.ask(body, None)).await?;
+            }
+            if anew || disk.on_error != before.on_error {
+                let body = RequestBody::DiskErrors {
+                    serial: serial(*id),
+                    on_error: disk_error::configured(disk.on_error),
                 };
                 self.soon(self.ask(body, None)).await?;
             }

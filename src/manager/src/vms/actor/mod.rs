@@ -1,6 +1,7 @@
 //! One guest's task: it alone changes what is observed of the guest, one thing after another.
 
 mod balloon;
+mod disk_error;
 mod ending;
 mod hold;
 mod limits;
@@ -524,10 +525,12 @@ impl Actor {
             status,
         } = launched;
         let note = guest.note.clone();
+        let disk_error = disk_error::of(&status, &note);
         self.observed.send_modify(|observed| {
             observed.resets = status.resets;
             observed.panicked_at = at(status.panicked_at_ms);
             observed.watchdog_expired_at = at(status.watchdog_expired_at_ms);
+            observed.disk_error = disk_error;
             observed.pid = Some(guest.pid);
             observed.launched = Some(note.spec);
             observed.disks = note.disks;
@@ -539,7 +542,8 @@ impl Actor {
         self.guest = Some(guest);
         self.notices = Some(notices);
         self.asked_to_end = false;
-        self.set_state(state_of(status.state), None);
+        let state = state_of(status.state);
+        self.set_state(state, self.pause_reason(state));
         // The same for every manager that finds it.
         self.observed
             .send_modify(|observed| observed.since = note.started_at);
@@ -549,6 +553,9 @@ impl Actor {
         self.check(action, false)?;
         if self.held.is_some() {
             let state = self.act_held(action)?;
+            if action == VmAction::Resume {
+                self.forget_disk_error();
+            }
             self.set_state(state, None);
             return Ok(());
         }
@@ -561,6 +568,9 @@ impl Actor {
             }
         };
         self.ask(body, None).await?;
+        if action != VmAction::Pause {
+            self.forget_disk_error();
+        }
         if state == VmState::Paused {
             // A paused guest does not power off: those who wait for it wait in vain.
             self.fail_waiters("the guest was paused meanwhile");
@@ -585,6 +595,7 @@ impl Actor {
                 self.publish(|vm| EventBody::VmPanicked { vm, crash_kernel });
             }
             GuestEvent::Watchdog { action } => self.watchdog_expired(action),
+            GuestEvent::DiskStuck(stuck) => self.disk_stuck(&stuck),
             GuestEvent::Detached { device } => self.detached(&device),
             // That it is held is no state of the guest.
             GuestEvent::State { .. } if self.held.is_some() => {}
@@ -592,7 +603,7 @@ impl Actor {
                 let state = state_of(state);
                 let stopping = self.state() == VmState::Stopping && state == VmState::Running;
                 if !stopping {
-                    self.set_state(state, None);
+                    self.set_state(state, self.pause_reason(state));
                 }
             }
             GuestEvent::DeviceError { device, message } => {

@@ -13,6 +13,7 @@ use super::{Actor, Command, KILL_PATIENCE, Reply};
 use crate::Caller;
 use crate::core::internal;
 use crate::vms::control::refusal;
+use crate::vms::disk_error;
 use crate::vms::launch::{Descriptors, Guest, attach_nic, held_by, open_disk, serial};
 use crate::vms::limits;
 use crate::vms::plug::Device;
@@ -304,6 +305,7 @@ impl Actor {
                     read_only: entry.read_only,
                     serial: serial(*id),
                     limits: limits::of_disk(&entry.limits),
+                    on_error: disk_error::configured(entry.on_error),
                 })
             }
             Device::Nic(nic) => {

@@ -1,9 +1,11 @@
 //! What a guest's task does when time has passed.
 
+use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
+use lodge_vmm_proto::GuestStatus;
 use tokio::time::Instant;
 
-use super::{Actor, KILL_PATIENCE, TICK, Waiter, at};
+use super::{Actor, KILL_PATIENCE, TICK, Waiter, at, state_of};
 use crate::vms::balloon::MemoryReport;
 use crate::vms::control;
 use crate::vms::launch::Guest;
@@ -88,11 +90,26 @@ impl Actor {
             Ok(found) => {
                 guest.control = found.control;
                 self.notices = Some(found.notices);
+                self.catch_up(&found.status);
             }
             Err(error) => {
                 tracing::warn!(vm = %self.name(), %error, "a guest's monitor cannot be reached");
                 self.reconnect_at = Some(Instant::now() + TICK);
             }
+        }
+    }
+
+    /// What was not heard of the guest while there was no connection.
+    fn catch_up(&mut self, status: &GuestStatus) {
+        let Some(guest) = &self.guest else { return };
+        let disk_error = super::disk_error::of(status, &guest.note);
+        self.observed.send_modify(|observed| {
+            observed.resets = status.resets;
+            observed.disk_error = disk_error;
+        });
+        let state = state_of(status.state);
+        if self.state() != VmState::Stopping || state != VmState::Running {
+            self.set_state(state, self.pause_reason(state));
         }
     }
 

@@ -62,11 +62,12 @@ fn with(pointer: &str, burst: Option<u64>, rate: Option<u64>, field: &str) -> Re
     Ok(())
 }
 
-/// Takes the limits over of those that both have.
+/// Takes the limits over of those that both have, and what is done when they fail.
 pub(super) fn adopt(disks: &mut [VmDisk], from: &[VmDisk]) {
     for disk in disks {
         if let Some(other) = from.iter().find(|other| other.disk == disk.disk) {
             disk.limits = other.limits;
+            disk.on_error = other.on_error;
         }
     }
 }

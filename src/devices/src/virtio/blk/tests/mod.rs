@@ -1,6 +1,7 @@
 //! Drivers, honest and hostile, on a real file.
 
 mod broken;
+mod held_back;
 mod lifecycle;
 mod model;
 mod requests;

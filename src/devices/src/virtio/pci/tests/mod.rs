@@ -28,6 +28,7 @@ struct Record {
     activation: Mutex<Option<Activation>>,
     activations: AtomicU32,
     fail: AtomicBool,
+    unfinished: Mutex<Vec<Vec<u16>>>,
 }
 
 struct TestDevice {
@@ -79,6 +80,10 @@ impl VirtioDevice for TestDevice {
         let activation = self.record.activation.lock().unwrap().take();
         let queues = activation.expect("deactivated while not active").queues;
         queues.into_iter().map(|queue| queue.queue).collect()
+    }
+
+    fn take_unfinished(&mut self) -> Vec<Vec<u16>> {
+        std::mem::take(&mut self.record.unfinished.lock().unwrap())
     }
 
     fn save(&self) -> DeviceState {

@@ -56,6 +56,44 @@ fn saves_and_restores_while_running() {
 }
 
 #[test]
+fn chains_that_are_unfinished_come_back() {
+    let rig = rig();
+    rig.start();
+    let unfinished = |rig: &Rig| {
+        let activation = rig.record.activation.lock().unwrap();
+        let queues = &activation.as_ref().unwrap().queues;
+        [queues[0].unfinished.clone(), queues[1].unfinished.clone()]
+    };
+    *rig.record.unfinished.lock().unwrap() = vec![vec![], vec![7, 3]];
+    let mut function = rig.function.lock().unwrap();
+    function.pause();
+    let saved = function.save();
+    // Releases that know nothing of it must not take it.
+    assert_eq!(saved.version, 2);
+    function.resume();
+    drop(function);
+    assert_eq!(unfinished(&rig), [vec![], vec![7, 3]]);
+
+    let other = super::rig();
+    let mut function = other.function.lock().unwrap();
+    function.pause();
+    for bad in [serde_json::json!([7, 7]), serde_json::json!([16])] {
+        let mut state = saved.clone();
+        state.body["registers"]["queues"][1]["unfinished"] = bad;
+        assert!(function.restore(&state).is_err());
+    }
+    function.restore(&saved).unwrap();
+    assert_eq!(function.save(), saved);
+    function.resume();
+    drop(function);
+    assert_eq!(unfinished(&other), [vec![], vec![7, 3]]);
+    // The next driver has nothing to do with them.
+    other.set_status(0);
+    other.start();
+    assert_eq!(unfinished(&other), [const { Vec::<u16>::new() }; 2]);
+}
+
+#[test]
 fn refuses_states_that_cannot_be() {
     let rig = rig();
     rig.start();

@@ -1,0 +1,150 @@
+//! A data disk that is filled to its last byte under a guest which writes.
+
+use std::cell::Cell;
+
+use anyhow::{Context, Result, ensure};
+use lodge_tests::artifacts;
+use lodge_tests::host::{Host, PASSWORD};
+use lodge_tests::machine::{Builder, Medium};
+use lodge_tests::terminal::GuestConsole;
+
+use crate::hotplug::tell;
+
+/// The guest's disks: what it calls them, and what they are on.
+const DISKS: [(&str, &str); 3] = [
+    ("/dev/vda", "on-virtio"),
+    ("/dev/nvme0n1", "on-nvme:nvme"),
+    ("/dev/sda", "on-sata:sata"),
+];
+
+/// Takes all of the data disk but so many MiB.
+fn leave(host: &Host, mib: u64) -> Result<()> {
+    let free = "$(df -m /data | tail -n 1 | awk '{print $4}')";
+    let fill = format!("fallocate -l $(( ({free} - {mib}) << 20 )) /data/ballast && echo filled");
+    let said = host.machine.sh(&fill)?;
+    ensure!(said.contains("filled"), "{said}");
+    Ok(())
+}
+
+/// A guest with a disk on each bus, and 24 MiB that nobody could guess.
+fn start(host: &Host) -> Result<GuestConsole> {
+    let mut options = vec!["--memory", "256MiB"];
+    for (_, disk) in DISKS {
+        let (name, _) = disk.split_once(':').unwrap_or((disk, ""));
+        host.cli.ok(&["disk", "create", name, "--size", "64MiB"])?;
+        options.extend(["--disk", disk]);
+    }
+    host.create_guest("writer", "shell", &options)?;
+    host.cli.ok(&["vm", "start", "writer"])?;
+    let mut console = GuestConsole::open(&host.cli, "writer")?;
+    console.wait("LODGE-GUEST-SHELL")?;
+    let pattern = "dd if=/dev/urandom of=/tmp/pattern bs=1M count=24 2>/dev/null && echo $(wc -c </tmp/pattern) bytes";
+    tell(&mut console, pattern, "pattern")?;
+    console.wait("25165824 bytes")?;
+    Ok(console)
+}
+
+/// Waits until the guest is paused for want of space once more than `before`; returns for which disk.
+fn stuck(host: &Host, before: usize) -> Result<String> {
+    let seen = Cell::new(0);
+    let event = host.wait_event("vm_disk_error", |_| {
+        seen.set(seen.get() + 1);
+        Ok(seen.get() > before)
+    })?;
+    ensure!(
+        event["vm"] == "writer" && event["error"]["problem"] == "no_space",
+        "{event}"
+    );
+    let vm = host.wait_state("writer", "paused")?;
+    let status = &vm["status"];
+    ensure!(status["disk_error"] == event["error"], "{vm}");
+    let reason = status["reason"].as_str().context("a reason")?;
+    ensure!(reason.contains("free some, then resume it"), "{reason}");
+    let disk = event["error"]["disk"].as_str().context("a disk")?;
+    Ok(disk.to_owned())
+}
+
+fn a_full_disk_pauses_the_guest(host: &Host, console: &mut GuestConsole) -> Result<()> {
+    let mut writes = String::new();
+    for (device, _) in DISKS {
+        let write = format!("dd if=/tmp/pattern of={device} bs=1M conv=fsync 2>/dev/null");
+        writes += &format!("{{ {write} && echo WRITTEN-\"\"{device}; }} & ");
+    }
+    console.write(&format!("{writes}\n"))?;
+    stuck(host, 0).with_context(|| console.text())?;
+    // To the last byte.
+    host.machine
+        .sh("dd if=/dev/zero of=/data/crumbs bs=4k 2>/dev/null; sync")?;
+    // The API answers, and changes nothing for which there is no room.
+    host.cli.ok(&["system", "show"])?;
+    let shown = host.cli.ok(&["vm", "list"])?;
+    ensure!(shown.contains("no space is left"), "{shown}");
+    let kernel = artifacts::guest_kernel_elf();
+    let file = kernel.to_string_lossy();
+    let upload = ["image", "upload", "--kind", "kernel", &file, "more"];
+    let problem = host.cli.fails(&upload)?;
+    ensure!(problem.contains("delete images or disks"), "{problem}");
+    // Somebody may log in to make room.
+    host.add_remote("again", PASSWORD)?;
+    // Nothing has changed about that.
+    host.cli.ok(&["vm", "resume", "writer"])?;
+    stuck(host, 1)?;
+    Ok(())
+}
+
+fn it_goes_on_without_loss(host: &Host, console: &mut GuestConsole) -> Result<()> {
+    host.machine.sh("rm /data/ballast /data/crumbs")?;
+    host.cli.ok(&["vm", "resume", "writer"])?;
+    for (device, _) in DISKS {
+        console.wait(&format!("WRITTEN-{device}"))?;
+    }
+    let vm = host.vm("writer")?;
+    ensure!(vm["status"]["state"] == "running", "{vm}");
+    ensure!(vm["status"].get("disk_error").is_none(), "{vm}");
+    for (device, _) in DISKS {
+        let compare = format!(
+            "echo 3 >/proc/sys/vm/drop_caches; head -c $((24 << 20)) {device} | cmp - /tmp/pattern && echo SAME-\"\"{device}"
+        );
+        console.write(&format!("{compare}\n"))?;
+        console.wait(&format!("SAME-{device}"))?;
+    }
+    // It has not heard of anything.
+    tell(console, "dmesg | grep -ci 'error' ", "looked")?;
+    let said = console.text();
+    ensure!(!said.contains("I/O error"), "{said}");
+    Ok(())
+}
+
+/// Whoever wants that has the guest deal with it.
+fn a_guest_may_be_told(host: &Host, console: &mut GuestConsole) -> Result<()> {
+    let set = ["vm", "disk", "set", "writer", "on-virtio"];
+    host.cli
+        .ok(&[&set[..], &["--on-error", "report"]].concat())?;
+    let vm = host.vm("writer")?;
+    ensure!(vm["status"]["restart_pending"] == false, "{vm}");
+    leave(host, 1)?;
+    console.write(
+        "dd if=/tmp/pattern of=/dev/vda bs=1M seek=30 conv=fsync 2>/dev/null || echo FAILED-\"\"AS-TOLD\n",
+    )?;
+    console.wait("FAILED-AS-TOLD")?;
+    let vm = host.vm("writer")?;
+    ensure!(vm["status"]["state"] == "running", "{vm}");
+    host.machine.sh("rm /data/ballast")?;
+    Ok(())
+}
+
+#[test]
+fn a_guest_waits_for_space() {
+    let builder = Builder::new()
+        .medium(Medium::Shell)
+        .memory_mib(3072)
+        .data_disk(512 << 20);
+    let host = Host::boot(builder).unwrap();
+    host.upload_guest().unwrap();
+    let mut console = start(&host).unwrap();
+    leave(&host, 30).unwrap();
+    a_full_disk_pauses_the_guest(&host, &mut console).unwrap();
+    it_goes_on_without_loss(&host, &mut console).unwrap();
+    a_guest_may_be_told(&host, &mut console).unwrap();
+    host.shut_down().unwrap();
+}
