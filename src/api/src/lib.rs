@@ -27,6 +27,7 @@ pub mod vm;
 
 mod balloon;
 mod boot_device;
+mod cloud_init;
 mod cpu;
 mod disk_error;
 mod import;

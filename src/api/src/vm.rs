@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
+pub use crate::cloud_init::{CloudInitFiles, VmCloudInit};
 pub use crate::cpu::{CpuModel, VmCpu};
 pub use crate::disk_error::{DiskProblem, OnDiskError, VmDiskError};
 pub use crate::import::{VmImport, VmImported};
@@ -63,6 +64,9 @@ pub struct VmSpec {
     /// Network interfaces, in the order in which the guest sees them; at most 8.
     #[serde(default)]
     pub nics: Vec<VmNic>,
+    /// What its cloud-init is given at its first start, and again when that was changed; absent: there is no such disc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<VmCloudInit>,
     /// Start it when the host starts.
     #[serde(default)]
     pub autostart: bool,

@@ -8,6 +8,7 @@
 mod caller;
 mod catalogue;
 mod changes;
+mod cloud_init;
 mod config;
 mod content;
 mod convert;

@@ -2,6 +2,7 @@
 //! time and no processor waits for the last test of a subject.
 
 mod boot;
+mod cloud_init;
 mod faces;
 mod firmware;
 mod full_disk;

@@ -17,6 +17,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_balloon;
+mod vm_cloud_init;
 mod vm_import;
 mod vm_limits;
 mod vm_nvram;

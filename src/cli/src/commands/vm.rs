@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
-use super::{all, console, path, screen, vm_balloon, vm_limits, vm_nvram, vm_plug, vnc};
+use super::{
+    all, console, path, screen, vm_balloon, vm_cloud_init, vm_limits, vm_nvram, vm_plug, vnc,
+};
 use crate::context::{Context, ask};
 use crate::output;
 use crate::target::{RemoteName, Target};
@@ -149,6 +151,11 @@ pub(crate) enum Verb {
     /// UEFI variables of a VM that does not run
     #[command(subcommand)]
     Nvram(vm_nvram::Verb),
+    /// Show what its cloud-init is given, as `lodge vm set --user-data` and the like say
+    CloudInit {
+        /// [REMOTE:]NAME
+        name: Target,
+    },
     /// Open the serial console; Ctrl-] leaves it
     Console {
         /// [REMOTE:]NAME
@@ -219,7 +226,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             start,
             console,
         } => {
-            create(context, &name, &settings.json(), start || console).await?;
+            create(context, &name, &settings.json()?, start || console).await?;
             if console {
                 console::open(context, &name, 0, false).await
             } else {
@@ -233,7 +240,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             rename,
             settings,
         } => {
-            let mut fields = settings.json();
+            let mut fields = settings.json()?;
             fields.extend(settings.forgotten(fields.get("boot").cloned()));
             if let Some(rename) = rename {
                 fields.insert("name".to_owned(), json!(rename));
@@ -248,6 +255,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Nic(verb) => vm_plug::run_nic(context, verb).await,
         Verb::Balloon { name, size } => vm_balloon::set(context, &name, size).await,
         Verb::Nvram(verb) => vm_nvram::run(context, verb).await,
+        Verb::CloudInit { name } => vm_cloud_init::show(context, &name).await,
         Verb::Start { names, background } => {
             act(
                 context,
@@ -550,6 +558,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("CD-ROM drives", join(cdroms.collect())),
         ("NICs", join(nics.collect())),
     ]);
+    rows.extend(vm_cloud_init::row(vm));
     rows.extend(
         vm.status
             .vsock_cid

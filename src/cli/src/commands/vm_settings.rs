@@ -3,8 +3,10 @@
 use clap::Args;
 use lodge_api::vm::BootDevice;
 use lodge_api::{Name, Size};
+use lodge_client::ClientError;
 use serde_json::{Map, Value, json};
 
+use super::vm_cloud_init::CloudInit;
 use super::vm_limits::{self, CpuLimits};
 
 /// Configuration as options; what is not given stays (or has its default).
@@ -85,11 +87,16 @@ pub(crate) struct Settings {
     /// A watchdog (Intel 6300ESB), and what to do when it expires
     #[arg(long, value_parser = ["none", "reset", "power_off", "pause"])]
     watchdog: Option<String>,
+    #[command(flatten)]
+    cloud_init: CloudInit,
 }
 
 impl Settings {
     /// The fields given, as the API's JSON.
-    pub(super) fn json(&self) -> Map<String, Value> {
+    ///
+    /// # Errors
+    /// When a file for cloud-init cannot be read.
+    pub(super) fn json(&self) -> Result<Map<String, Value>, ClientError> {
         let mut fields = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -112,7 +119,8 @@ impl Settings {
         set("cpu", (!cpu.is_empty()).then_some(Value::Object(cpu)));
         let boot = self.boot_json();
         set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
-        fields
+        set("cloud_init", self.cloud_init.json()?);
+        Ok(fields)
     }
 
     /// For a change of a VM: as `boot`, with nothing of a kernel left where firmware is wanted, nor the other way round.

@@ -397,6 +397,7 @@ fn spec(
             .collect(),
         cdroms: vec![VmCdrom::default(); drives],
         nics,
+        cloud_init: None,
         autostart: false,
         on_crash: Default::default(),
         watchdog: Default::default(),

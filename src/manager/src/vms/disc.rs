@@ -1,5 +1,6 @@
 //! Discs in the CD-ROM drives of guests.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use lodge_api::event::Change;
@@ -13,7 +14,8 @@ use super::actor::Command;
 use super::launch::Descriptors;
 use super::{VmRecord, command, spec_check};
 use crate::catalogue::Object as _;
-use crate::core::Core;
+use crate::cloud_init;
+use crate::core::{Core, internal};
 use crate::{Caller, IfMatch, Manager};
 
 /// Most drives of one guest.
@@ -26,11 +28,12 @@ pub(super) fn check(spec: &VmSpec, snapshot: &Snapshot) -> Result<(), Problem> {
             .with_hint(format!("a guest may have {MAX_CDROMS}")));
     }
     let sata = spec.disks.iter().filter(|disk| disk.bus == DiskBus::Sata);
-    if sata.count() + spec.cdroms.len() > GuestConfig::MAX_SATA {
+    let cloud_init = usize::from(spec.cloud_init.is_some());
+    if sata.count() + spec.cdroms.len() + cloud_init > GuestConfig::MAX_SATA {
         let most = GuestConfig::MAX_SATA;
         return Err(
             Problem::invalid("/cdroms", "too many devices on SATA").with_hint(format!(
-                "use at most {most} CD-ROM drives and disks with bus `sata` together"
+                "use at most {most} CD-ROM drives and disks with bus `sata` together, the drive of `cloud_init` included"
             )),
         );
     }
@@ -43,7 +46,7 @@ pub(super) fn check(spec: &VmSpec, snapshot: &Snapshot) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Opens the discs in all drives.
+/// Opens the discs in all drives. The last is that of cloud-init, where the guest has one: no number of a drive of the configuration leads to it.
 pub(super) fn open_all(
     core: &Core,
     record: &VmRecord,
@@ -56,6 +59,11 @@ pub(super) fn open_all(
         configs.push(CdromConfig {
             disc: disc.transpose()?.map(|disc| fds.add(disc)),
         });
+    }
+    let failed = |error: io::Error| internal(format!("the disc of cloud-init: {error}"));
+    if let Some(disc) = cloud_init::disc(record).map_err(failed)? {
+        let disc = Some(fds.add(disc));
+        configs.push(CdromConfig { disc });
     }
     Ok(configs)
 }

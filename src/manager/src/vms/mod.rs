@@ -211,9 +211,10 @@ fn restart_pending(launched: Option<&VmSpec>, wanted: &VmSpec) -> bool {
             disks,
             nics,
             watchdog,
+            cloud_init,
             ..
         } = spec.clone();
-        (vcpus, cpu, memory, boot, disks, nics, watchdog)
+        (vcpus, cpu, memory, boot, disks, nics, watchdog, cloud_init)
     };
     hardware(launched) != hardware(wanted)
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{VmRecord, boot, cpu, disc};
 use crate::catalogue;
+use crate::cloud_init;
 use crate::disks::DiskRecord;
 use crate::images::ImageRecord;
 use crate::networks::NetworkRecord;
@@ -39,6 +40,7 @@ pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), 
     boot::check(spec, around.snapshot)?;
     check_disks(&spec.disks, around.snapshot)?;
     disc::check(spec, around.snapshot)?;
+    spec.cloud_init.as_ref().map_or(Ok(()), cloud_init::check)?;
     check_nics(&mut spec.nics, around)
 }
 

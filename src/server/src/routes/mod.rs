@@ -19,6 +19,7 @@ mod tokens;
 mod update;
 mod users;
 mod vm_balloon;
+mod vm_cloud_init;
 mod vm_console;
 mod vm_display;
 mod vm_import;
@@ -45,6 +46,7 @@ pub fn table() -> Vec<Route> {
         vm_console::routes(),
         vm_display::routes(),
         vm_import::routes(),
+        vm_cloud_init::routes(),
         vm_nvram::routes(),
         vm_plug::routes(),
         vm_vnc::routes(),
