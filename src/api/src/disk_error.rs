@@ -22,14 +22,6 @@ impl OnDiskError {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
-
-    /// The word used in JSON and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Report => "report",
-        }
-    }
 }
 
 /// Why a guest is paused that cannot go on with a disk.

@@ -76,7 +76,10 @@ fn read(file: &str) -> Result<String, ClientError> {
         "-" => std::io::stdin().read_to_string(&mut text).map(drop),
         file => fs::read_to_string(file).map(|content| text = content),
     };
-    read.map_err(|error| ClientError::Usage(format!("{file}: {error}")))?;
+    read.map_err(|source| ClientError::File {
+        path: file.into(),
+        source,
+    })?;
     Ok(text)
 }
 

@@ -67,10 +67,7 @@ impl Session<'_> {
     /// Tells the driver that the host failed a command, or leaves the command in its slot for when the disk is resumed.
     pub(super) fn failed(&mut self, pending: &Pending, cause: IoError) {
         let shared = self.shared;
-        add(&shared.statistics.errors, 1);
-        if cause == IoError::NoSpace {
-            add(&shared.statistics.no_space, 1);
-        }
+        shared.statistics.failed(cause);
         // One that flushes what it has written itself writes it again.
         let flush = matches!(pending.work, Work::Flush) && pending.bytes == 0;
         if shared.errors.holds_back(cause, flush) {

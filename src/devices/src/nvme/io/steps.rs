@@ -146,10 +146,7 @@ impl Session<'_> {
     /// Ends a command that failed on the host, or keeps it for when the controller is resumed.
     fn failed(&mut self, pending: &Pending, error: IoError) {
         let shared = self.shared;
-        add(&shared.statistics.errors, 1);
-        if error == IoError::NoSpace {
-            add(&shared.statistics.no_space, 1);
-        }
+        shared.statistics.failed(error);
         let command = &pending.command;
         if shared.errors.holds_back(error, decode::is_flush(command)) {
             self.held_back.push(*command);

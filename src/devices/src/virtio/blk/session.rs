@@ -357,10 +357,7 @@ impl<'a> Session<'a> {
 
     /// Tells the driver that the host failed a request, or keeps it for the next session.
     fn failed(&mut self, head: u16, pending: Pending, error: IoError) -> Result<(), ChainError> {
-        add(&self.statistics.errors, 1);
-        if error == IoError::NoSpace {
-            add(&self.statistics.no_space, 1);
-        }
+        self.statistics.failed(error);
         let kind = pending.kind;
         if self.errors.holds_back(error, kind == Kind::Flush) {
             self.held_back.push(head);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lodge_block::engine::IoError;
+
 /// Counters, written by the queue threads and read by whoever holds them.
 #[derive(Debug, Default)]
 pub struct Statistics {
@@ -43,6 +45,14 @@ pub struct Totals {
 }
 
 impl Statistics {
+    /// Counts a request that the host failed.
+    pub(crate) fn failed(&self, error: IoError) {
+        add(&self.errors, 1);
+        if error == IoError::NoSpace {
+            add(&self.no_space, 1);
+        }
+    }
+
     /// The counters now. Each is right; together they may be of slightly different moments.
     pub fn totals(&self) -> Totals {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -579,6 +579,15 @@ impl Actor {
         Ok(())
     }
 
+    /// The guest's monitor says that it is in that state. One that was asked to power off runs until it does.
+    fn follow(&self, state: RunState) {
+        let state = state_of(state);
+        let stopping = self.state() == VmState::Stopping && state == VmState::Running;
+        if !stopping {
+            self.set_state(state, self.pause_reason(state));
+        }
+    }
+
     fn noticed(&mut self, event: GuestEvent) {
         match event {
             GuestEvent::Reset => {
@@ -599,13 +608,7 @@ impl Actor {
             GuestEvent::Detached { device } => self.detached(&device),
             // That it is held is no state of the guest.
             GuestEvent::State { .. } if self.held.is_some() => {}
-            GuestEvent::State { state } => {
-                let state = state_of(state);
-                let stopping = self.state() == VmState::Stopping && state == VmState::Running;
-                if !stopping {
-                    self.set_state(state, self.pause_reason(state));
-                }
-            }
+            GuestEvent::State { state } => self.follow(state),
             GuestEvent::DeviceError { device, message } => {
                 let (vm, clean) = (self.name(), catalogue::shown(&device));
                 let message: String = message.chars().take(300).collect();

@@ -1,11 +1,10 @@
 //! What a guest's task does when time has passed.
 
-use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
 use lodge_vmm_proto::GuestStatus;
 use tokio::time::Instant;
 
-use super::{Actor, KILL_PATIENCE, TICK, Waiter, at, state_of};
+use super::{Actor, KILL_PATIENCE, TICK, Waiter, at};
 use crate::vms::balloon::MemoryReport;
 use crate::vms::control;
 use crate::vms::launch::Guest;
@@ -107,10 +106,7 @@ impl Actor {
             observed.resets = status.resets;
             observed.disk_error = disk_error;
         });
-        let state = state_of(status.state);
-        if self.state() != VmState::Stopping || state != VmState::Running {
-            self.set_state(state, self.pause_reason(state));
-        }
+        self.follow(status.state);
     }
 
     /// Looks at a running guest: its counters, and what its monitor logs.
