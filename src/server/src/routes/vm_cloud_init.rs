@@ -11,7 +11,7 @@ use crate::wire::reply::{self, Answer};
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::VmRead);
     vec![
-        get("/v1/vms/{vm}/cloud-init", read, "vm_cloud_init", view)
+        get("/v1/vms/{vm}/cloud-init", read, "vm_cloudinit", view)
             .summary("Show what a guest's cloud-init would be given")
             .description(
                 "The files on the disc of a guest with `cloud_init`, as they would be if it was started now.",
