@@ -169,7 +169,7 @@ fn default_route(gateway: IpAddr, source: Option<IpAddr>, index: u32, metric: u3
 
 /// Brings a link to what is wanted, changing only what differs. `true` if anything was changed.
 pub(super) async fn apply(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     snapshot: &Snapshot,
     index: u32,
     wanted: &Wanted,

@@ -119,7 +119,8 @@ impl Worker {
         }
         for (mac, link) in self.ethernet(&snapshot) {
             if self.addressing_of(mac).is_some() {
-                addressing::apply(&self.kernel, &snapshot, link.index, &Wanted::nothing()).await?;
+                addressing::apply(&mut self.kernel, &snapshot, link.index, &Wanted::nothing())
+                    .await?;
             }
         }
         super::guard::remove().await;
@@ -127,7 +128,7 @@ impl Worker {
     }
 
     /// Removes a bridge, and gives its uplink back as a link of its own.
-    async fn remove_bridge(&self, index: u32, snapshot: &Snapshot) -> Result<(), NetError> {
+    async fn remove_bridge(&mut self, index: u32, snapshot: &Snapshot) -> Result<(), NetError> {
         self.kernel.delete_link(index).await?;
         let links = self.ethernet(snapshot);
         let ports = links.iter().filter(|(_, link)| link.master == Some(index));
@@ -181,11 +182,11 @@ impl Worker {
 
     /// Brings a network's bridge, and its uplink, to what they shall be.
     pub(super) async fn ensure_network(
-        &self,
+        &mut self,
         name: &str,
         snapshot: &Snapshot,
     ) -> Result<(), NetError> {
-        let Some(network) = self.networks.get(name) else {
+        let Some(network) = self.networks.get(name).cloned() else {
             return Ok(());
         };
         let links = self.ethernet(snapshot);
@@ -194,7 +195,7 @@ impl Worker {
             .get(name)
             .and_then(|mac| links.iter().find(|(key, _)| key == mac));
         let bridge = self
-            .ensure_bridge(network, uplink.map(|(_, link)| link), snapshot)
+            .ensure_bridge(&network, uplink.map(|(_, link)| link), snapshot)
             .await?;
         // A link that is a port of the bridge, and not its uplink, is left over from another configuration.
         for (_, link) in links
@@ -219,13 +220,13 @@ impl Worker {
         }
         let mtu = mtu.unwrap_or(DEFAULT_MTU);
         if bridge.mtu != mtu {
-            self.kernel.pin_mtu(bridge.index, mtu).await?;
+            self.kernel.pin_mtu(bridge.index, bridge.mtu, mtu).await?;
         }
         Ok(())
     }
 
     async fn ensure_bridge(
-        &self,
+        &mut self,
         network: &Network,
         uplink: Option<&KernelLink>,
         snapshot: &Snapshot,
@@ -259,11 +260,11 @@ impl Worker {
         let made = self.just_made(&network.bridge).await?;
         self.kernel.set_alias(made.index, &alias).await?;
         // Whatever ports come, their MTU does not become the bridge's.
-        self.kernel.pin_mtu(made.index, made.mtu).await?;
+        self.kernel.pin_mtu(made.index, made.mtu, made.mtu).await?;
         Ok(made)
     }
 
-    async fn just_made(&self, name: &str) -> Result<KernelLink, NetError> {
+    async fn just_made(&mut self, name: &str) -> Result<KernelLink, NetError> {
         self.kernel
             .find(name)
             .await?
@@ -275,7 +276,7 @@ impl Worker {
     }
 
     async fn enslave(
-        &self,
+        &mut self,
         mac: MacAddress,
         link: &KernelLink,
         bridge: &KernelLink,
@@ -284,7 +285,7 @@ impl Worker {
         if link.master != Some(bridge.index) {
             self.check_free(mac, link, snapshot)?;
             sysctl::set_ipv6(&link.name, Ipv6Mode::Off)?;
-            addressing::apply(&self.kernel, snapshot, link.index, &Wanted::nothing()).await?;
+            addressing::apply(&mut self.kernel, snapshot, link.index, &Wanted::nothing()).await?;
             self.kernel
                 .set_master(link.index, Some(bridge.index))
                 .await?;
@@ -332,7 +333,7 @@ impl Worker {
 
     /// A link that is ours: switched on, and a port of no bridge of ours unless it is an uplink.
     pub(super) async fn ensure_link(
-        &self,
+        &mut self,
         mac: MacAddress,
         link: &KernelLink,
         snapshot: &Snapshot,
@@ -349,7 +350,7 @@ impl Worker {
     }
 
     /// Sets a link's MTU if anybody said what it shall be; answers with what it is then.
-    async fn ensure_mtu(&self, mac: MacAddress, link: &KernelLink) -> Result<u32, NetError> {
+    async fn ensure_mtu(&mut self, mac: MacAddress, link: &KernelLink) -> Result<u32, NetError> {
         let mtu = self.wanted_mtu(mac, link).unwrap_or(link.mtu);
         if mtu != link.mtu {
             self.kernel.set_mtu(link.index, mtu).await?;

@@ -7,6 +7,7 @@
 //! Every link is known by its permanent MAC address; kernel names are shown to people and used for nothing.
 
 mod addressing;
+mod attributes;
 mod bridge;
 pub mod config;
 #[cfg(test)]
@@ -19,8 +20,11 @@ mod guard;
 mod handle;
 mod kernel;
 mod lease_file;
+mod netlink;
+mod nftables;
 mod problems;
 mod publish;
+mod qdisc;
 mod reconcile;
 pub mod state;
 mod sysctl;

@@ -310,7 +310,7 @@ impl Worker {
     }
 
     async fn ensure_addresses(
-        &self,
+        &mut self,
         target: &Target,
         snapshot: &Snapshot,
     ) -> Result<bool, NetError> {
@@ -334,6 +334,6 @@ impl Worker {
                 boot_time(),
             )
         };
-        addressing::apply(&self.kernel, snapshot, target.index, &wanted).await
+        addressing::apply(&mut self.kernel, snapshot, target.index, &wanted).await
     }
 }

@@ -3,14 +3,10 @@
 //!
 //! The kernel does it, so that it holds whether the monitor moves the frames or vhost-net does.
 
-use nlink::netlink::Error;
-use nlink::netlink::action::{ActionList, PoliceAction};
-use nlink::netlink::filter::MatchallFilter;
-use nlink::netlink::tc::{IngressConfig, TbfConfig};
-use nlink::{Bytes, Rate, TcHandle};
-
 use super::error::NetError;
 use super::kernel::{Kernel, failed, gone_is_fine};
+use super::netlink::NetlinkError;
+use super::qdisc::{self, Place, Police, TokenBucket};
 use super::tap;
 use super::worker::Worker;
 
@@ -39,61 +35,41 @@ impl Worker {
 
 impl Kernel {
     /// Has what goes out of a link wait its turn.
-    async fn shape(&self, index: u32, bits: Option<u64>) -> Result<(), NetError> {
+    async fn shape(&mut self, index: u32, bits: Option<u64>) -> Result<(), NetError> {
         let action = format!("limit what link {index} sends");
         let done = match bits {
             Some(bits) => {
-                let bytes = bits / 8;
+                let rate = bits / 8;
                 // What comes in 10 ms at once, and a queue for what comes in 50.
-                let burst = (bytes / 100).max(LARGEST);
-                let config = TbfConfig::new()
-                    .rate(Rate::bits_per_sec(bits))
-                    .burst(Bytes::new(burst))
-                    .limit(Bytes::new(burst + (bytes / 20).max(LARGEST)));
-                self.connection.replace_qdisc_by_index(index, config).await
+                let burst = (rate / 100).max(LARGEST);
+                let limit = burst.saturating_add((rate / 20).max(LARGEST));
+                let bucket = TokenBucket { rate, burst, limit };
+                self.try_change(qdisc::set_bucket(index, &bucket)).await
             }
-            None => {
-                let deleted = self
-                    .connection
-                    .del_qdisc_by_index(index, TcHandle::ROOT)
-                    .await;
-                none_is_fine(deleted)
-            }
+            None => none_is_fine(self.try_change(qdisc::remove(index, Place::Root)).await),
         };
         done.map_err(|error| lacking("sch_tbf", &action, &error))
     }
 
     /// Drops what comes in through a link too fast.
-    async fn police(&self, index: u32, bits: Option<u64>) -> Result<(), NetError> {
+    async fn police(&mut self, index: u32, bits: Option<u64>) -> Result<(), NetError> {
         let action = format!("limit what link {index} receives");
-        let deleted = self
-            .connection
-            .del_qdisc_by_index(index, TcHandle::INGRESS)
-            .await;
-        none_is_fine(deleted).map_err(|error| failed(&action, &error))?;
+        let removed = self.try_change(qdisc::remove(index, Place::Ingress)).await;
+        none_is_fine(removed).map_err(|error| failed(&action, &error))?;
         let Some(bits) = bits else { return Ok(()) };
-        let made = self
-            .connection
-            .add_qdisc_by_index(index, IngressConfig::new())
-            .await;
+        let made = self.try_change(qdisc::add_ingress(index)).await;
         made.map_err(|error| lacking("sch_ingress", &action, &error))?;
-        // TCP that is dropped from slows down by more than was too much: some time's worth at once lets it get near the rate.
-        let burst = (bits / 8 / 20).max(2 * LARGEST);
-        let police = PoliceAction::new()
-            .rate(Rate::bits_per_sec(bits))
-            .burst(Bytes::new(burst))
-            .mtu(Bytes::new(LARGEST))
-            .conform_pass()
-            .exceed_drop();
-        let filter = MatchallFilter::new().actions(ActionList::new().with(police));
-        let made = self
-            .connection
-            .add_filter_by_index(index, TcHandle::INGRESS, filter)
-            .await;
+        let rate = bits / 8;
+        let police = Police {
+            rate,
+            // TCP that is dropped from slows down by more than was too much: some time's worth at once lets it get near the rate.
+            burst: (rate / 20).max(2 * LARGEST),
+            largest: LARGEST,
+        };
+        let made = self.try_change(qdisc::police_all(index, &police)).await;
         made.map_err(|error| {
-            let classifier = error
-                .ext_ack()
-                .is_some_and(|text| text.contains("classifier"));
+            let explanation = error.explanation.as_deref();
+            let classifier = explanation.is_some_and(|text| text.contains("classifier"));
             let module = if classifier {
                 "cls_matchall"
             } else {
@@ -105,17 +81,17 @@ impl Kernel {
 }
 
 /// There was nothing to remove.
-fn none_is_fine(done: Result<(), Error>) -> Result<(), Error> {
+fn none_is_fine(done: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     match done {
         // So the kernel says that there is only what is always there.
-        Err(error) if error.is_invalid_argument() => Ok(()),
+        Err(error) if error.errno() == Some(libc::EINVAL) => Ok(()),
         done => gone_is_fine(done),
     }
 }
 
 /// The kernel says of what it does not know, and cannot load, that it is not there.
-fn lacking(module: &'static str, action: &str, error: &Error) -> NetError {
-    match error.errno().map(i32::abs) {
+fn lacking(module: &'static str, action: &str, error: &NetlinkError) -> NetError {
+    match error.errno() {
         Some(libc::ENOENT | libc::EOPNOTSUPP) => NetError::KindUnsupported { kind: module },
         _ => failed(action, error),
     }
