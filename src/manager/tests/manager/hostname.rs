@@ -1,13 +1,11 @@
 //! Renaming the host.
 
-mod support;
-
+use crate::support::{Host, admin, appliance, open, within};
 use lodge_api::ErrorCode;
 use lodge_api::event::{Change, EventBody};
 use lodge_api::system::SystemPatch;
 use lodge_host::hostname;
 use nix::sched::{CloneFlags, unshare};
-use support::{Host, admin, appliance, open, within};
 
 fn named(name: &str) -> SystemPatch {
     SystemPatch {

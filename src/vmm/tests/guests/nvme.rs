@@ -1,17 +1,14 @@
 //! A disk on NVMe under a jailed guest, with doorbells that the kernel hears of.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{DiskBus, ExitReason};
-use support::{Guest, Options, kvm_missing};
 
 // Carries out what is listed behind its code, four doublewords each: 1 writes a value to an address, 2 waits until a
 // value is there under a mask, 3 prints so many bytes, 4 writes to configuration space. Anything else is the end.
-guest!(
+crate::guest!(
     carries_out,
     "mov esp, 0x80000",
     "jmp 9f",

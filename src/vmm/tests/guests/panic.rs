@@ -1,14 +1,11 @@
 //! A guest's system crashes, and says so.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
 
-mod support;
-
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, ExitReason, GuestEvent, RequestBody, RunState};
-use support::{Guest, Options, kvm_missing};
 
 // Prints what may be said at the port as a digit. For every byte that comes it then says 1 ('p'), 2 ('c') or 4 ('s') there, 20 000
 // times, and prints a dot; at 'b' it resets itself.
-guest!(
+crate::guest!(
     panics,
     "mov edx, 0x505",
     "in al, dx",

@@ -1,10 +1,9 @@
 //! Images, disks, guests and networks as configuration: what is created, changed, refused and kept.
 
-mod support;
-
 use std::fs;
 use std::io;
 
+use crate::support::{Host, admin, bzimage, event, name, spec, upload, wait, within};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use lodge_api::disk::{DiskCreate, DiskPatch};
@@ -17,7 +16,6 @@ use lodge_api::vm::{BootDevice, Firmware, VmAction, VmBalloonTarget, VmStopOptio
 use lodge_api::{ErrorCode, Size};
 use lodge_manager::IfMatch;
 use serde_json::json;
-use support::{Host, admin, bzimage, event, name, spec, upload, wait, within};
 
 fn files(host: &Host, directory: &str) -> Vec<String> {
     let path = host.config.data_dir.join(directory);

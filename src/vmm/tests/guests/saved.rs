@@ -1,22 +1,19 @@
 //! A guest is saved, and goes on in another monitor.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use crate::support::saving::{MEMORY, copies, save};
+use crate::support::{Guest, Options, kvm_missing, receive};
 use lodge_vmm_proto::{
     Answer, DiskBus, ErrorCode, ExitReason, GuestEvent, LaunchError, MAX_PIECE, Request,
     RequestBody, RunState, ServerMessage, SpawnError,
 };
-use support::saving::{MEMORY, copies, save};
-use support::{Guest, Options, kvm_missing, receive};
 
 // Prints the digits one after the other, each when it has been asked for by a byte on the serial port. What it counts
 // is in memory, in a register, and in an SSE register.
-guest!(
+crate::guest!(
     counts,
     "mov eax, cr4",
     "or eax, 0x600", // OSFXSR, OSXMMEXCPT

@@ -1,7 +1,5 @@
 //! Uploads of foreign disk images, made by `qemu-img`.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +10,7 @@ use lodge_api::page::ListParams;
 use lodge_api::{ErrorCode, Problem, Size};
 use lodge_manager::Manager;
 
-use support::{Host, admin, name, pieces, within};
+use crate::support::{Host, admin, name, pieces, within};
 
 fn qemu_img(directory: &Path, arguments: &[&str]) {
     let status = Command::new("qemu-img")

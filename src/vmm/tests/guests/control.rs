@@ -1,22 +1,19 @@
 //! The control socket: several managers, bad requests, consoles.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::code::breaks_its_device;
+use crate::support::{Guest, Options, kvm_missing, receive};
 use lodge_vmm_proto::{
     Answer, ConsolePort, ErrorCode, GuestEvent, Notice, PROTOCOL_VERSION, Request, RequestBody,
     RunState, ServerMessage,
 };
 use serde_json::{Value, json};
-use support::code::breaks_its_device;
-use support::{Guest, Options, kvm_missing, receive};
 
 // Prints R, then echoes what it is sent.
-guest!(
+crate::guest!(
     echo,
     "mov edx, 0x3f8",
     "mov al, 'R'",
@@ -32,7 +29,7 @@ guest!(
 );
 
 // Prints without end.
-guest!(
+crate::guest!(
     chatter,
     "mov edx, 0x3f8",
     "mov al, '.'",

@@ -1,16 +1,13 @@
 //! The memory balloon of a running guest, in the jail where possible.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
 
-mod support;
-
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, ErrorCode, RequestBody};
-use support::{Guest, Options, kvm_missing};
 
 const MIB: u64 = 1 << 20;
 
 // Puts a page that it has written to into its balloon (slot 28) and prints Z if it then reads as zero, waits until
 // a balloon is wished for, says that it is so large, and prints A.
-guest!(
+crate::guest!(
     inflates,
     // The device's registers come to where 32 bits reach them: BAR 0 and 1, then memory decoding.
     "mov edx, 0xcf8",

@@ -1,18 +1,15 @@
 //! What a person sees and types: screen and keyboard of guests that start by firmware.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use crate::support::screen::{HEIGHT, WIDTH, echoes_keys, screen_rom};
+use crate::support::{Guest, LIMIT, Options, kvm_missing, rom};
 use lodge_vmm_proto::{
     Answer, ErrorCode, KeyEvent, LaunchError, MAX_KEYS, MAX_TEXT, RequestBody, SpawnError,
 };
-use support::screen::{HEIGHT, WIDTH, echoes_keys, screen_rom};
-use support::{Guest, LIMIT, Options, kvm_missing, rom};
 
 /// Asks for the picture in a file of its own.
 fn screen(guest: &mut Guest) -> (Answer, File) {

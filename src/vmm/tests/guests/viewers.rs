@@ -1,18 +1,15 @@
 //! Viewers of a guest's screen: RFB on a socket, from the real monitor.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::screen::{HEIGHT, WIDTH, echoes_keys, screen_rom};
+use crate::support::{Guest, LIMIT, Options, kvm_missing, rom};
 use lodge_vmm_proto::{Answer, ErrorCode, MAX_VIEWER_NAME, RequestBody};
-use support::screen::{HEIGHT, WIDTH, echoes_keys, screen_rom};
-use support::{Guest, LIMIT, Options, kvm_missing, rom};
 
 // Prints `R`, then the scan codes (set 1) of keys that come up.
-guest!(
+crate::guest!(
     echoes_releases,
     ".code16",
     "mov dx, 0x3f8",
@@ -34,7 +31,7 @@ guest!(
 );
 
 // Has the mouse report, prints `R`, and then whatever the mouse says.
-guest!(
+crate::guest!(
     echoes_mouse,
     ".code16",
     // Command byte: translate, both ports on, no interrupts.

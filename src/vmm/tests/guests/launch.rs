@@ -1,12 +1,9 @@
 //! Launches that cannot succeed: each says what is wrong, and none leaves a process behind.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
 
-mod support;
-
+use crate::support::{Guest, Options, code, kvm_missing};
 use lodge_vmm_proto::{DiskBus, ExitReason, LaunchError, SpawnError};
-use support::{Guest, Options, code, kvm_missing};
 
-guest!(
+crate::guest!(
     stops_at_once,
     "mov edx, 0x604",
     "mov ax, 0x2000",

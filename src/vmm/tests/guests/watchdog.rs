@@ -1,13 +1,10 @@
 //! A guest that no longer reloads its watchdog.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use crate::support::{Guest, Options, code, kvm_missing};
 use lodge_vmm_proto::{Answer, ExitReason, GuestEvent, RequestBody, RunState, WatchdogAction};
-use support::{Guest, Options, code, kvm_missing};
 
 const MEMORY: u64 = 64 << 20;
 

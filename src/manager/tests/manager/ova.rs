@@ -1,7 +1,5 @@
 //! Guests out of OVA archives, whose disks `qemu-img` makes.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +9,7 @@ use lodge_api::vm::{DiskBus, Firmware, NicModel, VmImport, VmImported, VmState};
 use lodge_api::{ErrorCode, Problem, Size};
 use lodge_manager::Manager;
 
-use support::{Host, admin, name, pieces, within};
+use crate::support::{Host, admin, name, pieces, within};
 
 const OVF: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"

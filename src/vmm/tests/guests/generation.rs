@@ -1,19 +1,16 @@
 //! The generation id as a guest sees it.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, RequestBody};
-use support::{Guest, Options, kvm_missing};
 
 const MEMORY: u64 = 64 << 20;
 
 // Prints for every byte that comes: for 'i' the 16 bytes of the page at 0xfeffb000 in letters from 'a', for 'e' whether event
 // 5 has come, as '0' or '1', which it acknowledges. At 'w' it writes to the page, in many ways, and prints a dot. Each answer is a line.
-guest!(
+crate::guest!(
     looks,
     "mov edx, 0x3f8",
     "mov al, 'r'",

@@ -1,14 +1,11 @@
 //! Port and memory accesses, entry modes, several processors.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
 
-mod support;
-
+use crate::support::{Guest, Options, code, kvm_missing};
 use lodge_vmm_proto::ExitReason;
-use support::{Guest, Options, code, kvm_missing};
 
 // Writes a string with one instruction, then reads the line status register as
 // often into memory and says whether all bytes came.
-guest!(
+crate::guest!(
     string_port_access,
     "mov esp, 0x80000",
     "call 1f",
@@ -37,7 +34,7 @@ guest!(
 
 // The host bridge's identity through configuration ports, in each width, and through ECAM; nothing
 // at an address nobody has.
-guest!(
+crate::guest!(
     bus_widths,
     "mov edx, 0xcf8",
     "mov eax, 0x80000000",
@@ -80,7 +77,7 @@ guest!(
 
 // Copies a real-mode stub to 0x8000, sends INIT and SIPI to all others, and waits
 // until each has counted itself.
-guest!(
+crate::guest!(
     start_all_processors,
     "mov esp, 0x80000",
     "call 1f",
@@ -115,7 +112,7 @@ guest!(
 );
 
 // Entered in 64-bit mode with the zero page in RSI: checks its magic, prints the command line.
-guest!(
+crate::guest!(
     long_mode_entry,
     ".code64",
     "cmp dword ptr [rsi + 0x202], 0x53726448",
@@ -136,7 +133,7 @@ guest!(
 );
 
 // Prints the command line it finds through the PVH start information in EBX.
-guest!(
+crate::guest!(
     pvh_entry,
     "cmp dword ptr [ebx], 0x336ec578",
     "jne 9f",

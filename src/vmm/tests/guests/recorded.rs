@@ -3,25 +3,22 @@
 //! `tests/recorded/` has the state of a machine with every device, one file for each schema that was released, as the body of a state file.
 //! They are never changed. A release that changes a schema adds one: `LODGE_RECORD=1 cargo test -p lodge-vmm --test recorded`
 //! writes that of the version in `Cargo.toml`.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use crate::support::{Guest, Options, kvm_missing, rom};
 use lodge_vmm_proto::{Answer, DiskBus, RequestBody, RunState};
 use serde_json::Value;
-use support::{Guest, Options, kvm_missing, rom};
 
 const MEMORY: u64 = 64 << 20;
 const VARIABLES: u64 = 64 << 10;
 const HEADER: usize = 24;
 
 // Says `r`, and stands still.
-guest!(
+crate::guest!(
     stands,
     // In real mode.
     ".code16",

@@ -1,16 +1,13 @@
 //! Discs of a running, jailed guest.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, ErrorCode, RequestBody};
-use support::{Guest, Options, kvm_missing};
 
-guest!(sleeps, "2: hlt", "jmp 2b",);
+crate::guest!(sleeps, "2: hlt", "jmp 2b",);
 
 fn disc(length: u64) -> File {
     let file = tempfile::tempfile().unwrap();

@@ -1,15 +1,13 @@
 //! Users, sessions and tokens.
 
-mod support;
-
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::support::{Host, admin, name};
 use lodge_api::ErrorCode;
 use lodge_api::auth::{LoginRequest, Session, TokenCreate, UserCreate, UserPatch};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Role;
 use lodge_manager::{Caller, IfMatch, Manager};
-use support::{Host, admin, name};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -98,13 +96,13 @@ async fn a_password_nobody_has_seen_is_replaced_after_a_reboot() {
     host.manager.close().await;
     // The run directory does not survive a reboot.
     std::fs::remove_dir_all(&host.config.run_dir).unwrap();
-    host.manager = support::open(&host.config).await;
+    host.manager = crate::support::open(&host.config).await;
     let second = host.manager.initial_password().expect("another");
     assert_ne!(first, second);
     login(&host.manager, "admin", &second).await.unwrap();
     host.manager.close().await;
     std::fs::remove_dir_all(&host.config.run_dir).unwrap();
-    host.manager = support::open(&host.config).await;
+    host.manager = crate::support::open(&host.config).await;
     assert_eq!(host.manager.initial_password(), None);
     login(&host.manager, "admin", &second)
         .await

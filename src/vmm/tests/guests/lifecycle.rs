@@ -1,12 +1,9 @@
 //! From entry to end: what a guest can do to its machine as a whole.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
 
-mod support;
-
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, ExitReason, GuestEvent, OnReset, RequestBody, RunState};
-use support::{Guest, Options, kvm_missing};
 
-guest!(
+crate::guest!(
     hello_then_off,
     "mov edx, 0x3f8",
     "mov al, 'h'",
@@ -21,7 +18,7 @@ guest!(
     "jmp 2b",
 );
 
-guest!(
+crate::guest!(
     triple_fault,
     "lidt [0x4000]", // limit 0: zeroes
     "ud2",
@@ -29,7 +26,7 @@ guest!(
 
 // Counts its boots in battery-backed memory, and resets until it has come three times, each
 // time in another way.
-guest!(
+crate::guest!(
     three_resets,
     "mov edx, 0x3f8",
     "mov al, 'b'",
@@ -62,7 +59,7 @@ guest!(
     "ud2",
 );
 
-guest!(
+crate::guest!(
     idle,
     "mov edx, 0x3f8",
     "mov al, 'r'",
@@ -71,7 +68,7 @@ guest!(
     "jmp 2b",
 );
 
-guest!(
+crate::guest!(
     busy,
     "mov edx, 0x3f8",
     "mov al, 'r'",
@@ -79,7 +76,7 @@ guest!(
     "2: jmp 2b",
 );
 
-guest!(
+crate::guest!(
     counting,
     "mov edx, 0x3f8",
     "2: mov al, '.'",

@@ -1,18 +1,15 @@
 //! Processors as guests find them.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use crate::support::{Guest, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, CpuConfig, CpuTopology, LaunchError, RequestBody, SpawnError};
-use support::{Guest, Options, kvm_missing};
 
 const MEMORY: u64 = 64 << 20;
 
 // Prints at once, and again for every byte that comes, how many logical processors a socket has, and a line feed.
-guest!(
+crate::guest!(
     tells,
     "2: mov eax, 1",
     "xor ecx, ecx",
@@ -34,7 +31,7 @@ guest!(
 );
 
 // Prints which hypervisor it finds first, and which next to that.
-guest!(
+crate::guest!(
     finds,
     "mov edi, 0x40000000",
     "2: mov eax, edi",

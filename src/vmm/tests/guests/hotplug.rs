@@ -1,23 +1,20 @@
 //! Devices that come to a jailed guest and leave it.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 
+use crate::support::saving::{copies, save};
+use crate::support::tap::tap;
+use crate::support::{Console, Guest, Options, kvm_missing, receive};
 use lodge_vmm_proto::{
     Answer, DeviceKey, DiskBus, DiskConfig, DiskLimits, ErrorCode, FdIndex, GuestEvent, NewDevice,
     NicConfig, NicModel, OnDiskError, Rate, Request, RequestBody,
 };
-use support::saving::{copies, save};
-use support::tap::tap;
-use support::{Console, Guest, Options, kvm_missing, receive};
 
 // Does by hand what the methods of the DSDT do. It prints `u` for each look at what was plugged in, `d` when it is asked to give something up,
 // and ejects that when it gets `e`, each with the lowest vendor digit of the function in slot 9: `4` of virtio, `f` of nothing. It prints
 // `r` when it starts, and for `s` whether slot 9 to 11 have functions.
-guest!(
+crate::guest!(
     plugs,
     "mov esp, 0x80000",
     "mov al, 'r'",

@@ -1,10 +1,8 @@
 //! Installing on a disk: what is refused. tests/tests/end_to_end/installation.rs does it.
 
-mod support;
-
+use crate::support::{admin, appliance, config, open};
 use lodge_api::ErrorCode;
 use lodge_api::install::Install;
-use support::{admin, appliance, config, open};
 
 fn on(disk: &str) -> Install {
     Install {

@@ -1,12 +1,9 @@
 //! Boot by firmware: the ROM, what it is told, and its variables.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::fs::File;
 
+use crate::support::{Guest, Options, ROM, kvm_missing, rom};
 use lodge_vmm_proto::{ExitReason, LaunchError, OnReset, SpawnError};
-use support::{Guest, Options, ROM, kvm_missing, rom};
 
 fn options(code: &[u8], variables: Option<File>) -> Options {
     Options {
@@ -16,7 +13,7 @@ fn options(code: &[u8], variables: Option<File>) -> Options {
 }
 
 // Prints the first bytes of fw_cfg, tries to change the ROM, goes on in the copy below 1 MiB, changes that, and resets.
-guest!(
+crate::guest!(
     reads_and_resets,
     ".code16",
     "mov cx, 4",

@@ -1,7 +1,4 @@
 //! What the monitor can no longer do once its guest runs.
-#![allow(unsafe_code, reason = "guests are assembled into this program")]
-
-mod support;
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,13 +6,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::{Guest, LIMIT, Options, kvm_missing};
 use lodge_vmm_proto::{Answer, DiskBus, ExitReason, RequestBody};
-use support::{Guest, LIMIT, Options, kvm_missing};
 
 /// Nobody's user on any machine these tests run on.
 const USER: u32 = 54_321;
 
-guest!(
+crate::guest!(
     prints_and_idles,
     "mov edx, 0x3f8",
     "mov al, 'r'",
@@ -24,7 +21,7 @@ guest!(
     "jmp 2b",
 );
 
-guest!(
+crate::guest!(
     resets_once_then_off,
     "mov edx, 0x3f8",
     "mov al, 'b'",

@@ -1,0 +1,10 @@
+//! The manager, without guests that run.
+
+mod accounts;
+mod foreign;
+mod hostname;
+mod installation;
+mod objects;
+mod ova;
+#[path = "../support/mod.rs"]
+mod support;
