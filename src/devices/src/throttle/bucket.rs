@@ -42,6 +42,11 @@ impl Bucket {
         self.full_at = from.saturating_add(self.time(amount));
     }
 
+    /// Undoes that so much was taken.
+    pub fn give_back(&mut self, amount: u64) {
+        self.full_at = self.full_at.saturating_sub(self.time(amount));
+    }
+
     /// In what time so much comes, rounded up: never faster than the rate.
     fn time(&self, amount: u64) -> u64 {
         let rate = u128::from(self.rate.per_second.max(1));

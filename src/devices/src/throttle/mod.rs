@@ -1,8 +1,8 @@
 //! Holding a disk to so many operations and so many bytes in a second.
 //!
 //! A queue's thread asks before it takes a request from its driver, and leaves the request where it is for as long as it must: nothing that was taken
-//! waits in here, so that pausing, saving, resetting and removing the disk take as long as they always do. What the
-//! request costs is known only afterwards, and charged then. All queues of a disk share its [`Throttle`].
+//! waits in here, so that pausing, saving, resetting and removing the disk take as long as they always do. Its
+//! operation is charged at once, and forgiven if there was no request; how many bytes it moves is known only afterwards, and charged then. All queues of a disk share its [`Throttle`].
 
 mod bucket;
 
@@ -103,9 +103,9 @@ impl State {
         buckets.map(|bucket| bucket.wait(now)).max().unwrap_or(0)
     }
 
-    fn take(&mut self, now: u64, bytes: u64) {
+    fn take(&mut self, now: u64, operations: u64, bytes: u64) {
         if let Some(bucket) = &mut self.operations {
-            bucket.take(now, 1);
+            bucket.take(now, operations);
         }
         if let Some(bucket) = &mut self.bytes {
             bucket.take(now, bytes);
@@ -120,6 +120,8 @@ pub(crate) struct Gate {
     changed: Arc<EventFd>,
     /// Since when a request may be waiting.
     closed_since: Option<u64>,
+    /// Whether the operation of the next request is taken already. Else all queues would take the last one there is.
+    reserved: bool,
 }
 
 impl Gate {
@@ -133,6 +135,7 @@ impl Gate {
             statistics: Arc::clone(statistics),
             changed,
             closed_since: None,
+            reserved: false,
         })
     }
 
@@ -143,12 +146,15 @@ impl Gate {
 
     /// How long the next request must be left where it is; `None` when it may be taken.
     pub fn wait(&mut self) -> Option<Duration> {
-        if !self.throttle.limited() {
+        if self.reserved || !self.throttle.limited() {
             return None;
         }
         let now = self.throttle.now();
-        let wait = self.throttle.state().wait(now);
+        let mut state = self.throttle.state();
+        let wait = state.wait(now);
         if wait == 0 {
+            state.take(now, 1, 0);
+            self.reserved = true;
             return None;
         }
         self.closed_since.get_or_insert(now);
@@ -157,6 +163,7 @@ impl Gate {
 
     /// A request was found. It moves so many bytes.
     pub fn charge(&mut self, bytes: u64) {
+        let reserved = std::mem::take(&mut self.reserved);
         if self.closed_since.is_none() && !self.throttle.limited() {
             return;
         }
@@ -164,12 +171,17 @@ impl Gate {
         if let Some(since) = self.closed_since.take() {
             add(&self.statistics.throttled_ns, now.saturating_sub(since));
         }
-        self.throttle.state().take(now, bytes);
+        self.throttle.state().take(now, u64::from(!reserved), bytes);
     }
 
     /// No request was found: none was waiting either.
     pub fn idle(&mut self) {
         self.closed_since = None;
+        if std::mem::take(&mut self.reserved)
+            && let Some(bucket) = &mut self.throttle.state().operations
+        {
+            bucket.give_back(1);
+        }
     }
 }
 
@@ -212,6 +224,32 @@ mod tests {
         }
         assert!(one.wait().is_some());
         assert!(other.wait().is_some());
+    }
+
+    #[test]
+    fn queues_do_not_take_the_same_operation() {
+        let throttle = Arc::default();
+        let mut gates = [(); 4].map(|()| gate(&throttle).0);
+        throttle.set(operations(1, 1));
+        // One that there is, and one on credit.
+        let open = |gates: &mut [Gate; 4]| gates.each_mut().map(|gate| gate.wait().is_none());
+        assert_eq!(open(&mut gates), [true, true, false, false]);
+        assert_eq!(open(&mut gates), [true, true, false, false]);
+        // There was no request for it.
+        gates[0].idle();
+        assert!(gates[2].wait().is_none());
+        assert!(gates[3].wait().is_some());
+    }
+
+    #[test]
+    fn looking_for_requests_costs_nothing() {
+        let throttle = Arc::default();
+        let (mut gate, _) = gate(&throttle);
+        throttle.set(operations(1, 1));
+        for _ in 0..1000 {
+            assert_eq!(gate.wait(), None);
+            gate.idle();
+        }
     }
 
     #[test]
