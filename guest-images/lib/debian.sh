@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A Debian 12 system on a raw disk that starts by itself, by BIOS and by UEFI: its own kernel, initramfs and GRUB. It can
+# A Debian 12 system on a disk that starts by itself, by BIOS and by UEFI: its own kernel, initramfs and GRUB. It can
 # also be started by direct boot with the kernel and the initramfs built beside it (root=LABEL=lodge-guest).
 #
 #   sector 0      MBR: GRUB's first sector and two partitions
@@ -184,7 +184,11 @@ debian_pack() {
         -J size=16 -d "$root" "$output.part" $((DEBIAN_SIZE_MIB * 256 - DEBIAN_ROOT_SECTOR / 8)) ||
         die "mke2fs could not make the Debian guest's filesystem"
     debian_loader "$output.part"
-    mv "$output.part" "$output"
+    # Compressed: sending it takes an emulated machine minutes.
+    qemu-img convert -q -c -O qcow2 -o compression_type=zstd "$output.part" "$output.packed" ||
+        die "qemu-img could not compress the Debian guest's disk"
+    rm "$output.part"
+    mv "$output.packed" "$output"
 }
 
 # debian_image OUTPUT

@@ -10,7 +10,7 @@ declare -A INSTALL_GROUPS=(
     # scripts/build: the static binary (C parts of the TLS library need a compiler) and the ISO.
     [build]="binutils ca-certificates cpio file gcc git grub-common kmod libc6-dev mtools pkg-config xorriso xz-utils zstd"
     # guest-images/build: a kernel, an initramfs with a small program in C, and a Debian disk.
-    [guests]="binutils cpio debootstrap e2fsprogs gcc grub-common kmod libc6-dev lz4 mtools xz-utils zstd"
+    [guests]="binutils cpio debootstrap e2fsprogs gcc grub-common kmod libc6-dev lz4 mtools qemu-utils xz-utils zstd"
     # buildroot-config/check-fragment: the kernel's configuration programs.
     [kernel]="bison flex gcc libc6-dev make xz-utils"
     # scripts/fuzz: libFuzzer is C++.

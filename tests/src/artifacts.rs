@@ -75,5 +75,5 @@ pub fn network_installer() -> PathBuf {
 
 /// A Debian disk that starts by itself.
 pub fn guest_debian() -> PathBuf {
-    built("guests/debian.raw")
+    built("guests/debian.qcow2")
 }

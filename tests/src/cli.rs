@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::artifacts;
 use crate::process::{Outcome, die_with_parent, run};
+use crate::trace::timed;
 
 /// `lodge` with a configuration directory of its own.
 pub struct Cli {
@@ -37,7 +38,10 @@ impl Cli {
     /// # Errors
     /// When it cannot be started.
     pub fn outcome(&self, args: &[&str], input: &str) -> Result<Outcome> {
-        run(&mut self.command(args), input.as_bytes())
+        timed(
+            || format!("lodge {}", args.join(" ")),
+            || run(&mut self.command(args), input.as_bytes()),
+        )
     }
 
     /// Runs a command that must succeed; returns what it printed.

@@ -20,4 +20,5 @@ mod progress;
 pub mod qmp;
 pub mod serial;
 pub mod terminal;
+mod trace;
 pub mod vnc;

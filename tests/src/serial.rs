@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::trace::timed;
+
 /// How long a line may be silent before a wait gives up. Emulated machines pause for
 /// seconds when the real one is busy.
 pub const SILENCE: Duration = Duration::from_secs(120);
@@ -117,6 +119,13 @@ impl Serial {
     /// # Errors
     /// See [`Serial::wait`].
     pub fn wait_after(&self, position: usize, pattern: &str) -> Result<String> {
+        timed(
+            || format!("{}: {pattern:?}", self.name),
+            || self.wait_for(position, pattern),
+        )
+    }
+
+    fn wait_for(&self, position: usize, pattern: &str) -> Result<String> {
         let mut state = self.lock();
         loop {
             if let Some(found) = find_line(&state.text[position..], pattern) {

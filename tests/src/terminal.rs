@@ -11,6 +11,7 @@ use crate::artifacts;
 use crate::cli::Cli;
 use crate::process::tool;
 use crate::serial::SILENCE;
+use crate::trace::timed;
 
 /// `lodge vm console`, without a terminal.
 pub struct GuestConsole {
@@ -86,7 +87,14 @@ impl GuestConsole {
     }
 
     /// Waits until `find` finds what it looks for in what was heard so far; it is told whether the console has ended.
-    fn wait_until<T>(
+    fn wait_until<T>(&self, pattern: &str, find: impl FnMut(&str, bool) -> Option<T>) -> Result<T> {
+        timed(
+            || format!("console: {pattern:?}"),
+            || self.wait_for(pattern, find),
+        )
+    }
+
+    fn wait_for<T>(
         &self,
         pattern: &str,
         mut find: impl FnMut(&str, bool) -> Option<T>,
