@@ -32,12 +32,18 @@ pub struct Host {
 }
 
 impl Host {
-    /// Boots a machine with [`SEED`] and logs in.
+    /// Boots a machine with [`SEED`] and logs in. Where there is a boot menu on the serial line, it is not waited for.
     ///
     /// # Errors
     /// When it does not become ready.
     pub fn boot(builder: Builder) -> Result<Self> {
-        Self::boot_with_password(builder.seed(SEED), Some(PASSWORD))
+        let menu = builder.has_menu_on_serial();
+        let machine = builder.seed(SEED).start()?;
+        if menu {
+            machine.console.wait("GNU GRUB")?;
+            machine.console.write("\r")?;
+        }
+        Self::ready(machine, Some(PASSWORD))
     }
 
     /// Boots a machine and logs in with that password, or with the one the console shows.
@@ -45,7 +51,10 @@ impl Host {
     /// # Errors
     /// When it does not become ready.
     pub fn boot_with_password(builder: Builder, password: Option<&str>) -> Result<Self> {
-        let machine = builder.start()?;
+        Self::ready(builder.start()?, password)
+    }
+
+    fn ready(machine: Machine, password: Option<&str>) -> Result<Self> {
         machine.console.wait(READY)?;
         // The address may come after the first summary; the next one then has it.
         machine.console.wait("URL:         https://")?;

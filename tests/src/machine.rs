@@ -129,6 +129,11 @@ impl Builder {
         Self::default()
     }
 
+    /// Whether GRUB's menu is on the first serial line, and takes keys from there: UEFI has that line to itself.
+    pub fn has_menu_on_serial(&self) -> bool {
+        self.firmware == Firmware::Bios && self.medium != Medium::Shell
+    }
+
     /// What starts the machine.
     pub fn firmware(mut self, firmware: Firmware) -> Self {
         self.firmware = firmware;
