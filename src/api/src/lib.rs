@@ -37,6 +37,7 @@ mod plug;
 mod processors;
 mod size;
 pub mod snapshot;
+mod snapshot_schedule;
 mod watchdog;
 
 pub use name::{Name, NameError};

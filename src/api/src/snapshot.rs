@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub vm: Name,
     /// The guest's id.
     pub vm_id: Uuid,
+    /// Whether the guest's schedule had it taken: it is deleted when there are enough newer ones.
+    #[serde(default)]
+    pub scheduled: bool,
     /// Whether memory and processors are part of it: guests go on from there instead of booting.
     pub memory: bool,
     /// What the guest was made of.

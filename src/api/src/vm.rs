@@ -13,6 +13,7 @@ pub use crate::disk_error::{DiskProblem, OnDiskError, VmDiskError};
 pub use crate::import::{VmImport, VmImported};
 pub use crate::limits::{VmDiskLimits, VmNicLimits};
 pub use crate::plug::{VmAttach, VmDetach};
+pub use crate::snapshot_schedule::SnapshotSchedule;
 pub use crate::watchdog::Watchdog;
 use crate::{Name, Size};
 
@@ -67,6 +68,9 @@ pub struct VmSpec {
     /// What its cloud-init is given at its first start, and again when that was changed; absent: there is no such disc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<VmCloudInit>,
+    /// Snapshots that the host takes of it by itself; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_schedule: Option<SnapshotSchedule>,
     /// Start it when the host starts.
     #[serde(default)]
     pub autostart: bool,

@@ -84,6 +84,8 @@ impl Manager {
     fn start_background_work(&self) {
         let core = self.core.clone();
         self.background(async move { core.keep_house().await });
+        let manager = self.clone();
+        self.background(async move { manager.follow_schedules().await });
         let core = self.core.clone();
         self.background(async move { core.follow_network().await });
         let core = self.core.clone();

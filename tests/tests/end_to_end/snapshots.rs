@@ -79,6 +79,35 @@ fn answer(host: &Host, vm: &str) -> Result<(String, String)> {
     Ok((field("boot=")?, field("random=")?))
 }
 
+/// The first at once, of the disks alone unless said otherwise. It is one like any other.
+fn one_is_taken_by_schedule(host: &Host, vm: &str) -> Result<()> {
+    host.cli.ok(&[
+        "vm",
+        "set",
+        vm,
+        "--snapshot-every",
+        "6h",
+        "--snapshot-keep",
+        "2",
+    ])?;
+    let prefix = format!("/v1/snapshots/{vm}-");
+    host.wait_event("object", |event| {
+        let target = event["target"].as_str().unwrap_or_default();
+        Ok(target.starts_with(&prefix) && event["change"] == "created")
+    })?;
+    let filter = ["snapshot", "list", "--filter", "scheduled eq true"];
+    let taken = host.cli.json(&filter)?;
+    assert_eq!(taken.as_array().map(Vec::len), Some(1), "{taken}");
+    assert_eq!(taken[0]["memory"], false, "{taken}");
+    assert_eq!(host.vm(vm)?["status"]["restart_pending"], false);
+    let shown = host.cli.ok(&["vm", "show", vm])?;
+    assert!(shown.contains("every 6h, 2 are kept"), "{shown}");
+    host.cli.ok(&["vm", "set", vm, "--no-snapshot-schedule"])?;
+    let name = taken[0]["name"].as_str().context("a name")?;
+    host.cli.ok(&["snapshot", "delete", name, "--yes"])?;
+    Ok(())
+}
+
 /// Guests of a warm template were booted together, and are each another all the same.
 fn a_warm_template_makes_guests_of_their_own(host: &Host) -> Result<()> {
     host.create_guest("template", "vsock,tick:1", &["--memory", "192MiB"])?;
@@ -87,6 +116,7 @@ fn a_warm_template_makes_guests_of_their_own(host: &Host) -> Result<()> {
     console.wait("LODGE-VSOCK port=1024")?;
     console.wait("LODGE-TICK 1 ")?;
     let (boot, _) = answer(host, "template")?;
+    one_is_taken_by_schedule(host, "template")?;
     host.cli.ok(&["snapshot", "create", "template", "warm"])?;
     host.cli.ok(&["vm", "kill", "template"])?;
     let mut seen = Vec::new();

@@ -22,6 +22,7 @@ mod vm_import;
 mod vm_limits;
 mod vm_nvram;
 mod vm_plug;
+mod vm_schedule;
 mod vm_settings;
 mod vnc;
 

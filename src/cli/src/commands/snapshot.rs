@@ -152,6 +152,7 @@ async fn show(context: &Context, target: &Target) -> Result<(), ClientError> {
             ("Id", snapshot.id.to_string()),
             ("Description", snapshot.description.clone()),
             ("VM", snapshot.vm.to_string()),
+            ("By schedule", yes_or_no(snapshot.scheduled)),
             ("Memory", yes_or_no(snapshot.memory)),
             ("vCPUs", snapshot.spec.vcpus.to_string()),
             ("Size of memory", snapshot.spec.memory.to_string()),

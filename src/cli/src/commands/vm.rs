@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
-    all, console, path, screen, vm_balloon, vm_cloud_init, vm_limits, vm_nvram, vm_plug, vnc,
+    all, console, path, screen, vm_balloon, vm_cloud_init, vm_limits, vm_nvram, vm_plug,
+    vm_schedule, vnc,
 };
 use crate::context::{Context, ask};
 use crate::output;
@@ -559,6 +560,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
         ("NICs", join(nics.collect())),
     ]);
     rows.extend(vm_cloud_init::row(vm));
+    rows.extend(vm_schedule::row(vm));
     rows.extend(
         vm.status
             .vsock_cid

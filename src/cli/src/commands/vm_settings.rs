@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::vm_cloud_init::CloudInit;
 use super::vm_limits::{self, CpuLimits};
+use super::vm_schedule::Schedule;
 
 /// Configuration as options; what is not given stays (or has its default).
 #[derive(Debug, Args)]
@@ -88,6 +89,8 @@ pub(crate) struct Settings {
     #[arg(long, value_parser = ["none", "reset", "power_off", "pause"])]
     watchdog: Option<String>,
     #[command(flatten)]
+    schedule: Schedule,
+    #[command(flatten)]
     cloud_init: CloudInit,
 }
 
@@ -119,6 +122,7 @@ impl Settings {
         set("cpu", (!cpu.is_empty()).then_some(Value::Object(cpu)));
         let boot = self.boot_json();
         set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
+        set("snapshot_schedule", self.schedule.json());
         set("cloud_init", self.cloud_init.json()?);
         Ok(fields)
     }

@@ -398,6 +398,7 @@ fn spec(
         cdroms: vec![VmCdrom::default(); drives],
         nics,
         cloud_init: None,
+        snapshot_schedule: None,
         autostart: false,
         on_crash: Default::default(),
         watchdog: Default::default(),

@@ -74,6 +74,8 @@ impl Core {
         }
         let mut spec = snapshot.spec.clone();
         spec.name = clone.name.clone();
+        // Whoever wants snapshots of this one, too, says so.
+        spec.snapshot_schedule = None;
         for nic in &mut spec.nics {
             nic.mac = None;
         }

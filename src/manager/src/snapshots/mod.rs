@@ -6,6 +6,7 @@
 mod clone;
 mod files;
 mod revert;
+mod schedule;
 mod suspend;
 mod take;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use self::files::{Part, open, remove_unrecorded};
+pub(crate) use self::schedule::check as check_schedule;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
 use crate::filter::Field;
@@ -30,6 +32,7 @@ const FIELDS: &[Field] = &[
     ("name", "/name"),
     ("vm", "/vm"),
     ("memory", "/memory"),
+    ("scheduled", "/scheduled"),
 ];
 
 /// What an operation is said to do while it copies disks.
@@ -43,6 +46,9 @@ pub(crate) struct SnapshotRecord {
     description: String,
     vm: Name,
     vm_id: Uuid,
+    /// Taken by the guest's schedule.
+    #[serde(default)]
+    scheduled: bool,
     memory: bool,
     spec: VmSpec,
     /// The disks that were copied, in the order of `spec`.
@@ -97,6 +103,7 @@ impl Core {
             description: snapshot.description.clone(),
             vm: snapshot.vm.clone(),
             vm_id: snapshot.vm_id,
+            scheduled: snapshot.scheduled,
             memory: snapshot.memory,
             spec: snapshot.spec.clone(),
             allocated: Size(snapshot.parts().into_iter().filter_map(allocated).sum()),
@@ -107,7 +114,7 @@ impl Core {
 }
 
 impl Manager {
-    /// By name. Filter fields: `id name vm memory`.
+    /// By name. Filter fields: `id name vm memory scheduled`.
     pub fn snapshot_list(&self, params: &ListParams) -> Result<Page<Snapshot>, Problem> {
         let view = |snapshot: &_| self.core.snapshot_of(snapshot);
         catalogue::page::<SnapshotRecord, _>(

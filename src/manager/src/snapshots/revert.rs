@@ -152,7 +152,10 @@ impl Core {
         let held = self.hold::<VmRecord>(&vm.to_string(), IfMatch::Any).await?;
         let mut batch = Batch::new();
         let mut spec = snapshot.spec.clone();
-        spec.name = held.old.value.spec.name.clone();
+        let now = &held.old.value.spec;
+        spec.name = now.name.clone();
+        // Else going back would end, or begin, what is done against having to.
+        spec.snapshot_schedule = now.snapshot_schedule.clone();
         for (number, disk) in disks.iter().enumerate() {
             spec.disks[number].disk = disk.value.name.clone();
             let part = files::name(snapshot.id, Part::Disk(number))?;

@@ -6,7 +6,7 @@
 use lodge_api::ErrorCode;
 use lodge_api::Problem;
 use lodge_api::event::EventBody;
-use lodge_api::vm::VmState;
+use lodge_api::vm::{VmSpec, VmState};
 use lodge_host::install::on_trial;
 use lodge_store::{Batch, Precondition, Record, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,18 @@ pub(super) fn owns(snapshot: &Snapshot, owner: Uuid) -> bool {
         .any(|(_, record)| record.value.files == owner)
 }
 
+/// Whether a guest that was started so is what is wanted now, but for what its machine does not show.
+fn is_same_machine(launched: &VmSpec, wanted: &VmSpec) -> bool {
+    let launched = VmSpec {
+        description: wanted.description.clone(),
+        snapshot_schedule: wanted.snapshot_schedule.clone(),
+        autostart: wanted.autostart,
+        on_crash: wanted.on_crash,
+        ..launched.clone()
+    };
+    launched == *wanted
+}
+
 impl Core {
     /// Saves the guests that run and ends them. What cannot be saved runs on, until the host goes down.
     pub(crate) async fn suspend_guests(&self, handle: &OperationHandle) {
@@ -68,7 +80,7 @@ impl Core {
         self.require_space(&self.saved, size)?;
         let held = hold(self, vm.id).await?;
         let launched = self.vms.observed(vm.id).launched;
-        let saved = if launched.as_ref() == Some(&vm.spec) {
+        let saved = if launched.is_some_and(|launched| is_same_machine(&launched, &vm.spec)) {
             self.save_memory(held.control(), size, handle).await
         } else {
             Err(Problem::new(

@@ -25,8 +25,8 @@ use crate::{Caller, Manager};
 const MAX_DESCRIPTION: usize = 1024;
 
 /// What is to be saved of which guest.
-struct Plan {
-    record: SnapshotRecord,
+pub(super) struct Plan {
+    pub(super) record: SnapshotRecord,
     /// Whether the guest has a monitor, by which it is held.
     runs: bool,
 }
@@ -43,6 +43,15 @@ impl Manager {
         create: SnapshotCreate,
     ) -> Result<Operation, Problem> {
         let plan = self.core.plan_snapshot(key, create).await?;
+        self.start_snapshot(caller, plan).await
+    }
+
+    /// Begins to take what was planned.
+    pub(super) async fn start_snapshot(
+        &self,
+        caller: &Caller,
+        plan: Plan,
+    ) -> Result<Operation, Problem> {
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
             let target = plan.record.target();
@@ -60,7 +69,12 @@ impl Manager {
 }
 
 impl Core {
-    async fn plan_snapshot(&self, key: &str, create: SnapshotCreate) -> Result<Plan, Problem> {
+    /// What a snapshot will consist of.
+    pub(super) async fn plan_snapshot(
+        &self,
+        key: &str,
+        create: SnapshotCreate,
+    ) -> Result<Plan, Problem> {
         let snapshot = self.snapshot();
         catalogue::require_free::<SnapshotRecord>(&snapshot, &create.name)?;
         if create.description.chars().count() > MAX_DESCRIPTION {
@@ -106,6 +120,7 @@ impl Core {
             description: create.description,
             vm: vm.spec.name,
             vm_id: vm.id,
+            scheduled: false,
             memory,
             spec,
             disks,

@@ -14,6 +14,7 @@ use crate::cloud_init;
 use crate::disks::DiskRecord;
 use crate::images::ImageRecord;
 use crate::networks::NetworkRecord;
+use crate::snapshots;
 
 const MAX_DESCRIPTION: usize = 1024;
 const MAX_VCPUS: u8 = lodge_vmm_proto::MAX_VCPUS;
@@ -41,6 +42,8 @@ pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), 
     check_disks(&spec.disks, around.snapshot)?;
     disc::check(spec, around.snapshot)?;
     spec.cloud_init.as_ref().map_or(Ok(()), cloud_init::check)?;
+    let schedule = spec.snapshot_schedule.as_ref();
+    schedule.map_or(Ok(()), snapshots::check_schedule)?;
     check_nics(&mut spec.nics, around)
 }
 
