@@ -148,6 +148,24 @@ pub struct Storage {
     pub size: Size,
     /// Free.
     pub free: Size,
+    /// Whether it works. `warnings` say what to do about it.
+    #[serde(default)]
+    pub health: StorageHealth,
+}
+
+/// Whether the data storage works. A change is an event of type `system`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageHealth {
+    /// It does.
+    #[default]
+    Sound,
+    /// Less than 5 % are free.
+    Low,
+    /// Nothing can be written: its filesystem found errors, or was mounted so.
+    ReadOnly,
+    /// What is written does not reach the disk: it is gone or broken.
+    Failed,
 }
 
 /// Kinds of data storage.

@@ -57,6 +57,8 @@ pub struct Space {
     pub free: u64,
     /// Unused and free to take.
     pub available: u64,
+    /// Nothing can be written there.
+    pub read_only: bool,
 }
 
 /// How a clone came about.
@@ -404,7 +406,19 @@ impl Datastore {
             total: stat.blocks().saturating_mul(block),
             free: stat.blocks_free().saturating_mul(block),
             available: stat.blocks_available().saturating_mul(block),
+            read_only: stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
         })
+    }
+
+    /// A file without a name, which is gone when it is closed.
+    ///
+    /// # Errors
+    /// When the host refuses, or the filesystem knows no such files.
+    pub fn unnamed_file(&self) -> Result<File, DatastoreError> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR;
+        Ok(self
+            .open_at(".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?
+            .into())
     }
 
     /// Whether clones share extents here, found by trying.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use lodge_api::system::StorageHealth;
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::datastore::Datastore;
 use lodge_host::boot::BootReport;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) network: Option<HostNetwork>,
     pub(crate) cgroups: Option<CgroupTree>,
     pub(crate) host: HostView,
+    pub(crate) storage_health: watch::Sender<StorageHealth>,
     pub(crate) hostname: HostName,
     pub(crate) log: LogRing,
     /// What was repaired or given up at the start, for people.

@@ -32,6 +32,7 @@ mod ova;
 mod password;
 mod sessions;
 mod snapshots;
+mod storage;
 mod system;
 mod throttle;
 mod tokens;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use lodge_api::system::StorageHealth;
 use lodge_block::datastore::Datastore;
 use lodge_host::boot::BootReport;
 use lodge_host::cgroup::{self, CgroupTree};
@@ -84,6 +85,8 @@ impl Manager {
     fn start_background_work(&self) {
         let core = self.core.clone();
         self.background(async move { core.keep_house().await });
+        let core = self.core.clone();
+        self.background(async move { core.follow_storage().await });
         let manager = self.clone();
         self.background(async move { manager.follow_schedules().await });
         let core = self.core.clone();
@@ -161,8 +164,6 @@ impl Core {
             count += 1;
             if count.is_multiple_of(NOTE_SESSIONS) {
                 self.note_sessions().await;
-                // Warnings depend on free space, which nothing tells.
-                self.console_changed();
             }
             if count.is_multiple_of(EXPORT) {
                 let store = self.store.clone();
@@ -234,6 +235,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         log,
         start_warnings,
         console: watch::Sender::new(0),
+        storage_health: watch::Sender::new(StorageHealth::Sound),
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),
         restarting: AtomicBool::new(false),

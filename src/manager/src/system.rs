@@ -7,11 +7,10 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use jiff::{SignedDuration, Timestamp};
 use lodge_api::operation::Operation;
 use lodge_api::system::{
-    BlockDevice, Hardware, KvmState, Link, Storage, StorageKind, System, SystemAction, Usage,
-    Versions,
+    BlockDevice, Hardware, KvmState, Link, System, SystemAction, Usage, Versions,
 };
 use lodge_api::{ErrorCode, Problem, Size};
-use lodge_host::boot::{BootReport, DataStorage};
+use lodge_host::boot::BootReport;
 use lodge_host::disk;
 use lodge_host::kvm::{CpuVendor, KvmStatus};
 use lodge_host::net::HostNetwork;
@@ -22,9 +21,6 @@ use tokio::sync::watch;
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
 use crate::{Caller, Manager, update};
-
-/// Below this share of the data filesystem people are warned, in percent.
-const LOW_SPACE: u64 = 5;
 
 /// Where the server listens, for `System::urls` and its fingerprint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -151,42 +147,6 @@ fn block_devices() -> Vec<BlockDevice> {
 }
 
 impl Core {
-    pub(crate) fn storage(&self) -> Storage {
-        let space = self.images.space().ok();
-        let (kind, device, filesystem) = match self.boot.as_ref().map(|boot| &boot.data) {
-            Some(DataStorage::Disk { device, filesystem }) => {
-                (StorageKind::Disk, Some(device.clone()), filesystem.clone())
-            }
-            Some(DataStorage::Ram { .. }) => (StorageKind::Ram, None, "tmpfs".to_owned()),
-            None => self.mounted_on(),
-        };
-        Storage {
-            kind,
-            device,
-            filesystem,
-            size: Size(space.map_or(0, |space| space.total)),
-            free: Size(space.map_or(0, |space| space.available)),
-        }
-    }
-
-    /// The filesystem of the data directory, as the mount table has it.
-    fn mounted_on(&self) -> (StorageKind, Option<String>, String) {
-        let path = std::path::absolute(&self.config.data_dir).unwrap_or_default();
-        let mounts = disk::mounts().unwrap_or_default();
-        let deepest = mounts
-            .into_iter()
-            .filter(|mount| path.starts_with(&mount.target))
-            .max_by_key(|mount| mount.target.components().count());
-        let Some(mount) = deepest else {
-            return (StorageKind::Disk, None, "unknown".to_owned());
-        };
-        if mount.filesystem == "tmpfs" {
-            return (StorageKind::Ram, None, mount.filesystem);
-        }
-        let device = mount.device().map(|device| device.display().to_string());
-        (StorageKind::Disk, device, mount.filesystem)
-    }
-
     pub(crate) fn links(&self) -> Vec<Link> {
         let Some(network) = &self.network else {
             return own_links();
@@ -244,14 +204,7 @@ impl Core {
         } else if !self.host.kvm.usable() {
             warnings.push(format!("Guests cannot run: {}", self.host.kvm.message));
         }
-        if let Ok(space) = self.images.space()
-            && space.available < space.total / 100 * LOW_SPACE
-        {
-            warnings.push(format!(
-                "The data storage is nearly full: {} are free. Delete images or disks that are not needed.",
-                Size(space.available)
-            ));
-        }
+        warnings.extend(self.storage_warning());
         let network = self.network.as_ref().map(HostNetwork::state);
         for warning in network.iter().flat_map(|state| &state.warnings) {
             warnings.push(format!(

@@ -36,8 +36,11 @@ pub fn install(ring: &LogRing, appliance: bool) {
     };
 }
 
+/// Without what sled says twice a second for as long as it cannot flush: the manager tells once that the data storage fails.
+const USUAL: &str = "info,sled::flusher=off";
+
 fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+    EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL))
 }
 
 struct KernelLog(KmsgWriter);

@@ -1,4 +1,4 @@
-//! A data disk that is filled to its last byte under a guest which writes.
+//! A data disk that is filled to its last byte under a guest which writes, and one that is pulled out.
 
 use std::cell::Cell;
 
@@ -7,6 +7,7 @@ use lodge_tests::artifacts;
 use lodge_tests::host::{Host, PASSWORD};
 use lodge_tests::machine::{Builder, Medium};
 use lodge_tests::terminal::GuestConsole;
+use serde_json::Value;
 
 use crate::hotplug::tell;
 
@@ -42,6 +43,20 @@ fn start(host: &Host) -> Result<GuestConsole> {
     tell(&mut console, pattern, "pattern")?;
     console.wait("25165824 bytes")?;
     Ok(console)
+}
+
+/// The host says of its data storage that it is so, in a message with `word` in it, and as a warning if it is not sound.
+fn storage_is(host: &Host, health: &str, word: &str) -> Result<()> {
+    let said = |text: &Value| {
+        let text = text.as_str().unwrap_or_default();
+        text.contains("The data storage") && text.contains(word)
+    };
+    host.wait_event("system", |event| Ok(said(&event["message"])))?;
+    let system = host.cli.json(&["system", "show"])?;
+    ensure!(system["storage"]["health"] == health, "{system}");
+    let mut warnings = system["warnings"].as_array().into_iter().flatten();
+    ensure!(warnings.any(said) == (health != "sound"), "{system}");
+    Ok(())
 }
 
 /// Waits until the guest is paused for want of space once more than `before`.
@@ -83,6 +98,7 @@ fn a_full_disk_pauses_the_guest(host: &Host, console: &mut GuestConsole) -> Resu
     let upload = ["image", "upload", "--kind", "kernel", &file, "more"];
     let problem = host.cli.fails(&upload)?;
     ensure!(problem.contains("delete images or disks"), "{problem}");
+    storage_is(host, "low", "nearly full")?;
     // Somebody may log in to make room.
     host.add_remote("again", PASSWORD)?;
     // Nothing has changed about that.
@@ -97,6 +113,7 @@ fn it_goes_on_without_loss(host: &Host, console: &mut GuestConsole) -> Result<()
     for (device, _) in DISKS {
         console.wait(&format!("WRITTEN-{device}"))?;
     }
+    storage_is(host, "sound", "is sound")?;
     let vm = host.vm("writer")?;
     ensure!(vm["status"]["state"] == "running", "{vm}");
     ensure!(vm["status"].get("disk_error").is_none(), "{vm}");
@@ -132,6 +149,28 @@ fn a_guest_may_be_told(host: &Host, console: &mut GuestConsole) -> Result<()> {
     Ok(())
 }
 
+/// The disk goes away under everything. What is in memory is still shown, nothing is taken that would be lost, and the guest stands.
+fn a_disk_is_pulled_out(host: &Host, console: &mut GuestConsole) -> Result<()> {
+    host.machine
+        .sh("echo 1 >/sys/block/nvme0n1/device/device/remove")?;
+    storage_is(host, "failed", "fails")?;
+    console.write("dd if=/tmp/pattern of=/dev/nvme0n1 bs=1M conv=fsync 2>/dev/null\n")?;
+    let event = host.wait_event("vm_disk_error", |event| {
+        Ok(event["error"]["problem"] == "io_error")
+    })?;
+    ensure!(event["error"]["disk"] == "on-nvme", "{event}");
+    let vm = host.wait_state("writer", "paused")?;
+    let reason = vm["status"]["reason"].as_str().context("a reason")?;
+    ensure!(reason.contains("failed"), "{reason}");
+    let problem = host
+        .cli
+        .fails(&["disk", "create", "more", "--size", "1MiB"])?;
+    ensure!(!problem.is_empty());
+    let vms = host.cli.json(&["vm", "list"])?;
+    ensure!(vms.as_array().map(Vec::len) == Some(1), "{vms}");
+    Ok(())
+}
+
 #[test]
 fn a_guest_waits_for_space() {
     let builder = Builder::new()
@@ -145,5 +184,6 @@ fn a_guest_waits_for_space() {
     a_full_disk_pauses_the_guest(&host, &mut console).unwrap();
     it_goes_on_without_loss(&host, &mut console).unwrap();
     a_guest_may_be_told(&host, &mut console).unwrap();
-    host.shut_down().unwrap();
+    // There is nothing to shut down in order after that.
+    a_disk_is_pulled_out(&host, &mut console).unwrap();
 }
