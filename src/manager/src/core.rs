@@ -27,7 +27,7 @@ use crate::log_ring::LogRing;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
-use crate::update::HostImages;
+use crate::update::{self, HostImages};
 use crate::vms::Registry;
 
 /// What all parts of the manager share.
@@ -64,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) installing: AtomicBool,
     /// Guests are saved, and the host restarts.
     pub(crate) restarting: AtomicBool,
+    /// The version that runs is on trial, and has not shown yet that the host is well with it.
+    pub(crate) trying: AtomicBool,
     pub(crate) host_images: HostImages,
     /// What is to be done when this manager has ended.
     pub(crate) handover: install::Waiting,
@@ -99,8 +101,18 @@ impl Core {
         }
     }
 
-    /// Refuses changes during a shutdown, during an installation and before the restart of an update.
+    /// Refuses changes as [`Core::require_settled`] does, and while another version of Lodge is tried.
     pub(crate) fn require_changeable(&self) -> Result<(), Problem> {
+        self.require_settled()?;
+        if self.trying.load(Ordering::SeqCst) {
+            Err(update::trying())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses changes during a shutdown, during an installation and before the restart of an update.
+    pub(crate) fn require_settled(&self) -> Result<(), Problem> {
         self.require_up()?;
         if self.restarting.load(Ordering::SeqCst) {
             return Err(catalogue::shutting_down());

@@ -35,7 +35,7 @@ use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::snapshots;
 use crate::system::HostView;
-use crate::update::{self, HostImages};
+use crate::update::{AtStart, HostImages};
 use crate::vms::{Registry, VmRecord};
 
 /// Name of the cgroup that holds the guests' leaves.
@@ -77,8 +77,11 @@ impl Manager {
         let manager = Self { core };
         manager.start_background_work();
         manager.install_by_seed().await;
-        manager.core.resume_guests().await;
-        manager.autostart().await;
+        // They wait for the end of a trial.
+        if !manager.core.trying.load(Ordering::SeqCst) {
+            manager.core.guests_go_on().await;
+            manager.autostart().await;
+        }
         Ok(manager)
     }
 
@@ -194,7 +197,8 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         opened.map_err(|error| internal(format!("opening the store failed: {error}")))??;
     let mut start_warnings = warnings;
     start_warnings.extend(install::left_behind(&config.run_dir));
-    start_warnings.extend(update::failed_trial(&config));
+    let AtStart { failed, trying } = AtStart::read(&config);
+    start_warnings.extend(failed);
     let boot = read_boot_report(&config, &mut start_warnings);
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
@@ -239,6 +243,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),
         restarting: AtomicBool::new(false),
+        trying: AtomicBool::new(trying),
         host_images: HostImages::default(),
         handover: install::Waiting::default(),
         leaving: CancellationToken::new(),

@@ -374,7 +374,7 @@ impl Manager {
         if core.restarting.load(Ordering::SeqCst) {
             core.require_up()?;
         } else {
-            core.require_changeable()?;
+            core.require_settled()?;
         }
         let (kind, action) = match action {
             SystemAction::Shutdown => ("system_shutdown", PowerAction::Off),

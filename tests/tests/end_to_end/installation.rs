@@ -6,7 +6,7 @@ use lodge_tests::machine::{Builder, Bus, Firmware, Medium, TARGET_SERIAL};
 use lodge_tests::media;
 use serde_json::Value;
 
-use crate::update::comes_and_goes;
+use crate::update::{comes_and_goes, unreachable_comes_back};
 
 /// Size of the disks: the smallest on which there is room for the data of these tests.
 const SIZE: u64 = 4 << 30;
@@ -140,6 +140,17 @@ fn a_stick_becomes_a_host_by_bios() {
 #[test]
 fn a_cd_becomes_a_host_by_uefi() {
     install_and_restart(Firmware::Uefi, Medium::Cd, Bus::Sata, |_| Ok(()));
+}
+
+#[test]
+#[ignore = "an update is given up after five minutes, which are waited for"]
+fn an_update_without_a_network_undoes_itself() {
+    install_and_restart(
+        Firmware::Bios,
+        Medium::Usb,
+        Bus::Nvme,
+        unreachable_comes_back,
+    );
 }
 
 /// The other ways, of which each takes two minutes.

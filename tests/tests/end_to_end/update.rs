@@ -14,9 +14,12 @@ use serde_json::Value;
 /// What the version in these tests is called.
 const OTHER_VERSION: &str = "9.9.9";
 
-/// A word of the kernel's command line, and one of the same length with which the kernel finds no first process.
-const SOUND: &str = "cryptomgr.notests";
-const BROKEN: &str = "rdinit=/not/there";
+/// Words of the kernel's command line in place of which there may be others.
+const SPARE: &str = "log_buf_len=4M panic=10 cryptomgr.notests";
+/// With these the kernel finds no first process.
+const NO_INIT: &str = "panic=10 rdinit=/not/there";
+/// With these the host has no network, hence nobody reaches its API.
+const NO_NETWORK: &str = "panic=10 module_blacklist=virtio_net";
 
 /// Refused files, an update that panics at its start, one that works, and the way back from it. A guest lives through all of it.
 pub fn comes_and_goes(host: &Host) -> Result<()> {
@@ -24,7 +27,7 @@ pub fn comes_and_goes(host: &Host) -> Result<()> {
     let good = signed(host, "good", &key, other_version(&iso()?)?)?;
     refusals(host, &good)?;
     let mut ticker = Ticker::start(host)?;
-    let broken = signed(host, "broken", &key, without_init(&iso()?)?)?;
+    let broken = signed(host, "broken", &key, with_options(&iso()?, NO_INIT)?)?;
     undoes_itself(host, &broken)?;
     ticker.went_on(host)?;
     stays(host, &good)?;
@@ -38,11 +41,38 @@ pub fn comes_and_goes(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// An update with which nobody reaches the host any more: it is given up after five minutes.
+pub fn unreachable_comes_back(host: &Host) -> Result<()> {
+    let key = host.machine.directory().join("first.key");
+    let broken = signed(host, "broken", &key, with_options(&iso()?, NO_NETWORK)?)?;
+    let public = text(&key.with_extension("pub"));
+    host.cli.ok(&["system", "update-key", "add", &public])?;
+    let mut ticker = Ticker::start(host)?;
+    let console = &host.machine.console;
+    let from = console.position();
+    host.cli
+        .ok(&["system", "update", &text(&broken), "--yes"])?;
+    console.wait_after(from, "reboot: Restarting system")?;
+    let trial = console.position();
+    console.wait_after(trial, "lodge-init: Lodge ")?;
+    // It says nothing for as long as it hopes.
+    let given_up = || console.wait_after(trial, "this version of Lodge has not come up");
+    given_up().or_else(|_| given_up()).or_else(|_| given_up())?;
+    is_back(host)?;
+    ticker.went_on(host)?;
+    ticker.end(host)
+}
+
 fn undoes_itself(host: &Host, broken: &Path) -> Result<()> {
     let from = host.machine.console.position();
     let update = ["system", "update", &text(broken), "--yes"];
     host.cli.ok(&update)?;
     host.machine.console.wait_panic(from)?;
+    is_back(host)
+}
+
+/// The version before is there again, and says why.
+fn is_back(host: &Host) -> Result<()> {
     ready_again(host, host.machine.console.position())?;
     assert_eq!(images(host)?, ["a runs default", "b - failed"]);
     let system = host.cli.json(&["system", "show"])?;
@@ -191,12 +221,13 @@ fn other_version(iso: &[u8]) -> Result<Vec<u8>> {
     Ok(changed)
 }
 
-/// An image whose kernel finds no first process, and panics. All its checksums are right.
-fn without_init(iso: &[u8]) -> Result<Vec<u8>> {
+/// An image whose kernel is given these words instead of the [`SPARE`] ones. All its checksums are right.
+fn with_options(iso: &[u8], words: &str) -> Result<Vec<u8>> {
     let options = fs::read(artifacts::root().join("initramfs/grub/options.cfg"))?;
-    let broken = String::from_utf8(options.clone())?.replace(SOUND, BROKEN);
+    let padded = format!("{words:width$}", width = SPARE.len());
+    let broken = String::from_utf8(options.clone())?.replace(SPARE, &padded);
     let (before, after) = (sha256(&options)?, sha256(broken.as_bytes())?);
-    ensure!(before != after, "{SOUND} is not in options.cfg");
+    ensure!(before != after, "{SPARE} is not in options.cfg");
     let changed = replace(iso, &options, broken.as_bytes())?;
     replace(&changed, before.as_bytes(), after.as_bytes())
 }

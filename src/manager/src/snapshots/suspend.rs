@@ -7,7 +7,6 @@ use lodge_api::ErrorCode;
 use lodge_api::Problem;
 use lodge_api::event::EventBody;
 use lodge_api::vm::{VmSpec, VmState};
-use lodge_host::install::on_trial;
 use lodge_store::{Batch, Precondition, Record, Snapshot};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -119,10 +118,17 @@ impl Core {
     }
 
     /// Lets suspended guests go on. One that cannot boots instead.
-    pub(crate) async fn resume_guests(&self) {
-        if !self.host.kvm.usable() && on_trial() {
-            // The version before, which comes back soon, can.
-            return;
+    pub(crate) async fn guests_go_on(&self) {
+        let rest = self.resume_guests().await;
+        self.boot_instead(rest).await;
+    }
+
+    /// Lets suspended guests go on, and tells which cannot.
+    pub(crate) async fn resume_guests(&self) -> Vec<Uuid> {
+        let mut rest = Vec::new();
+        // They wait for a start of the host at which guests can run.
+        if !self.host.kvm.usable() {
+            return rest;
         }
         for (key, record) in self.snapshot().list::<SuspendedRecord>() {
             let SuspendedRecord { vm_id, files } = record.value;
@@ -139,8 +145,8 @@ impl Core {
                 tracing::error!(%problem, "a suspended guest does not go on");
                 continue;
             }
-            if !self.vms.observed(vm_id).state.is_active() {
-                self.resume(vm_id, files).await;
+            if !self.vms.observed(vm_id).state.is_active() && !self.resume(vm_id, files).await {
+                rest.push(vm_id);
             }
             let saved = self.saved.clone();
             // A guest that goes on has its memory open.
@@ -150,19 +156,32 @@ impl Core {
             })
             .await;
         }
+        rest
     }
 
-    async fn resume(&self, vm: Uuid, files: Uuid) {
+    /// Boots guests that could not go on.
+    pub(crate) async fn boot_instead(&self, guests: Vec<Uuid>) {
+        for vm in guests {
+            if let Err(problem) = start(self, vm).await {
+                let name = self.name_of(vm);
+                tracing::error!(vm = name, %problem, "a guest could not be started");
+            }
+        }
+    }
+
+    async fn resume(&self, vm: Uuid, files: Uuid) -> bool {
         let Err(problem) = start_from(self, vm, files).await else {
-            return;
+            return true;
         };
-        let found = catalogue::find::<VmRecord>(&self.snapshot(), &vm.to_string());
-        let name = found.map_or_else(|_| vm.to_string(), |vm| vm.value.name().to_string());
+        let name = self.name_of(vm);
         let message = format!("guest {name} cannot go on after the restart, and boots: {problem}");
         tracing::warn!("{message}");
         self.events.publish(None, EventBody::System { message });
-        if let Err(problem) = start(self, vm).await {
-            tracing::error!(vm = name, %problem, "a guest could not be started");
-        }
+        false
+    }
+
+    fn name_of(&self, vm: Uuid) -> String {
+        let found = catalogue::find::<VmRecord>(&self.snapshot(), &vm.to_string());
+        found.map_or_else(|_| vm.to_string(), |vm| vm.value.name().to_string())
     }
 }

@@ -5,6 +5,7 @@
 //! ([`Manager::confirm_trial`]); otherwise PID 1, the kernel or the watchdog restart the host, and GRUB starts the old one.
 
 pub(crate) mod keys;
+mod trial;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -29,6 +30,8 @@ use crate::install::phase;
 use crate::operations::{OperationHandle, cancelled};
 use crate::upload::{Expected, Received, Receiver};
 use crate::{Caller, Manager};
+
+pub(crate) use self::trial::{AtStart, trying};
 
 const TARGET: &str = "/v1/system";
 
@@ -83,12 +86,6 @@ impl Manager {
         let core = &self.core;
         core.require_changeable()?;
         let home = core.home()?;
-        if install::on_trial() && core.trial_pending(&home).await? {
-            return Err(
-                wrong_state("the version that runs has not shown yet that it works")
-                    .with_hint("wait some minutes for the end of its trial"),
-            );
-        }
         let keys = core.update_keys();
         if keys.is_empty() {
             return Err(
@@ -187,7 +184,7 @@ impl Manager {
             && let Err(problem) = self.system_action(caller, SystemAction::Reboot).await
         {
             self.core.restarting.store(false, Ordering::SeqCst);
-            self.core.resume_guests().await;
+            self.core.guests_go_on().await;
             return Err(problem);
         }
         Ok(Updated {
@@ -195,47 +192,6 @@ impl Manager {
             version,
             restarts: params.restart,
         })
-    }
-
-    /// Makes the image that runs for a trial the one that is started from now on. To be called when the host has come up.
-    ///
-    /// # Errors
-    /// When that cannot be written down.
-    pub async fn confirm_trial(&self) -> Result<(), Problem> {
-        let home = self.core.home()?;
-        let _mounting = self.core.host_images.mounts.lock().await;
-        let slot = home.started();
-        blocking(move || {
-            let works = Environment::only(slot);
-            home.decide(works).map_err(|error| problem(&error))
-        })
-        .await?;
-        self.core.tell(format!(
-            "Lodge {} works, and image {} is the one that starts from now on",
-            own_version(),
-            named(slot).as_str()
-        ));
-        Ok(())
-    }
-
-    /// What keeps the host from being healthy after an update: nothing, once all of it is there.
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn healthy(&self) -> Result<(), String> {
-        let core = &self.core;
-        if core.data_in_memory() {
-            return Err("the data are in memory".to_owned());
-        }
-        if let Some(warning) = core.start_warnings.first() {
-            return Err(warning.clone());
-        }
-        let links = core.links();
-        let plugged_in = links.iter().any(|link| link.carrier);
-        if plugged_in && core.reachable().is_empty() {
-            return Err("the network has no address".to_owned());
-        }
-        Ok(())
     }
 }
 
@@ -258,15 +214,6 @@ impl Core {
         Ok(self.host_images.mounts.lock().await)
     }
 
-    /// Whether GRUB still waits for the running image to show that it works.
-    async fn trial_pending(&self, home: &Home) -> Result<bool, Problem> {
-        let _mounting = self.host_images.mounts.lock().await;
-        let home = home.clone();
-        let environment =
-            blocking(move || home.environment().map_err(|error| problem(&error))).await?;
-        Ok(environment.trial.is_some())
-    }
-
     /// Checks what was received, and makes the other image of it.
     async fn write_other(
         &self,
@@ -275,6 +222,7 @@ impl Core {
         keys: Vec<UpdateKey>,
         handle: &OperationHandle,
     ) -> Result<Contents, Problem> {
+        self.note_before().await?;
         let _mounting = self.images_to_change().await?;
         self.host_images.writing.store(true, Ordering::SeqCst);
         let handle = handle.clone();
@@ -300,6 +248,7 @@ impl Core {
 
     /// What the other image contains, which is tried next, unless there was an update to be forgotten.
     async fn roll_back(&self, home: Home) -> Result<Option<Contents>, Problem> {
+        self.note_before().await?;
         let _mounting = self.images_to_change().await?;
         blocking(move || roll_back(&home)).await
     }
@@ -381,28 +330,6 @@ fn state(slot: Slot, running: bool, there: bool, environment: Environment) -> Ho
         (true, false) if environment.slot == slot => HostImageState::Default,
         (true, false) => HostImageState::Spare,
     }
-}
-
-/// What the host should know about an update that went wrong: to be said for as long as it is the newest.
-pub(crate) fn failed_trial(config: &crate::config::ManagerConfig) -> Option<String> {
-    if !config.appliance || Slot::started().is_none() {
-        return None;
-    }
-    let home = Home::find(&config.run_dir.join("update")).ok()?;
-    let environment = home.environment().ok()?;
-    let trial = environment.trial?;
-    if environment.pending || trial == home.started() {
-        return None;
-    }
-    let version = home.contents(trial).map_or_else(
-        |_| String::new(),
-        |contents| format!("Lodge {}, ", contents.version),
-    );
-    let slot = named(trial).as_str();
-    Some(format!(
-        "The last update did not work: {version}image {slot}, was started and did not come up, and image {} runs again.",
-        named(home.started()).as_str()
-    ))
 }
 
 fn shown(slot: Slot, version: Option<String>, running: bool, state: HostImageState) -> HostImage {

@@ -453,7 +453,11 @@ impl Actor {
         self.restarts.cancel();
         let record = self
             .check(VmAction::Start, false)
-            .and_then(|()| self.core.require_changeable())
+            .and_then(|()| match from {
+                // What goes on from a saved state at the end of a trial, too.
+                Some(_) => self.core.require_settled(),
+                None => self.core.require_changeable(),
+            })
             .and_then(|()| self.record());
         match record {
             Err(problem) => {
