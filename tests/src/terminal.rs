@@ -145,6 +145,8 @@ fn without_escapes(text: &str) -> String {
         let end = piece.find(|c: char| ('@'..='~').contains(&c));
         plain.push_str(end.map_or("", |end| &piece[end + 1..]));
     }
+    // It moves the cursor as well: a BIOS goes to the beginning of the line and from there to the next letter's place now and then.
+    plain.retain(|c| c != '\r');
     plain
 }
 
@@ -241,5 +243,17 @@ impl Tmux {
 impl Drop for Tmux {
     fn drop(&mut self) {
         let _ = tool("tmux", ["-L", &self.socket, "kill-server"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_in_pieces_is_read_in_one() {
+        let drawn = "\x1b[0;30;47mW\r\x1b[10;02Helcome t\x1b[10;09H\x1b[10;10Ho \x1b[10;11H\x1b[10;12HGR\x1b[10;13H\x1b[10;14HUB!\r\n";
+        assert_eq!(without_escapes(drawn), "Welcome to GRUB!\n");
+        assert_eq!(without_escapes("plain\x1b["), "plain");
     }
 }
