@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use lodge_api::event::EventBody;
 use lodge_api::system::StorageHealth;
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::datastore::Datastore;
@@ -122,6 +123,18 @@ impl Core {
         } else {
             Ok(())
         }
+    }
+
+    /// Tells everybody what has happened to the host.
+    pub(crate) fn tell(&self, message: String) {
+        tracing::info!("{message}");
+        self.events.publish(None, EventBody::System { message });
+    }
+
+    /// Tells everybody what has gone wrong with the host.
+    pub(crate) fn tell_problem(&self, message: String) {
+        tracing::warn!("{message}");
+        self.events.publish(None, EventBody::System { message });
     }
 
     /// Has the local console written anew.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use lodge_api::event::EventBody;
 use lodge_host::net::state::{LinkState, NetworkState};
 use lodge_host::seed::MacAddress;
 
@@ -20,8 +19,7 @@ impl Core {
         while state.changed().await.is_ok() {
             let now = signals(&state.borrow_and_update());
             for message in changes(&before, &now) {
-                tracing::info!("{message}");
-                self.events.publish(None, EventBody::System { message });
+                self.tell(message);
             }
             before = now;
             self.console_changed();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lodge_api::Size;
-use lodge_api::event::EventBody;
 use lodge_api::system::{Storage, StorageHealth, StorageKind};
 use lodge_block::datastore::Space;
 use lodge_host::boot::DataStorage;
@@ -85,17 +84,13 @@ impl Core {
                 continue;
             }
             self.storage_health.send_replace(now);
-            let message = self.storage_warning().unwrap_or_else(|| {
-                format!(
+            match self.storage_warning() {
+                Some(warning) => self.tell_problem(warning),
+                None => self.tell(format!(
                     "The data storage is sound, and {} are free.",
                     self.storage().free
-                )
-            });
-            match now {
-                StorageHealth::Sound => tracing::info!("{message}"),
-                _ => tracing::warn!("{message}"),
+                )),
             }
-            self.events.publish(None, EventBody::System { message });
             self.console_changed();
         }
     }

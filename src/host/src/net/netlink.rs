@@ -15,8 +15,8 @@ use super::attributes::{Attributes, Body};
 /// Time the kernel gets to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a list is asked for again that changed while the kernel was writing it.
-const LIST_AGAIN: usize = 5;
+/// How often a list is asked for at most that changes while the kernel writes it.
+const LIST_ATTEMPTS: usize = 5;
 
 /// Messages and their attributes begin at multiples of this.
 const ALIGNMENT: usize = 4;
@@ -176,8 +176,7 @@ impl Netlink {
     /// Reads one thing.
     pub(super) async fn get(&mut self, request: &Request) -> Result<Vec<u8>, NetlinkError> {
         let first = self.send(request, 0).await?;
-        let mut found = None;
-        while found.is_none() {
+        loop {
             let received = self.receive().await?;
             for answer in answers(&received) {
                 let answer = answer?;
@@ -185,25 +184,22 @@ impl Netlink {
                     _ if answer.sequence != first => {}
                     NLMSG_NOOP => {}
                     NLMSG_ERROR => answer.outcome()?,
-                    _ => found = Some(answer.body.to_vec()),
+                    _ => return Ok(answer.body.to_vec()),
                 }
             }
         }
-        found.ok_or_else(NetlinkError::malformed)
     }
 
     /// Reads all things of a kind.
     pub(super) async fn list(&mut self, request: &Request) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let mut listed = (Vec::new(), false);
-        for _ in 0..LIST_AGAIN {
-            listed = self.list_once(request).await?;
-            let (_, consistent) = listed;
+        let (mut things, mut consistent) = self.list_once(request).await?;
+        for _ in 1..LIST_ATTEMPTS {
             if consistent {
                 break;
             }
+            (things, consistent) = self.list_once(request).await?;
         }
         // One that always changes is taken as it is: each change is announced, and has it read again.
-        let (things, _) = listed;
         Ok(things)
     }
 
@@ -243,22 +239,15 @@ impl Netlink {
         changes: Vec<Request>,
         end: Request,
     ) -> Result<(), NetlinkError> {
-        let count = changes.len();
-        let messages: Vec<Request> = [begin].into_iter().chain(changes).chain([end]).collect();
         let mut bytes = Vec::new();
-        let first = self.sequence.wrapping_add(1);
-        for (index, message) in messages.iter().enumerate() {
-            // Only changes are acknowledged; of the beginning one hears if it fails.
-            let flags = if (1..=count).contains(&index) {
-                NLM_F_ACK
-            } else {
-                0
-            };
-            self.sequence = self.sequence.wrapping_add(1);
-            message.write_to(&mut bytes, flags, self.sequence)?;
+        // Only changes are acknowledged; of the beginning one hears if it fails.
+        let first = self.write(&begin, 0, &mut bytes)?;
+        for change in &changes {
+            self.write(change, NLM_F_ACK, &mut bytes)?;
         }
+        self.write(&end, 0, &mut bytes)?;
         self.transmit(&bytes).await?;
-        self.acknowledgements(first, count).await
+        self.acknowledgements(first, changes.len()).await
     }
 
     /// Waits until so many requests have succeeded, or one of them has failed. `first` is the number of the first.
@@ -282,9 +271,15 @@ impl Netlink {
     /// Sends a request, and returns its number.
     async fn send(&mut self, request: &Request, flags: u16) -> Result<u32, NetlinkError> {
         let mut bytes = Vec::new();
-        self.sequence = self.sequence.wrapping_add(1);
-        request.write_to(&mut bytes, flags, self.sequence)?;
+        let sequence = self.write(request, flags, &mut bytes)?;
         self.transmit(&bytes).await?;
+        Ok(sequence)
+    }
+
+    /// Gives a request the next number, and writes it behind what is there.
+    fn write(&mut self, request: &Request, flags: u16, bytes: &mut Vec<u8>) -> io::Result<u32> {
+        self.sequence = self.sequence.wrapping_add(1);
+        request.write_to(bytes, flags, self.sequence)?;
         Ok(self.sequence)
     }
 

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use lodge_api::event::EventBody;
 use lodge_api::operation::OperationStatus;
 use lodge_api::snapshot::SnapshotCreate;
 use lodge_api::vm::{SnapshotSchedule, VmState};
 use lodge_api::{Name, Problem};
+use lodge_store::Snapshot;
 use uuid::Uuid;
 
 use super::SnapshotRecord;
@@ -78,11 +78,9 @@ impl Manager {
                 let pause = interval(&schedule).min(LONGEST_PAUSE);
                 put_off.insert(vm.id, later(Timestamp::now(), pause));
                 let name = vm.name();
-                let message = format!("the scheduled snapshot of guest {name} failed: {problem}");
-                tracing::warn!("{message}");
-                self.core
-                    .events
-                    .publish(None, EventBody::System { message });
+                self.core.tell_problem(format!(
+                    "the scheduled snapshot of guest {name} failed: {problem}"
+                ));
             }
         }
     }
@@ -90,28 +88,29 @@ impl Manager {
     /// The guests that run and whose next snapshot is due.
     fn due(&self, put_off: &HashMap<Uuid, Timestamp>) -> Vec<(VmRecord, SnapshotSchedule)> {
         let (now, snapshot) = (Timestamp::now(), self.core.snapshot());
-        let taken = catalogue::list::<SnapshotRecord>(&snapshot);
-        let taken: Vec<_> = taken
-            .into_iter()
-            .filter(|taken| taken.value.scheduled)
-            .map(|taken| (taken.value.vm_id, taken.value.created_at))
-            .collect();
-        let mut due = Vec::new();
+        let mut wanted = Vec::new();
         for vm in catalogue::list::<VmRecord>(&snapshot) {
             let vm = vm.value;
             let Some(schedule) = vm.spec.snapshot_schedule.clone() else {
                 continue;
             };
-            let of_it = taken.iter().filter(|(id, _)| *id == vm.id);
             let state = self.core.vms.observed(vm.id).state;
             if matches!(state, VmState::Running | VmState::Paused)
                 && put_off.get(&vm.id).is_none_or(|until| *until <= now)
-                && is_due(&schedule, of_it.map(|(_, at)| *at), now)
             {
-                due.push((vm, schedule));
+                wanted.push((vm, schedule));
             }
         }
-        due
+        // Most hosts have nothing to look through the snapshots for.
+        if wanted.is_empty() {
+            return wanted;
+        }
+        let taken = scheduled(&snapshot);
+        wanted.retain(|(vm, schedule)| {
+            let of_it = taken.iter().filter(|taken| taken.vm_id == vm.id);
+            is_due(schedule, of_it.map(|taken| taken.created_at), now)
+        });
+        wanted
     }
 
     async fn take_scheduled(
@@ -137,11 +136,8 @@ impl Manager {
 
     /// Deletes the oldest of a guest's scheduled snapshots, so that so many are left.
     async fn delete_surplus(&self, vm: Uuid, keep: u32) -> Result<(), Problem> {
-        let taken = catalogue::list::<SnapshotRecord>(&self.core.snapshot());
-        let of_it = taken
-            .into_iter()
-            .map(|taken| taken.value)
-            .filter(|taken| taken.scheduled && taken.vm_id == vm);
+        let taken = scheduled(&self.core.snapshot()).into_iter();
+        let of_it = taken.filter(|taken| taken.vm_id == vm);
         let of_it = of_it.map(|taken| (taken.created_at, taken.id)).collect();
         for id in surplus(of_it, keep) {
             self.snapshot_delete(&Caller::manager(), &id.to_string(), IfMatch::Any)
@@ -149,6 +145,14 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// All that were taken by a schedule.
+fn scheduled(snapshot: &Snapshot) -> Vec<SnapshotRecord> {
+    let all = catalogue::list::<SnapshotRecord>(snapshot).into_iter();
+    all.map(|taken| taken.value)
+        .filter(|taken| taken.scheduled)
+        .collect()
 }
 
 fn interval(schedule: &SnapshotSchedule) -> SignedDuration {

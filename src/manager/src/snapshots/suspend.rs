@@ -5,7 +5,6 @@
 
 use lodge_api::ErrorCode;
 use lodge_api::Problem;
-use lodge_api::event::EventBody;
 use lodge_api::vm::{VmSpec, VmState};
 use lodge_store::{Batch, Precondition, Record, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -174,9 +173,9 @@ impl Core {
             return true;
         };
         let name = self.name_of(vm);
-        let message = format!("guest {name} cannot go on after the restart, and boots: {problem}");
-        tracing::warn!("{message}");
-        self.events.publish(None, EventBody::System { message });
+        self.tell_problem(format!(
+            "guest {name} cannot go on after the restart, and boots: {problem}"
+        ));
         false
     }
 

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use lodge_api::event::EventBody;
 use lodge_api::page::Page;
 use lodge_api::system::SystemAction;
 use lodge_api::update::{
@@ -260,12 +259,6 @@ impl Core {
             self.restarting.store(true, Ordering::SeqCst);
             self.suspend_guests(handle).await;
         }
-    }
-
-    /// Tells everybody.
-    fn tell(&self, message: String) {
-        tracing::info!("{message}");
-        self.events.publish(None, EventBody::System { message });
     }
 }
 
