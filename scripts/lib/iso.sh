@@ -53,7 +53,7 @@ iso_disk() {
     mkdir -p "$output"
     install -m 0644 "$pc/boot.img" "$output/boot.img"
     # On the disk that the BIOS started from; UEFI says by itself where the program came from.
-    grub-mkimage -O i386-pc -d "$pc" -p '(,gpt2)/grub' -o "$output/core.img" "${ISO_DISK_MODULES[@]}" biosdisk ||
+    grub-mkimage -O i386-pc -d "$pc" -p '(,gpt2)/grub' -o "$output/core.img" "${ISO_DISK_MODULES[@]}" biosdisk linux16 ||
         die "grub-mkimage failed for a disk"
     grub-mkimage -O x86_64-efi -d "$efi" -p /grub -o "$work/BOOTX64.EFI" "${ISO_DISK_MODULES[@]}" efi_gop ||
         die "grub-mkimage failed for a disk by UEFI"
@@ -92,7 +92,7 @@ iso_build() {
         iso_disk "$pc" "$efi" "$config" "$tree/boot/disk"
         iso_contents "$tree" >"$tree/boot/contents"
     fi
-    iso_grub_image "$pc" i386-pc-eltorito "$tree/boot/grub/bios.img" "$config/early.cfg" biosdisk
+    iso_grub_image "$pc" i386-pc-eltorito "$tree/boot/grub/bios.img" "$config/early.cfg" biosdisk linux16
     iso_grub_image "$efi" x86_64-efi "$work/BOOTX64.EFI" "$config/early.cfg" efi_gop
     # A copy outside the FAT image too, for people who copy the files onto a FAT stick instead of the whole image.
     install -m 0644 "$work/BOOTX64.EFI" "$tree/EFI/BOOT/BOOTX64.EFI"

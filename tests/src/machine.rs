@@ -80,9 +80,17 @@ pub struct Builder {
     instruction_clock: bool,
     data: Option<PathBuf>,
     data_size: Option<u64>,
-    seed: Option<String>,
+    seed: Option<Seed>,
     network_boot: Option<(PathBuf, String)>,
     target: Option<(PathBuf, Bus)>,
+}
+
+/// A `seed.toml`, and how it gets into the machine.
+enum Seed {
+    /// On a USB stick, as with people.
+    Stick(String),
+    /// By QEMU's configuration device.
+    FwCfg(String),
 }
 
 /// A running machine; it ends when it is dropped.
@@ -203,8 +211,19 @@ impl Builder {
 
     /// A `LODGE-SEED` stick with that `seed.toml`.
     pub fn seed(mut self, seed: &str) -> Self {
-        self.seed = Some(seed.to_owned());
+        self.seed = Some(Seed::Stick(seed.to_owned()));
         self
+    }
+
+    /// That `seed.toml` by QEMU's configuration device: nobody waits for a stick then, which is two seconds of a boot.
+    pub fn seed_by_fw_cfg(mut self, seed: &str) -> Self {
+        self.seed = Some(Seed::FwCfg(seed.to_owned()));
+        self
+    }
+
+    /// Whether something is plugged into a USB port. Without ports nobody waits for them.
+    fn has_usb(&self) -> bool {
+        self.medium == Medium::Usb || matches!(self.seed, Some(Seed::Stick(_)))
     }
 
     /// Switches the machine on.
@@ -248,14 +267,14 @@ impl Builder {
     fn hardware(&self, command: &mut Command, path: &Path) {
         let accelerator =
             std::env::var("LODGE_ACCEL").unwrap_or_else(|_| "tcg,thread=single".to_owned());
-        // See scripts/lib/qemu.sh for why on one thread, and without cx16.
+        // See scripts/lib/qemu.sh for why on one thread, and without cx16 and erms.
         let cpu = match (accelerator.as_str(), self.svm) {
             ("kvm", true) => "host",
             ("kvm", false) => "host,-svm,-vmx",
-            (_, true) => "max,+svm,-cx16",
+            (_, true) => "max,+svm,-cx16,-erms",
             // Without SVM QEMU also hides the leaf that tells the width of addresses, and Linux then takes
             // those of five-level paging for wild ones.
-            (_, false) => "max,-svm,-cx16,-la57",
+            (_, false) => "max,-svm,-cx16,-erms,-la57",
         };
         command
             .args(["-machine", "q35", "-accel", &accelerator, "-cpu", cpu])
@@ -283,7 +302,10 @@ impl Builder {
                 "-qmp",
                 &format!("unix:{},server=on,wait=off", path.join("qmp").display()),
             ])
-            .args(["-device", "qemu-xhci,id=usb", "-device", "i6300esb"]);
+            .args(["-device", "i6300esb"]);
+        if self.has_usb() {
+            command.args(["-device", "qemu-xhci,id=usb"]);
+        }
         if self.instruction_clock && accelerator != "kvm" {
             command.args(["-icount", "shift=1,sleep=on"]);
         }
@@ -364,17 +386,28 @@ impl Builder {
                     &format!("{device},drive=target,serial={TARGET_SERIAL},bootindex=1"),
                 ]);
         }
-        if let Some(seed) = &self.seed {
-            let stick = media::seed_stick(path, seed)?;
-            command
-                .args([
-                    "-drive",
-                    &format!(
-                        "if=none,id=seed,format=raw,readonly=on,file={}",
-                        stick.display()
-                    ),
-                ])
-                .args(["-device", "usb-storage,bus=usb.0,drive=seed,removable=on"]);
+        match &self.seed {
+            Some(Seed::Stick(seed)) => {
+                let stick = media::seed_stick(path, seed)?;
+                command
+                    .args([
+                        "-drive",
+                        &format!(
+                            "if=none,id=seed,format=raw,readonly=on,file={}",
+                            stick.display()
+                        ),
+                    ])
+                    .args(["-device", "usb-storage,bus=usb.0,drive=seed,removable=on"]);
+            }
+            Some(Seed::FwCfg(seed)) => {
+                let file = path.join("seed.toml");
+                std::fs::write(&file, seed)?;
+                command.args([
+                    "-fw_cfg",
+                    &format!("name=opt/org.lodge/seed,file={}", file.display()),
+                ]);
+            }
+            None => {}
         }
         Ok(())
     }

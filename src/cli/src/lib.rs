@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// Runs one command; `args` includes the program's name.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main(args: Vec<OsString>) -> ExitCode {
     let arguments = args::Arguments::parse_from(args);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -66,10 +66,11 @@ fn is_missing(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// `ConnectionReset` when nobody listens there, `TimedOut` when the guest does not answer within
-/// `patience` (or two seconds, after which the kernel gives up), another when there is no such guest.
+/// `patience`, another when there is no such guest.
 pub async fn connect(cid: u32, port: u32, patience: Duration) -> io::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Vsock, SockType::Stream, flags, None)?;
+    be_patient(&socket, patience)?;
     match start(socket.as_raw_fd(), &VsockAddr::new(cid, port)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
@@ -82,6 +83,29 @@ pub async fn connect(cid: u32, port: u32, patience: Duration) -> io::Result<Unix
         None => Ok(stream),
         Some(error) => Err(error),
     }
+}
+
+/// The kernel would give up after two seconds, which a guest on a busy host may not be running for at all.
+fn be_patient(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
+    // linux/vm_sockets.h
+    const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;
+    let seconds = patience.as_secs().try_into().map_err(io::Error::other)?;
+    let limit = libc::timeval {
+        tv_sec: seconds,
+        tv_usec: patience.subsec_micros().into(),
+    };
+    let length = size_of_val(&limit).try_into().map_err(io::Error::other)?;
+    // SAFETY: the option is a `timeval` of that length, which the kernel reads before the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_VM_SOCKETS_CONNECT_TIMEOUT,
+            (&raw const limit).cast(),
+            length,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 #[cfg(test)]
@@ -134,6 +158,35 @@ mod tests {
         let reading = ours.read_to_end(&mut heard);
         timeout(PATIENCE, reading).await.unwrap().unwrap();
         assert_eq!(heard, b"bye");
+    }
+
+    #[test]
+    fn the_kernel_is_as_patient_as_we_are() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let Ok(socket) = socket(AddressFamily::Vsock, SockType::Stream, flags, None) else {
+            println!("skipped: no vsock here");
+            return;
+        };
+        be_patient(&socket, Duration::from_millis(10_500)).unwrap();
+        let mut limit = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 0,
+        };
+        let mut length = size_of_val(&limit).try_into().unwrap();
+        // SAFETY: the kernel writes a `timeval` of that length.
+        let result = unsafe {
+            let limit = (&raw mut limit).cast();
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::AF_VSOCK,
+                6,
+                limit,
+                &raw mut length,
+            )
+        };
+        assert_eq!(result, 0);
+        let limit = (limit.tv_sec, limit.tv_usec / 100_000);
+        assert_eq!(limit, (10, 5));
     }
 
     #[tokio::test]

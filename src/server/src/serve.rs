@@ -43,7 +43,7 @@ enum ServeError {
 }
 
 /// Runs `lodge serve` with the arguments that follow the word `serve`. Guests run on when it returns.
-pub fn serve_main(args: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn serve_main(args: Vec<OsString>) -> ExitCode {
     let name = OsString::from("lodge serve");
     let args = match Args::try_parse_from(std::iter::once(name).chain(args)) {
         Ok(args) => args,

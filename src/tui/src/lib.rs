@@ -28,7 +28,7 @@ use arguments::Arguments;
 use runtime::Source;
 
 /// Runs `lodge tui …`; `args` begins after the word `tui`.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main(args: Vec<OsString>) -> ExitCode {
     let arguments = match Arguments::parse(args) {
         Ok(Arguments::Help) => {
             print!("{}", arguments::HELP);

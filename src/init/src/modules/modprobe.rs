@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::Loader;
 
 /// Does what `modprobe -q -- NAME…` does.
-pub fn modprobe(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn modprobe(arguments: Vec<OsString>) -> ExitCode {
     let mut options = true;
     let mut names = Vec::new();
     for argument in arguments {

@@ -26,8 +26,8 @@ const CIDS: u32 = u32::MAX - FIRST_CID;
 /// Addresses that are tried when others have the ones before.
 const TRIES: u32 = 16;
 
-/// How long a guest may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a guest may take to answer: one of many on a busy host does not run for seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The address of a guest, then those next in line.
 ///
