@@ -26,6 +26,21 @@ const QUICK_SEED: &str = "hostname = \"lodge-test\"\n[admin]\n\
 /// What the console says before a person presses Enter.
 pub const READY: &str = "Press Enter for the console";
 
+/// What a kernel says when its timer does not tick while it looks. An emulated one does not where the emulator itself has
+/// to wait for a processor.
+const STARVED: &str = "IO-APIC + timer doesn't work";
+
+/// A boot, once more if it failed for want of a processor.
+fn again_if_starved<T>(boot: impl Fn() -> Result<T>) -> Result<T> {
+    match boot() {
+        Err(error) if format!("{error:#}").contains(STARVED) => {
+            eprintln!("the emulator was not given a processor in time; booting again: {error:#}");
+            boot()
+        }
+        done => done,
+    }
+}
+
 /// A machine on which Lodge is ready, and a command line that is logged in as `lab`.
 pub struct Host {
     /// The machine.
@@ -42,21 +57,23 @@ impl Host {
     /// # Errors
     /// When it does not become ready.
     pub fn boot(builder: Builder) -> Result<Self> {
-        let menu = builder.has_menu_on_serial();
-        let machine = builder.seed_by_fw_cfg(QUICK_SEED).start()?;
-        if menu {
-            machine.console.wait("GNU GRUB")?;
-            machine.console.write("\r")?;
-        }
-        Self::ready(machine, Some(PASSWORD))
+        let builder = builder.seed_by_fw_cfg(QUICK_SEED);
+        again_if_starved(|| {
+            let machine = builder.clone().start()?;
+            if builder.has_menu_on_serial() {
+                machine.console.wait("GNU GRUB")?;
+                machine.console.write("\r")?;
+            }
+            Self::ready(machine, Some(PASSWORD))
+        })
     }
 
     /// Boots a machine and logs in with that password, or with the one the console shows.
     ///
     /// # Errors
     /// When it does not become ready.
-    pub fn boot_with_password(builder: Builder, password: Option<&str>) -> Result<Self> {
-        Self::ready(builder.start()?, password)
+    pub fn boot_with_password(builder: &Builder, password: Option<&str>) -> Result<Self> {
+        again_if_starved(|| Self::ready(builder.clone().start()?, password))
     }
 
     fn ready(machine: Machine, password: Option<&str>) -> Result<Self> {

@@ -70,6 +70,7 @@ pub enum Bus {
 pub const TARGET_SERIAL: &str = "target-0001";
 
 /// A machine to be built.
+#[derive(Clone)]
 pub struct Builder {
     firmware: Firmware,
     medium: Medium,
@@ -86,6 +87,7 @@ pub struct Builder {
 }
 
 /// A `seed.toml`, and how it gets into the machine.
+#[derive(Clone)]
 enum Seed {
     /// On a USB stick, as with people.
     Stick(String),

@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use lodge_host::kmsg::{KmsgWriter, Level};
 use lodge_manager::LogRing;
 use tracing::Metadata;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 /// This process in the kernel's log; the manager's ring knows its own lines by it.
 const NAME: &str = "lodge-serve";
@@ -39,8 +40,15 @@ pub fn install(ring: &LogRing, appliance: bool) {
 /// Without what sled says twice a second for as long as it cannot flush: the manager tells once that the data storage fails.
 const USUAL: &str = "info,sled::flusher=off";
 
-fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("LODGE_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL))
+fn filter() -> Targets {
+    let wanted = std::env::var("LODGE_LOG").ok();
+    wanted
+        .and_then(|levels| levels.parse().ok())
+        .unwrap_or_else(usual)
+}
+
+fn usual() -> Targets {
+    USUAL.parse().unwrap_or_default()
 }
 
 struct KernelLog(KmsgWriter);
@@ -90,5 +98,21 @@ impl Drop for Record<'_> {
         let text = String::from_utf8_lossy(&self.text);
         // There is nowhere to report a failure to.
         let _ = self.log.write(self.level, text.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_usual_levels_are_understood() {
+        let levels: Targets = USUAL.parse().unwrap();
+        assert!(levels.would_enable("lodge_manager::vms", &Level::INFO));
+        assert!(!levels.would_enable("lodge_manager::vms", &Level::DEBUG));
+        assert!(!levels.would_enable("sled::flusher", &Level::ERROR));
+        assert_eq!(levels, usual());
     }
 }

@@ -12,7 +12,7 @@ fn boots_without_a_seed(firmware: Firmware, medium: Medium, nic: Nic, kind: &str
         .nics(&[nic])
         .cpus(2)
         .memory_mib(1536);
-    let mut host = Host::boot_with_password(builder, None)?;
+    let mut host = Host::boot_with_password(&builder, None)?;
     let system = host.cli.json(&["system", "show"])?;
     ensure!(system["hardware"]["firmware"] == kind, "{system}");
     ensure!(system["kvm"]["usable"] == true, "{system}");
@@ -65,7 +65,7 @@ fn uefi_from_a_usb_stick_with_an_intel_card() {
 fn a_bad_seed_is_named_on_the_screen_and_does_not_stop_the_boot() {
     let seed = SEED.replace("password =", "pasword =");
     let mut host =
-        Host::boot_with_password(Builder::new().seed(&seed).memory_mib(1536), None).unwrap();
+        Host::boot_with_password(&Builder::new().seed(&seed).memory_mib(1536), None).unwrap();
     let console = host.machine.console.text();
     assert!(console.contains("seed.toml"), "{console}");
     assert!(

@@ -53,7 +53,8 @@ fn install_and_restart(
     host.shut_down().unwrap();
 
     let installed = Builder::new().firmware(firmware).medium(Medium::Disk);
-    let host = Host::boot_with_password(installed.target_disk(&disk, bus), Some(PASSWORD)).unwrap();
+    let host =
+        Host::boot_with_password(&installed.target_disk(&disk, bus), Some(PASSWORD)).unwrap();
     assert_eq!(host.fingerprint, fingerprint, "the same host");
     let text = host.machine.console.text();
     assert!(!text.contains("in memory only"), "{text}");

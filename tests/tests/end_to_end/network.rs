@@ -47,7 +47,7 @@ fn a_static_address_from_the_seed() {
         mac(0)
     );
     let host = Host::boot_with_password(
-        Builder::new().seed(&seed).memory_mib(1536),
+        &Builder::new().seed(&seed).memory_mib(1536),
         Some(lodge_tests::host::PASSWORD),
     )
     .unwrap();
