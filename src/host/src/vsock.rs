@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 const DEVICE: &str = "/dev/vhost-vsock";
 
+// linux/vm_sockets.h
+const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;
+
 mod ioctl {
     // linux/vhost.h
     nix::ioctl_write_ptr!(set_guest_cid, 0xaf, 0x60, u64);
@@ -87,8 +90,6 @@ pub async fn connect(cid: u32, port: u32, patience: Duration) -> io::Result<Unix
 
 /// The kernel would give up after two seconds, which a guest on a busy host may not be running for at all.
 fn be_patient(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
-    // linux/vm_sockets.h
-    const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;
     let seconds = patience.as_secs().try_into().map_err(io::Error::other)?;
     let limit = libc::timeval {
         tv_sec: seconds,
