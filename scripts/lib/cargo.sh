@@ -37,12 +37,26 @@ cargo_image() {
     cargo_for_image build "$@" >&2
 }
 
+# cargo_own : options with which our own crates are compiled fast, and with every check. Libraries of others stay as they are
+# in the image, and so does the name of the profile, which is the folder of what it makes: they are compiled once for both.
+cargo_own() {
+    local manifest name setting
+    for manifest in "$ROOT"/src/*/Cargo.toml "$ROOT"/tests/{,*/}Cargo.toml; do
+        name=$(sed -n '/^name = /{s/.*"\(.*\)"/\1/p;q}' "$manifest")
+        for setting in opt-level=0 codegen-units=16 debug-assertions=true; do
+            printf '%s\n' --config "profile.release.package.$name.$setting"
+        done
+    done
+}
+
 # cargo_checked COMMAND ARGUMENT...
 cargo_checked() {
-    local tools
+    local tools own
     tools=$(rustc --print sysroot)/bin
+    mapfile -t own < <(cargo_own)
     # Warnings are errors; the separator is clippy's own. Without CHECKED_INCREMENTAL=1 nobody compiles a second time.
     CHECKED_CLIPPY=$tools/clippy-driver CHECKED_RUSTDOC=$tools/rustdoc CHECKED_DOC=$CARGO_IMAGE_FOLDER/doc \
-        CARGO_INCREMENTAL=${CHECKED_INCREMENTAL:-0} CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" RUSTC_WORKSPACE_WRAPPER=$ROOT/scripts/lib/rustc-checked \
-        cargo_for_image "$1" --config "$ROOT/scripts/lib/checked.toml" "${@:2}"
+        CARGO_INCREMENTAL=${CHECKED_INCREMENTAL:-0} CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" \
+        RUSTC_WORKSPACE_WRAPPER=$ROOT/scripts/lib/rustc-checked \
+        cargo_for_image "$1" "${own[@]}" "${@:2}"
 }
