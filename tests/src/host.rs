@@ -137,6 +137,15 @@ impl Host {
         self.upload(&artifacts::guest_initrd(), "small", "initrd")
     }
 
+    /// Uploads it with its kernel unpacked, which is a quarter of what an emulated processor does until such a guest is up.
+    ///
+    /// # Errors
+    /// When an upload fails.
+    pub fn upload_unpacked_guest(&self) -> Result<()> {
+        self.upload(&artifacts::guest_kernel_elf(), "linux", "kernel")?;
+        self.upload(&artifacts::guest_initrd(), "small", "initrd")
+    }
+
     /// Uploads a file as an image of that kind.
     ///
     /// # Errors

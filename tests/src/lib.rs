@@ -19,6 +19,7 @@ pub mod process;
 mod progress;
 pub mod qmp;
 pub mod serial;
+pub mod shared;
 pub mod terminal;
 mod trace;
 pub mod vnc;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lodge_tests::host::Host;
-use lodge_tests::machine::Builder;
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 
 use crate::hotplug::tell;
@@ -74,8 +74,6 @@ fn a_guest_is_given_files(host: &Host) -> Result<()> {
 
 #[test]
 fn a_guest_finds_what_its_cloud_init_is_given() {
-    let host = Host::boot(Builder::new().memory_mib(2048)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     a_guest_is_given_files(&host).unwrap();
-    host.shut_down().unwrap();
 }

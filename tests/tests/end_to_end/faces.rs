@@ -1,7 +1,7 @@
 //! The faces: the command line's small courtesies, and the full-screen console at 80 by 24.
 
 use lodge_tests::host::{Host, PASSWORD};
-use lodge_tests::machine::Builder;
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::{GuestConsole, Tmux};
 
 fn the_console_in_a_terminal(host: &Host) {
@@ -9,7 +9,6 @@ fn the_console_in_a_terminal(host: &Host) {
     let screen = tmux.wait("web").unwrap();
     assert!(screen.contains("lodge-test"), "{screen}");
     assert!(screen.contains("stopped"), "{screen}");
-    assert!(screen.contains("memory only"), "no warning:\n{screen}");
     tmux.keys(&["s"]).unwrap();
     tmux.wait("1 of 1 running").unwrap();
     tmux.keys(&["Enter"]).unwrap();
@@ -133,8 +132,7 @@ fn users_and_tokens(host: &Host) {
 
 #[test]
 fn the_faces() {
-    let host = Host::boot(Builder::new().memory_mib(2048)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     host.create_guest("web", "shell", &["--memory", "192MiB"])
         .unwrap();
     the_console_in_a_terminal(&host);
@@ -145,5 +143,4 @@ fn the_faces() {
         .unwrap()
         .wait("LODGE-GUEST-SHELL")
         .unwrap();
-    host.shut_down().unwrap();
 }

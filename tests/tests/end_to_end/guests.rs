@@ -4,20 +4,14 @@ use anyhow::Result;
 use lodge_tests::artifacts;
 use lodge_tests::host::Host;
 use lodge_tests::machine::Builder;
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 
-fn host() -> Host {
-    let host = Host::boot(Builder::new().memory_mib(4096).data_disk(6 << 30)).unwrap();
-    host.upload_guest().unwrap();
-    host
-}
-
 fn reaches_init_and_powers_off(host: &Host) -> Result<()> {
-    host.create_guest(
-        "once",
-        "facts,poweroff",
-        &["--memory", "192MiB", "--cpus", "2"],
-    )?;
+    // The others have the same kernel unpacked.
+    host.upload(&artifacts::guest_kernel(), "packed", "kernel")?;
+    let options = ["--kernel", "packed", "--memory", "192MiB", "--cpus", "2"];
+    host.create_guest("once", "facts,poweroff", &options)?;
     host.cli.ok(&["vm", "start", "once"])?;
     let console = GuestConsole::open(&host.cli, "once")?;
     console.wait("LODGE-GUEST-READY")?;
@@ -27,32 +21,6 @@ fn reaches_init_and_powers_off(host: &Host) -> Result<()> {
     let vm = host.wait_state("once", "stopped")?;
     assert!(vm["status"].get("pid").is_none(), "{vm}");
     Ok(())
-}
-
-fn an_elf_kernel_boots_too(host: &Host) -> Result<()> {
-    host.upload(&artifacts::guest_kernel_elf(), "elf", "kernel")?;
-    host.cli.ok(&[
-        "vm",
-        "create",
-        "elf-guest",
-        "--kernel",
-        "elf",
-        "--initrd",
-        "small",
-        "--memory",
-        "256MiB",
-        "--cmdline",
-        "console=ttyS0 quiet lodge.ip=none lodge.action=poweroff",
-        "--start",
-    ])?;
-    host.wait_state("elf-guest", "stopped")?;
-    Ok(())
-}
-
-/// Creates a guest as [`Host::create_guest`] does, with a kernel that is unpacked already: that is a quarter of what an emulated processor
-/// does until such a guest is up.
-fn create_unpacked(host: &Host, name: &str, actions: &str, options: &[&str]) -> Result<()> {
-    host.create_guest(name, actions, &[&["--kernel", "elf"], options].concat())
 }
 
 fn guests_ping_each_other_and_the_host(host: &Host) -> Result<()> {
@@ -68,8 +36,7 @@ fn guests_ping_each_other_and_the_host(host: &Host) -> Result<()> {
         let cmdline = format!(
             "console=ttyS0 quiet lodge.name={name} lodge.ip={address} lodge.action={actions}"
         );
-        create_unpacked(
-            host,
+        host.create_guest(
             name,
             "",
             &[
@@ -101,8 +68,7 @@ fn guests_ping_each_other_and_the_host(host: &Host) -> Result<()> {
     let cmdline = format!(
         "console=ttyS0 quiet lodge.ip=dhcp lodge.action=ping:10.0.2.2:60,ping:{own}:60,sleep:100000"
     );
-    create_unpacked(
-        host,
+    host.create_guest(
         "outside",
         "",
         &[
@@ -130,8 +96,7 @@ fn guests_ping_each_other_and_the_host(host: &Host) -> Result<()> {
 fn disk_writes_survive_a_reset(host: &Host) -> Result<()> {
     host.cli
         .ok(&["disk", "create", "scratch", "--size", "64MiB"])?;
-    create_unpacked(
-        host,
+    host.create_guest(
         "writer",
         "disk-cycle:/dev/vda:4:one,sleep:100000",
         &["--memory", "192MiB", "--disk", "scratch"],
@@ -154,7 +119,7 @@ fn disk_writes_survive_a_reset(host: &Host) -> Result<()> {
 }
 
 fn a_paused_guest_stands_still(host: &Host) -> Result<()> {
-    create_unpacked(host, "clock", "tick:1", &["--memory", "192MiB"])?;
+    host.create_guest("clock", "tick:1", &["--memory", "192MiB"])?;
     host.cli.ok(&["vm", "start", "clock"])?;
     let console = GuestConsole::open(&host.cli, "clock")?;
     console.wait("LODGE-TICK 2 ")?;
@@ -184,7 +149,7 @@ fn stop_presses_the_power_button(host: &Host) -> Result<()> {
 }
 
 fn a_guest_lends_memory(host: &Host) -> Result<()> {
-    create_unpacked(host, "lender", "tick:1", &["--memory", "256MiB"])?;
+    host.create_guest("lender", "tick:1", &["--memory", "256MiB"])?;
     host.cli.ok(&["vm", "start", "lender"])?;
     let console = GuestConsole::open(&host.cli, "lender")?;
     // Its modules are loaded by now.
@@ -208,7 +173,7 @@ fn a_guest_lends_memory(host: &Host) -> Result<()> {
 }
 
 fn a_guest_answers_without_a_network(host: &Host) -> Result<()> {
-    create_unpacked(host, "talker", "vsock,tick:1", &["--memory", "192MiB"])?;
+    host.create_guest("talker", "vsock,tick:1", &["--memory", "192MiB"])?;
     let problem = host.cli.fails(&["vm", "connect", "talker", "1024"])?;
     assert!(problem.contains("is stopped"), "{problem}");
     host.cli.ok(&["vm", "start", "talker"])?;
@@ -246,7 +211,7 @@ fn a_guest_answers_without_a_network(host: &Host) -> Result<()> {
 }
 
 fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
-    create_unpacked(host, "faulty", "triple-fault", &["--memory", "192MiB"])?;
+    host.create_guest("faulty", "triple-fault", &["--memory", "192MiB"])?;
     host.cli.ok(&["vm", "start", "faulty"])?;
     let vm = host.wait_state("faulty", "crashed")?;
     let reason = vm["status"]["reason"].as_str().unwrap_or_default();
@@ -266,9 +231,8 @@ fn a_triple_fault_is_a_state_with_a_reason(host: &Host) -> Result<()> {
 
 #[test]
 fn guests_live() {
-    let host = host();
+    let host = Shared::take().unwrap();
     reaches_init_and_powers_off(&host).unwrap();
-    an_elf_kernel_boots_too(&host).unwrap();
     disk_writes_survive_a_reset(&host).unwrap();
     a_paused_guest_stands_still(&host).unwrap();
     stop_presses_the_power_button(&host).unwrap();
@@ -276,7 +240,6 @@ fn guests_live() {
     a_guest_lends_memory(&host).unwrap();
     a_guest_answers_without_a_network(&host).unwrap();
     guests_ping_each_other_and_the_host(&host).unwrap();
-    host.shut_down().unwrap();
 }
 
 /// Starts these guests with one command, and waits until every one is up.
@@ -301,11 +264,10 @@ fn start_together(host: &Host, names: &[String]) -> Result<()> {
 fn twenty_run(host: &Host) -> Result<()> {
     const BOOTED: usize = 5;
     const CLONED: usize = 15;
-    host.upload(&artifacts::guest_kernel_elf(), "elf", "kernel")?;
-    host.upload(&artifacts::guest_initrd(), "small", "initrd")?;
+    host.upload_unpacked_guest()?;
     let booted: Vec<String> = (1..=BOOTED).map(|n| format!("booted-{n}")).collect();
     for name in &booted {
-        create_unpacked(host, name, "vsock,sleep:100000", &["--memory", "128MiB"])?;
+        host.create_guest(name, "vsock,sleep:100000", &["--memory", "128MiB"])?;
     }
     start_together(host, &booted)?;
     host.cli.ok(&["snapshot", "create", &booted[0], "warm"])?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lodge_tests::host::Host;
-use lodge_tests::machine::Builder;
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 
 /// Has the guest's shell do something, and waits for what it says. The answer is put together by the shell, so that
@@ -129,8 +129,7 @@ fn a_snapshot_has_what_was_plugged_in(host: &Host, console: &mut GuestConsole) -
 
 #[test]
 fn devices_come_and_go() {
-    let host = Host::boot(Builder::new().memory_mib(4096).data_disk(6 << 30)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     host.create_guest("plugged", "shell", &["--memory", "192MiB"])
         .unwrap();
     host.cli.ok(&["vm", "start", "plugged"]).unwrap();
@@ -141,5 +140,4 @@ fn devices_come_and_go() {
     a_disk_comes_grows_and_leaves(&host, &mut console).unwrap();
     a_network_interface_comes_and_leaves(&host, &mut console).unwrap();
     a_snapshot_has_what_was_plugged_in(&host, &mut console).unwrap();
-    host.shut_down().unwrap();
 }

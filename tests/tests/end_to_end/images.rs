@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use lodge_tests::host::Host;
-use lodge_tests::machine::{Builder, Medium};
 use lodge_tests::process::tool;
+use lodge_tests::shared::Shared;
 
 /// Bytes of the disk; what is in it does not shrink to nothing, and has holes.
 const SIZE: usize = 24 << 20;
@@ -88,7 +87,7 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
     )
     .unwrap();
 
-    let host = Host::boot(Builder::new().medium(Medium::Usb).data_disk(2 << 30)).unwrap();
+    let host = Shared::take().unwrap();
     for (name, was) in [
         ("web.qcow2", "made from qcow2"),
         ("web.vhdx", "made from vhdx"),
@@ -112,7 +111,7 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
     let said = host.cli.fails(&top).unwrap();
     assert!(said.contains("backing file"), "{said}");
     let images = host.cli.json(&["image", "list"]).unwrap();
-    assert_eq!(images.as_array().unwrap().len(), 2, "{images}");
+    assert!(!images.to_string().contains("\"top\""), "{images}");
 
     let said = host.cli.ok(&["vm", "import", &archive]).unwrap();
     assert!(
@@ -135,5 +134,4 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
         let said = host.cli.fails(&export).unwrap();
         assert!(said.contains("exists"), "{said}");
     }
-    host.shut_down().unwrap();
 }

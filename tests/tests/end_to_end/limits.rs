@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lodge_tests::host::Host;
-use lodge_tests::machine::{Builder, Medium};
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 use serde_json::Value;
 
@@ -168,8 +168,7 @@ fn network_interfaces_are_limited(host: &Host, console: &mut GuestConsole) -> Re
 
 #[test]
 fn running_guests_are_held_to_limits() {
-    let host = Host::boot(Builder::new().medium(Medium::Shell).memory_mib(3072)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     let create = ["disk", "create", "slow", "--size", "16MiB"];
     host.cli.ok(&create).unwrap();
     let options = ["--memory", "192MiB", "--disk", "slow", "--nic", "default"];
@@ -181,5 +180,4 @@ fn running_guests_are_held_to_limits() {
     shares_divide_a_processor(&host).unwrap();
     disks_are_limited(&host, &mut console).unwrap();
     network_interfaces_are_limited(&host, &mut console).unwrap();
-    host.shut_down().unwrap();
 }

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use lodge_tests::artifacts;
 use lodge_tests::curl::{Answer, Curl};
 use lodge_tests::host::{Host, PASSWORD};
-use lodge_tests::machine::Builder;
 use lodge_tests::process::tool;
+use lodge_tests::shared::Shared;
 
 /// A problem of that kind whose detail or hint contains `words`.
 fn refused(answer: &Answer, status: u16, code: &str, words: &str) -> Result<()> {
@@ -288,13 +288,11 @@ fn transport(host: &Host) -> Result<()> {
 
 #[test]
 fn bad_input_is_refused_and_changes_nothing() {
-    let host = Host::boot(Builder::new().memory_mib(2048)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     requests(&host).unwrap();
     names_clash(&host).unwrap();
     kernels(&host).unwrap();
     no_space(&host).unwrap();
     transport(&host).unwrap();
     logging_in(&host).unwrap();
-    host.shut_down().unwrap();
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use lodge_tests::artifacts;
 use lodge_tests::curl::Curl;
 use lodge_tests::host::Host;
-use lodge_tests::machine::{Builder, Medium};
+use lodge_tests::machine::Builder;
 use lodge_tests::media;
+use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 use serde_json::Value;
 
@@ -46,14 +47,7 @@ fn wait_for_api(host: &Host) {
 
 #[test]
 fn killing_the_manager_stops_no_guest() {
-    let host = Host::boot(
-        Builder::new()
-            .medium(Medium::Shell)
-            .memory_mib(4096)
-            .data_disk(4 << 30),
-    )
-    .unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     host.create_guest("steady", "tick:1", &["--memory", "192MiB"])
         .unwrap();
     host.cli.ok(&["vm", "start", "steady"]).unwrap();
@@ -124,13 +118,11 @@ fn killing_the_manager_stops_no_guest() {
         "{vm}"
     );
     assert_eq!(host.vm("g2").unwrap()["status"]["state"], "running");
-    host.shut_down().unwrap();
 }
 
 #[test]
 fn a_monitor_is_locked_in() {
-    let host = Host::boot(Builder::new().medium(Medium::Shell).memory_mib(2048)).unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     host.create_guest("jailed", "sleep:100000", &["--memory", "160MiB"])
         .unwrap();
     host.cli.ok(&["vm", "start", "jailed"]).unwrap();
@@ -228,14 +220,7 @@ fn change_things(curl: &Curl, stop: &AtomicBool, acknowledged: &Sender<()>) -> L
 fn killing_the_manager_over_and_over_loses_nothing() {
     // LODGE_TEST_KILLS=100 takes some minutes more.
     let kills = std::env::var("LODGE_TEST_KILLS").map_or(8, |count| count.parse().unwrap());
-    let host = Host::boot(
-        Builder::new()
-            .medium(Medium::Shell)
-            .memory_mib(2048)
-            .data_disk(4 << 30),
-    )
-    .unwrap();
-    host.upload_guest().unwrap();
+    let host = Shared::take().unwrap();
     let names = ["one", "two"];
     for name in names {
         host.create_guest(name, "tick:1", &["--memory", "160MiB"])
@@ -296,7 +281,6 @@ fn killing_the_manager_over_and_over_loses_nothing() {
         console.wait_count("LODGE-TICK", ticks + 2).unwrap();
         assert_eq!(host.vm(name).unwrap()["status"]["resets"], 0);
     }
-    host.shut_down().unwrap();
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);

@@ -2,6 +2,7 @@
 
 use lodge_tests::host::Host;
 use lodge_tests::machine::Builder;
+use lodge_tests::terminal::Tmux;
 
 #[test]
 fn without_virtualization_everything_but_guests_works() {
@@ -17,6 +18,8 @@ fn without_virtualization_everything_but_guests_works() {
         host.machine.console.text().contains(reason),
         "the console does not say: {reason}"
     );
+    let tmux = Tmux::run(&host.cli, &["tui", "lab:"]).unwrap();
+    tmux.wait("memory only").unwrap();
     host.upload_guest().unwrap();
     host.create_guest("web", "shell", &[]).unwrap();
     let error = host.cli.fails(&["vm", "start", "web"]).unwrap();
