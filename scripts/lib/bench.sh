@@ -31,7 +31,7 @@ bench_iso_file() {
 # bench_programs : compiles what starts guests and measures.
 bench_programs() {
     say "Building the measuring programs"
-    cargo_image --workspace --example boot-guest --example measure-guest --example measure-api
+    cargo_image -p lodge -p lodge-tests -p lodge-vmm -p lodge-client --example boot-guest --example measure-guest --example measure-api
 }
 
 # bench_root NAME : a fresh folder with what every archive has; prints it.

@@ -23,3 +23,5 @@ pub mod shared;
 pub mod terminal;
 mod trace;
 pub mod vnc;
+pub mod volatile_disk;
+pub mod web;

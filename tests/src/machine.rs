@@ -13,6 +13,7 @@ use crate::media;
 use crate::process::{die_with_parent, tool};
 use crate::qmp::Qmp;
 use crate::serial::{Serial, Socket};
+use crate::volatile_disk::VolatileDisk;
 
 /// What starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +80,19 @@ pub struct Builder {
     cpus: u32,
     svm: bool,
     instruction_clock: bool,
-    data: Option<PathBuf>,
-    data_size: Option<u64>,
+    data: Option<Data>,
     seed: Option<Seed>,
     network_boot: Option<(PathBuf, String)>,
     target: Option<(PathBuf, Bus)>,
+}
+
+/// Where the host's data are.
+#[derive(Clone)]
+enum Data {
+    /// On a disk of that many bytes, with an empty filesystem.
+    Fresh(u64),
+    /// On a disk that is served there.
+    Socket(PathBuf),
 }
 
 /// A `seed.toml`, and how it gets into the machine.
@@ -125,7 +134,6 @@ impl Default for Builder {
             svm: true,
             instruction_clock: false,
             data: None,
-            data_size: None,
             seed: None,
             network_boot: None,
             target: None,
@@ -195,13 +203,13 @@ impl Builder {
 
     /// A fresh data disk (NVMe, XFS, labelled `lodge-data`) of that many bytes.
     pub fn data_disk(mut self, size: u64) -> Self {
-        self.data_size = Some(size);
+        self.data = Some(Data::Fresh(size));
         self
     }
 
-    /// A data disk that outlives the machine.
-    pub fn existing_data_disk(mut self, path: &Path) -> Self {
-        self.data = Some(path.to_owned());
+    /// A data disk that outlives the machine, but for what is in its cache.
+    pub fn volatile_data_disk(mut self, disk: &VolatileDisk) -> Self {
+        self.data = Some(Data::Socket(disk.socket().to_owned()));
         self
     }
 
@@ -351,20 +359,24 @@ impl Builder {
     }
 
     fn storage(&self, command: &mut Command, path: &Path) -> Result<()> {
-        let data = match (&self.data, self.data_size) {
-            (Some(existing), _) => Some(existing.clone()),
-            (None, Some(size)) => Some(media::data_disk(path, size)?),
-            (None, None) => None,
-        };
-        if let Some(data) = data {
-            // Discarded blocks leave the file; nothing needs to outlive the real machine.
+        if let Some(data) = &self.data {
+            // Discarded blocks leave a file, and nothing in it needs to outlive the real machine.
+            let data = match data {
+                Data::Fresh(size) => {
+                    let file = media::data_disk(path, *size)?;
+                    format!("cache=unsafe,file={}", file.display())
+                }
+                Data::Socket(socket) => {
+                    format!(
+                        "cache=writeback,file=nbd+unix:///?socket={}",
+                        socket.display()
+                    )
+                }
+            };
             command
                 .args([
                     "-drive",
-                    &format!(
-                        "if=none,id=data,format=raw,discard=unmap,cache=unsafe,file={}",
-                        data.display()
-                    ),
+                    &format!("if=none,id=data,format=raw,discard=unmap,{data}"),
                 ])
                 .args(["-device", "nvme,drive=data,serial=lodge-data"]);
         }

@@ -89,6 +89,24 @@ pub struct ImageUpload {
     pub sha256: Option<String>,
 }
 
+/// Body of `POST /v1/images:fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFetch {
+    /// Where the content is, `https` or `http`.
+    pub url: String,
+    /// Unique name.
+    pub name: Name,
+    /// What it is; checked against the content.
+    pub kind: ImageKind,
+    /// Format of a disk image. Without, it is detected; a raw image that looks like another has to be declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DiskFormat>,
+    /// SHA-256 of the content in hexadecimal; a mismatch stores nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
 /// What a disk is sent as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

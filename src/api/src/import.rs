@@ -22,6 +22,22 @@ pub struct VmImport {
     pub sha256: Option<String>,
 }
 
+/// Body of `POST /v1/vms:fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmFetch {
+    /// Where the OVA is, `https` or `http`.
+    pub url: String,
+    /// Unique name of the guest; its disks are named after it.
+    pub name: Name,
+    /// Network that its interfaces are attached to.
+    #[serde(default = "default_network")]
+    pub network: Name,
+    /// SHA-256 of the archive in hexadecimal; a mismatch leaves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
 /// A guest that was made of an OVA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmImported {

@@ -97,6 +97,8 @@ error_codes! {
     Cancelled = 499, "Cancelled";
     /// Lodge failed.
     Internal = 500, "Internal error";
+    /// Another server did not give what it was asked for.
+    FetchFailed = 502, "Could not be fetched";
     /// This host cannot run guests; the detail says why.
     KvmUnavailable = 503, "Cannot run guests";
     /// Memory, CPUs, connections or another resource of the host is used up.

@@ -72,7 +72,7 @@ pub struct HostImage {
     pub state: HostImageState,
 }
 
-/// Query parameters of `POST /v1/system:update` and `POST /v1/system:rollback`.
+/// Query parameters of `POST /v1/system:update`, `:fetch_update` and `:rollback`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -85,6 +85,14 @@ pub struct UpdateParams {
     #[serde(default)]
     #[param(required = false)]
     pub guests: GuestsMeanwhile,
+}
+
+/// Body of `POST /v1/system:fetch_update`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateFetch {
+    /// Where the signed file is, `https` or `http`.
+    pub url: String,
 }
 
 /// What becomes of running guests while the host restarts.

@@ -10,7 +10,7 @@ pub use crate::boot_device::BootDevice;
 pub use crate::cloud_init::{CloudInitFiles, VmCloudInit};
 pub use crate::cpu::{CpuModel, VmCpu};
 pub use crate::disk_error::{DiskProblem, OnDiskError, VmDiskError};
-pub use crate::import::{VmImport, VmImported};
+pub use crate::import::{VmFetch, VmImport, VmImported};
 pub use crate::limits::{VmDiskLimits, VmNicLimits};
 pub use crate::plug::{VmAttach, VmDetach};
 pub use crate::snapshot_schedule::SnapshotSchedule;

@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod content;
 mod context;
 mod output;
 mod progress;

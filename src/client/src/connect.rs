@@ -1,9 +1,10 @@
 //! One connection to a host.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use rustls::pki_types::{IpAddr, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -12,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use crate::{BaseUrl, ClientError, Fingerprint, resolve, tls};
 
 /// How long one address may take to accept, and a handshake to finish.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One request or response line, for `--debug`.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ async fn handshake(
     url: &BaseUrl,
     connector: &TlsConnector,
 ) -> Result<TlsStream<TcpStream>, ClientError> {
-    let stream = connect(url).await?;
+    let stream = connect(url, |_| true).await?;
     let name = server_name(url)?;
     match timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -68,9 +69,17 @@ async fn handshake(
     }
 }
 
-async fn connect(url: &BaseUrl) -> Result<TcpStream, ClientError> {
+/// Connects to the first address that answers, of those that are `reachable`.
+pub(crate) async fn connect(
+    url: &BaseUrl,
+    reachable: impl Fn(IpAddr) -> bool,
+) -> Result<TcpStream, ClientError> {
     let mut last = "no address".to_owned();
     for address in resolve::addresses(url).await? {
+        if !reachable(address.ip()) {
+            last = format!("{} is not reached from here", address.ip());
+            continue;
+        }
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Consoles send single key strokes; a failure only costs latency.
@@ -87,9 +96,9 @@ async fn connect(url: &BaseUrl) -> Result<TcpStream, ClientError> {
     })
 }
 
-fn server_name(url: &BaseUrl) -> Result<ServerName<'static>, ClientError> {
-    match url.host().parse::<std::net::IpAddr>() {
-        Ok(address) => Ok(ServerName::IpAddress(IpAddr::from(address))),
+pub(crate) fn server_name(url: &BaseUrl) -> Result<ServerName<'static>, ClientError> {
+    match url.host().parse::<IpAddr>() {
+        Ok(address) => Ok(ServerName::IpAddress(address.into())),
         Err(_) => ServerName::try_from(url.host().to_owned())
             .map_err(|_| ClientError::Usage(format!("\"{}\" is not a host name", url.host()))),
     }

@@ -2,11 +2,12 @@
 //!
 //! It knows remotes (a host's address, its pinned certificate and a
 //! credential), speaks HTTPS to one of them, and turns every failure into a
-//! [`ClientError`] that says what to do.
+//! [`ClientError`] that says what to do. A [`Fetcher`] gets files from the web for a host.
 
 mod age;
 mod connect;
 mod error;
+mod fetch;
 mod fingerprint;
 mod operations;
 mod remotes;
@@ -19,6 +20,7 @@ mod websocket;
 pub use age::age;
 pub use connect::{Exchange, Trace, fetch_fingerprint};
 pub use error::ClientError;
+pub use fetch::{FetchError, Fetched, Fetcher, fetch_url, outside};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use remotes::{Remote, RemoteError, Remotes};
 pub use request::{Client, Response, UploadBody};

@@ -1,4 +1,5 @@
-//! TLS with a pinned certificate instead of a certificate authority.
+//! TLS with a pinned certificate instead of a certificate authority; and with the public authorities, for servers that are no
+//! hosts of ours.
 //!
 //! A host makes its own certificate at first boot and shows the fingerprint on
 //! its console. Whoever adds the host as a remote compares it once; from then
@@ -9,9 +10,15 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use tokio_rustls::TlsConnector;
 
 use crate::Fingerprint;
+
+/// The only protocol that is offered (RFC 7301).
+const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Accepts one certificate and remembers what it was shown.
 #[derive(Debug)]
@@ -43,8 +50,26 @@ pub(crate) fn configuration(expected: Option<Fingerprint>) -> (Arc<ClientConfig>
         .dangerous()
         .with_custom_certificate_verifier(pin.clone())
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     (Arc::new(config), pin)
+}
+
+/// What the public authorities vouch for.
+pub(crate) fn public() -> TlsConnector {
+    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    vouched_for_by(roots)
+}
+
+/// What these authorities vouch for.
+pub(crate) fn vouched_for_by(roots: RootCertStore) -> TlsConnector {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    TlsConnector::from(Arc::new(config))
 }
 
 fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use lodge_api::event::Change;
 use lodge_api::image::{Image, ImageKind, ImageOrigin, ImageUpload};
+use lodge_api::operation::Operation;
 use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_block::FileName;
@@ -20,6 +21,7 @@ use crate::catalogue::{self, Object};
 use crate::content::Found;
 use crate::convert::to_raw;
 use crate::core::{Core, blocking, internal};
+use crate::fetch::{Fetch, Fetched, begin, in_body};
 use crate::filter::Field;
 use crate::networks::in_use;
 use crate::operations::{OperationHandle, cancelled};
@@ -104,6 +106,19 @@ pub(crate) fn no_space(detail: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::NoSpace, detail).with_hint("delete images or disks that are not needed")
 }
 
+/// An image to be, whose name is free.
+struct Wanted {
+    upload: ImageUpload,
+    /// The checksum it has to have.
+    sha256: Option<String>,
+}
+
+impl Wanted {
+    fn target(&self) -> String {
+        catalogue::target::<ImageRecord>(&self.upload.name)
+    }
+}
+
 /// An upload that ends when its future is dropped: then nobody answers the operation.
 pub(crate) struct Upload {
     pub(crate) handle: OperationHandle,
@@ -170,34 +185,65 @@ impl Manager {
         declared_len: Option<u64>,
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<Image, Problem> {
-        let core = &self.core;
-        core.require_changeable()?;
-        let expected = upload.sha256.as_deref().map(checksum).transpose()?;
-        if upload.format.is_some() && upload.kind != ImageKind::Disk {
-            return Err(Problem::invalid("?format", "only disk images have one")
-                .with_hint("leave it out, or choose `kind=disk`"));
-        }
-        catalogue::require_free::<ImageRecord>(&core.snapshot(), &upload.name)
-            .map_err(|problem| problem.with_pointer("?name"))?;
-        self.require_room_for(&core.images, declared_len)?;
-        let target = catalogue::target::<ImageRecord>(&upload.name);
+        let wanted = self.wanted(upload)?;
+        self.require_room_for(&self.core.images, declared_len)?;
         let running = self
-            .upload_operation(caller, "image_upload", target)
+            .upload_operation(caller, "image_upload", wanted.target())
             .await?;
-        let wanted = Expected::Image(upload.kind, upload.format);
-        let receiver = Receiver::start(core.images.clone(), wanted);
-        let received = self
-            .receive(receiver, declared_len, body, &running.handle)
+        let result = self
+            .take_image(caller, wanted, declared_len, body, &running.handle)
             .await;
-        let result = match received {
-            Ok(received) => {
-                self.keep_image(caller, upload, expected, received, &running.handle)
-                    .await
-            }
-            Err(problem) => Err(problem),
-        };
         running.end(&result);
         result
+    }
+
+    /// Stores an image that the host fetches, whether or not anybody waits for it.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; those of [`Manager::image_upload`] are the operation's.
+    pub async fn image_fetch(
+        &self,
+        caller: &Caller,
+        upload: ImageUpload,
+        fetch: Fetch,
+    ) -> Result<Operation, Problem> {
+        let wanted = self.wanted(upload).map_err(in_body)?;
+        let (manager, who, target) = (self.clone(), caller.clone(), wanted.target());
+        self.core
+            .start_operation(caller, "image_fetch", target, true, |handle| async move {
+                let Fetched { length, body } = begin(fetch, &handle).await?;
+                manager.require_room_for(&manager.core.images, length)?;
+                let taken = manager.take_image(&who, wanted, length, body, &handle);
+                taken.await.map(drop).map_err(in_body)
+            })
+            .await
+    }
+
+    /// Refuses an image that could not be stored whatever its content is.
+    fn wanted(&self, upload: ImageUpload) -> Result<Wanted, Problem> {
+        self.core.require_changeable()?;
+        let sha256 = upload.sha256.as_deref().map(checksum).transpose()?;
+        if upload.format.is_some() && upload.kind != ImageKind::Disk {
+            return Err(Problem::invalid("?format", "only disk images have one")
+                .with_hint("leave it out, or choose the kind `disk`"));
+        }
+        catalogue::require_free::<ImageRecord>(&self.core.snapshot(), &upload.name)
+            .map_err(|problem| problem.with_pointer("?name"))?;
+        Ok(Wanted { upload, sha256 })
+    }
+
+    async fn take_image(
+        &self,
+        caller: &Caller,
+        wanted: Wanted,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+        handle: &OperationHandle,
+    ) -> Result<Image, Problem> {
+        let expected = Expected::Image(wanted.upload.kind, wanted.upload.format);
+        let receiver = Receiver::start(self.core.images.clone(), expected);
+        let received = self.receive(receiver, declared_len, body, handle).await?;
+        self.keep_image(caller, wanted, received, handle).await
     }
 
     /// Refuses a body that cannot be kept, by the length it is said to have.
@@ -296,12 +342,11 @@ impl Manager {
     async fn keep_image(
         &self,
         caller: &Caller,
-        upload: ImageUpload,
-        expected: Option<String>,
+        Wanted { upload, sha256 }: Wanted,
         received: Received,
         handle: &OperationHandle,
     ) -> Result<Image, Problem> {
-        if let Some(expected) = expected
+        if let Some(expected) = sha256
             && expected != received.sha256
         {
             return Err(wrong_checksum(&received.sha256));
@@ -424,6 +469,10 @@ fn too_large(most: u64) -> Problem {
 }
 
 fn interrupted(error: &io::Error) -> Problem {
+    let told = error.get_ref().and_then(|error| error.downcast_ref());
+    if let Some(problem) = told {
+        return Problem::clone(problem);
+    }
     Problem::new(
         ErrorCode::InvalidRequest,
         format!("the upload was interrupted: {error}"),

@@ -98,7 +98,7 @@ impl Manager {
         self.background(async move { core.follow_kernel_log().await });
     }
 
-    fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
         let ended = self.core.ended.clone();
         self.core.tasks.spawn(async move {
             tokio::select! {

@@ -188,6 +188,11 @@ impl OperationHandle {
         }
     }
 
+    /// What others see of it.
+    pub(crate) fn view(&self) -> Operation {
+        self.cell.state.borrow().clone()
+    }
+
     /// Adds a line to its log.
     pub(crate) fn log(&self, line: impl AsRef<str>) {
         let line = line.as_ref().chars().take(LOG_LINE);

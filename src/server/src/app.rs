@@ -16,6 +16,7 @@ use http::header::{
 use http::{HeaderValue, Method, Request};
 use lodge_api::operation::Operation;
 use lodge_api::{ErrorCode, Problem};
+use lodge_client::Fetcher;
 use lodge_manager::{Caller, Manager};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ struct Inner {
     stop: CancellationToken,
     document: Bytes,
     warnings: Vec<String>,
+    fetcher: Arc<Fetcher>,
 }
 
 /// Answers requests.
@@ -74,6 +76,11 @@ impl App {
     /// Warnings of the server itself, beside the manager's.
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// Gets files from the web.
+    pub fn fetcher(&self) -> Arc<Fetcher> {
+        Arc::clone(&self.inner.fetcher)
     }
 
     /// An operation when it has ended, or as it is after `wait` or when the server stops.
@@ -116,6 +123,7 @@ impl Server {
                 stop,
                 document,
                 warnings: warnings.to_vec(),
+                fetcher: Arc::new(Fetcher::new()),
             }),
         };
         let router = router(table, &app)

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use lodge_tests::host::Host;
 use lodge_tests::process::tool;
 use lodge_tests::shared::Shared;
+use lodge_tests::web::Web;
 
 /// Bytes of the disk; what is in it does not shrink to nothing, and has holes.
 const SIZE: usize = 24 << 20;
@@ -48,6 +50,32 @@ fn qemu_img(arguments: &[&str]) {
 /// A name in `folder`.
 fn at(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
+}
+
+/// The host gets it from a web server, whoever asks it to; another file than was wanted leaves nothing.
+fn fetched_by_the_host(host: &Host, folder: &Path) {
+    let web = Web::serve(folder).unwrap();
+    let disk = ["--kind", "disk", "--sha256"];
+    let sum = tool("sha256sum", [folder.join("web.qcow2")]).unwrap();
+    let sum = sum.split(' ').next().unwrap();
+    let fetch = |file: &str, sum: &str| {
+        let url = web.url(file);
+        let upload = ["image", "upload", &url, "fetched"];
+        host.cli
+            .outcome(&[&upload[..], &disk, &[sum]].concat(), "")
+            .unwrap()
+    };
+    let said = fetch("web.vhdx", sum).failure().unwrap();
+    assert!(said.contains("SHA-256"), "{said}");
+    let said = fetch("none", sum).failure().unwrap();
+    assert!(said.contains("10.0.2.2 answered 404"), "{said}");
+    let said = fetch("web.qcow2", sum).success().unwrap();
+    assert!(
+        said.contains("fetched: raw") && said.contains("made from qcow2"),
+        "{said}"
+    );
+    let image = host.cli.json(&["image", "show", "fetched"]).unwrap();
+    assert_eq!(image["sha256"], *sum, "{image}");
 }
 
 #[test]
@@ -112,6 +140,8 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
     assert!(said.contains("backing file"), "{said}");
     let images = host.cli.json(&["image", "list"]).unwrap();
     assert!(!images.to_string().contains("\"top\""), "{images}");
+
+    fetched_by_the_host(&host, folder.path());
 
     let said = host.cli.ok(&["vm", "import", &archive]).unwrap();
     assert!(

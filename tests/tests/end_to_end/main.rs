@@ -12,6 +12,7 @@ mod images;
 mod installation;
 mod limits;
 mod network;
+mod power_cuts;
 mod refusals;
 mod snapshots;
 mod survival;

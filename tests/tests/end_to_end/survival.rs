@@ -1,15 +1,12 @@
-//! What may die: the manager at any moment, a monitor at any moment, the power.
+//! What may die: the manager at any moment, a monitor at any moment.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use lodge_tests::artifacts;
 use lodge_tests::curl::Curl;
 use lodge_tests::host::Host;
-use lodge_tests::machine::Builder;
-use lodge_tests::media;
 use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 use serde_json::Value;
@@ -289,37 +286,4 @@ impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-#[test]
-fn what_was_acknowledged_survives_a_power_cut() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = media::data_disk(directory.path(), 4 << 30).unwrap();
-    let machine = || Builder::new().memory_mib(1536).existing_data_disk(&data);
-    let host = Host::boot(machine()).unwrap();
-    let fingerprint = host.fingerprint.clone();
-    host.upload_guest().unwrap();
-    host.create_guest("kept", "shell", &["--autostart"])
-        .unwrap();
-    host.cli
-        .ok(&["disk", "create", "kept-disk", "--size", "32MiB"])
-        .unwrap();
-    // The plug is pulled: QEMU is killed without a word to the host.
-    drop(host);
-
-    let host = Host::boot(machine()).unwrap();
-    assert_eq!(host.fingerprint, fingerprint, "the certificate changed");
-    let system = host.cli.json(&["system", "show"]).unwrap();
-    assert_eq!(system["storage"]["kind"], "disk", "{system}");
-    let image = host.cli.json(&["image", "show", "linux"]).unwrap();
-    let size = std::fs::metadata(artifacts::guest_kernel()).unwrap().len();
-    assert_eq!(image["size"], size);
-    assert_eq!(
-        host.cli.json(&["disk", "show", "kept-disk"]).unwrap()["size"],
-        32 << 20
-    );
-    // It starts by itself.
-    host.wait_state("kept", "running").unwrap();
-    host.cli.ok(&["vm", "kill", "kept"]).unwrap();
-    host.shut_down().unwrap();
 }

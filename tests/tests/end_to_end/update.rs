@@ -9,6 +9,7 @@ use lodge_tests::artifacts;
 use lodge_tests::host::{Host, READY};
 use lodge_tests::process::{run, tool};
 use lodge_tests::terminal::GuestConsole;
+use lodge_tests::web::Web;
 use serde_json::Value;
 
 /// What the version in these tests is called.
@@ -86,8 +87,11 @@ fn is_back(host: &Host) -> Result<()> {
 
 fn stays(host: &Host, good: &Path) -> Result<()> {
     let from = host.machine.console.position();
-    let update = ["system", "update", &text(good), "--yes"];
-    host.cli.ok(&update)?;
+    // From a web server, to which the host goes by itself.
+    let web = Web::serve(good.parent().context("a folder")?)?;
+    let file = good.file_name().context("a file")?;
+    let url = web.url(&file.to_string_lossy());
+    host.cli.ok(&["system", "update", &url, "--yes"])?;
     let console = &host.machine.console;
     console.wait_after(from, "reboot: Restarting system")?;
     ready_again(host, console.position())?;

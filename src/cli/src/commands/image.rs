@@ -1,13 +1,11 @@
 //! `lodge image`: kernels, initial RAM disks and disk images.
 
-use std::path::PathBuf;
-
 use clap::{Subcommand, ValueEnum};
 use lodge_api::image::Image;
 use lodge_client::{ClientError, age};
 
 use super::export::{Export, export};
-use super::image_upload::upload;
+use super::image_upload::{Upload, upload};
 use super::{all, path};
 use crate::context::Context;
 use crate::output;
@@ -15,19 +13,8 @@ use crate::target::{RemoteName, Target};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Upload a file; it is checksummed on both sides. Disks may be raw, qcow2, VMDK, VHD or VHDX; the host makes them raw
-    Upload {
-        /// The file
-        file: PathBuf,
-        /// [REMOTE:]NAME it gets
-        name: Target,
-        /// What it is
-        #[arg(long, value_enum)]
-        kind: Kind,
-        /// Format of a disk; detected if not given
-        #[arg(long, value_enum)]
-        format: Option<DiskFormat>,
-    },
+    /// Upload a file, or have the host fetch one. Disks may be raw, qcow2, VMDK, VHD or VHDX; the host makes them raw
+    Upload(Upload),
     /// List images
     #[command(visible_alias = "ls")]
     List {
@@ -102,12 +89,7 @@ impl Kind {
 
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError> {
     match verb {
-        Verb::Upload {
-            file,
-            name,
-            kind,
-            format,
-        } => upload(context, &file, &name, kind, format).await,
+        Verb::Upload(arguments) => upload(context, arguments).await,
         Verb::List { remote } => {
             let client = context.client(remote.as_ref().map(|name| name.0.as_str()))?;
             let images: Vec<Image> = all(&client, "images", None).await?;

@@ -1,4 +1,4 @@
-//! Uploading an image, and watching what the host does with it.
+//! Making an image of a file or of what a host fetches, and watching what the host does with it.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,18 +7,22 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::Args;
+use http::Method;
 use indicatif::ProgressBar;
 use lodge_api::image::Image;
 use lodge_api::operation::Operation;
 use lodge_api::page::Page;
 use lodge_client::{Client, ClientError, UploadBody, encode_segment};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use super::image::{DiskFormat, Kind};
 use super::path;
+use crate::content::Content;
 use crate::context::Context;
 use crate::target::Target;
 use crate::{output, progress};
@@ -29,20 +33,76 @@ const CHUNK: usize = 256 << 10;
 /// What a bar says while the file is sent.
 const UPLOADING: &str = "uploading";
 
-pub(super) async fn upload(
+/// What an image is made of.
+#[derive(Debug, Args)]
+pub(crate) struct Upload {
+    /// The file, or the https:// or http:// address of what the host is to fetch by itself
+    #[arg(value_name = "FILE|URL", value_parser = Content::parser())]
+    content: Content,
+    /// [REMOTE:]NAME it gets
+    name: Target,
+    /// What it is
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// Format of a disk; detected if not given
+    #[arg(long, value_enum)]
+    format: Option<DiskFormat>,
+    /// SHA-256 that the content must have, in hexadecimal; a file that is sent is checksummed anyway
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
+    /// Print the operation of a URL and return at once
+    #[arg(long)]
+    background: bool,
+}
+
+pub(super) async fn upload(context: &Context, arguments: Upload) -> Result<(), ClientError> {
+    match &arguments.content {
+        Content::Url(url) => fetch(context, url, &arguments).await,
+        Content::File(_) if arguments.background => Err(ClientError::Usage(
+            "--background is for URLs: this program sends the file itself".to_owned(),
+        )),
+        Content::File(file) => upload_file(context, file, &arguments).await,
+    }
+}
+
+/// Has the host fetch it.
+async fn fetch(context: &Context, url: &str, arguments: &Upload) -> Result<(), ClientError> {
+    let name = &arguments.name;
+    let client = context.client(name.remote.as_deref())?;
+    let body = json!({
+        "url": url,
+        "name": name.name,
+        "kind": arguments.kind.as_str(),
+        "format": arguments.format.map(DiskFormat::as_str),
+        "sha256": arguments.sha256,
+    });
+    let operation: Operation = client
+        .send(Method::POST, "/v1/images:fetch", &body, None)
+        .await?;
+    if arguments.background {
+        return context.finish(&client, operation, true, "").await;
+    }
+    progress::follow(&client, operation).await?;
+    let image: Image = client.get(&path("images", &name.name)).await?;
+    show(context, "fetched", &image)
+}
+
+async fn upload_file(
     context: &Context,
     file: &Path,
-    target: &Target,
-    kind: Kind,
-    format: Option<DiskFormat>,
+    arguments: &Upload,
 ) -> Result<(), ClientError> {
+    let target = &arguments.name;
     let mut url = format!(
         "/v1/images?name={}&kind={}",
         encode_segment(&target.name),
-        kind.as_str(),
+        arguments.kind.as_str(),
     );
-    if let Some(format) = format {
+    if let Some(format) = arguments.format {
         url = format!("{url}&format={}", format.as_str());
+    }
+    if let Some(sha256) = &arguments.sha256 {
+        url = format!("{url}&sha256={}", encode_segment(sha256));
     }
     let object = path("images", &target.name);
     let sent: Sent<Image> = send(context, file, target, &url, &object).await?;
@@ -60,12 +120,16 @@ pub(super) async fn upload(
         );
         return Err(ClientError::Usage(text));
     }
+    show(context, "uploaded", &image)
+}
+
+fn show(context: &Context, done: &str, image: &Image) -> Result<(), ClientError> {
     match context.format {
         output::Format::Table => {
-            println!("{}", told(&image));
+            println!("{}", told(done, image));
             Ok(())
         }
-        format => output::structured(format, &image),
+        format => output::structured(format, image),
     }
 }
 
@@ -117,10 +181,10 @@ pub(super) async fn send<T: DeserializeOwned>(
     })
 }
 
-/// What became of the upload.
-fn told(image: &Image) -> String {
+/// What became of it.
+fn told(done: &str, image: &Image) -> String {
     let text = format!(
-        "Image {} uploaded: {}, {}",
+        "Image {} {done}: {}, {}",
         image.name, image.format, image.size
     );
     match &image.origin {

@@ -6,10 +6,10 @@ use lodge_api::log::{LogEntry, LogLevel};
 use lodge_api::page::Page;
 use lodge_api::system::{Controls, StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{system_install, system_update};
+use crate::content::Content;
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
 use crate::target::{RemoteName, Target};
@@ -69,8 +69,9 @@ pub(crate) enum Verb {
     },
     /// Update Lodge, and go back by itself if the host does not come up with it
     Update {
-        /// The signed file
-        file: PathBuf,
+        /// The signed file, or the https:// or http:// address of one that the host is to fetch by itself
+        #[arg(value_name = "FILE|URL", value_parser = Content::parser())]
+        content: Content,
         /// REMOTE:
         remote: Option<RemoteName>,
         #[command(flatten)]
@@ -142,9 +143,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Images { remote } => {
             system_update::images(context, &client(context, remote.as_ref())?).await
         }
-        Verb::Update { file, remote, how } => {
-            system_update::update(context, remote.as_ref(), &file, how).await
-        }
+        Verb::Update {
+            content,
+            remote,
+            how,
+        } => system_update::update(context, remote.as_ref(), &content, how).await,
         Verb::Rollback { remote, how } => {
             system_update::rollback(context, &client(context, remote.as_ref())?, how).await
         }

@@ -1,21 +1,26 @@
 //! `lodge system images`, `update`, `rollback` and `update-key`: other versions of Lodge on the host's disk.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use http::Method;
+use lodge_api::operation::Operation;
 use lodge_api::page::Page;
 use lodge_api::system::{System, SystemPatch};
-use lodge_api::update::{GuestsMeanwhile, HostImage, Updated};
+use lodge_api::update::{GuestsMeanwhile, HostImage, UpdateFetch, Updated};
 use lodge_client::{Client, ClientError};
 
 use super::image_upload;
+use crate::content::Content;
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
 use crate::target::{RemoteName, Target};
 
 const UPDATE: &str = "/v1/system:update";
 const ROLLBACK: &str = "/v1/system:rollback";
+
+const RESTARTS: &str = "The host restarts with it. If it does not come up, it goes back to the version before by itself; \
+    `lodge system images` says which one runs";
 
 /// What happens around the restart.
 #[derive(Debug, Clone, Copy, Args)]
@@ -76,7 +81,7 @@ pub(crate) async fn images(context: &Context, client: &Client) -> Result<(), Cli
 pub(crate) async fn update(
     context: &Context,
     remote: Option<&RemoteName>,
-    file: &Path,
+    content: &Content,
     how: How,
 ) -> Result<(), ClientError> {
     let target = Target {
@@ -85,9 +90,27 @@ pub(crate) async fn update(
     };
     let client = context.client(target.remote.as_deref())?;
     how.ask(&client).await?;
+    let file = match content {
+        Content::File(file) => file,
+        Content::Url(url) => return fetch(context, &client, url, how).await,
+    };
     let url = how.url(UPDATE);
     let sent = image_upload::send(context, file, &target, &url, "/v1/system").await?;
     told(context, &sent.answer)
+}
+
+/// Has the host fetch it.
+async fn fetch(context: &Context, client: &Client, url: &str, how: How) -> Result<(), ClientError> {
+    let body = UpdateFetch {
+        url: url.to_owned(),
+    };
+    let path = how.url("/v1/system:fetch_update");
+    let operation: Operation = client.send(Method::POST, &path, &body, None).await?;
+    let text = match how.no_restart {
+        true => "The update starts the next time; `lodge system images` says which version it is",
+        false => RESTARTS,
+    };
+    context.finish(client, operation, false, text).await
 }
 
 pub(crate) async fn rollback(
@@ -145,10 +168,7 @@ fn told(context: &Context, updated: &Updated) -> Result<(), ClientError> {
     }
     let (slot, version) = (updated.slot.as_str(), &updated.version);
     if updated.restarts {
-        println!(
-            "The host restarts with Lodge {version}, image {slot}. If it does not come up with it, it goes back to the version \
-             before by itself; `lodge system images` says which one runs"
-        );
+        println!("Lodge {version} is image {slot}. {RESTARTS}");
     } else {
         println!("Lodge {version}, image {slot}, starts the next time");
     }

@@ -1,22 +1,27 @@
 //! `lodge vm import`: machines of other hypervisors.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
+use http::Method;
+use lodge_api::operation::Operation;
 use lodge_api::vm::VmImported;
 use lodge_client::{ClientError, encode_segment};
+use serde_json::json;
 
 use super::image_upload::{Sent, send};
 use super::path;
+use crate::content::Content;
 use crate::context::Context;
-use crate::output;
 use crate::target::Target;
+use crate::{output, progress};
 
 /// An OVA, and what becomes of it.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The archive, FILE.ova
-    file: PathBuf,
+    /// The archive, FILE.ova, or the https:// or http:// address of one that the host is to fetch by itself
+    #[arg(value_name = "FILE|URL", value_parser = Content::parser())]
+    content: Content,
     /// [REMOTE:]NAME of the VM; the file's name if not given
     name: Option<Target>,
     /// Network for all its interfaces
@@ -26,7 +31,7 @@ pub(crate) struct Import {
 
 pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), ClientError> {
     let Import {
-        file,
+        content,
         name,
         network,
     } = arguments;
@@ -34,8 +39,12 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
         Some(name) => name,
         None => Target {
             remote: None,
-            name: name_of(&file)?,
+            name: name_of(content.path())?,
         },
+    };
+    let file = match content {
+        Content::File(file) => file,
+        Content::Url(url) => return fetch(context, &url, &name, &network).await,
     };
     let url = format!(
         "/v1/vms:import?name={}&network={}",
@@ -45,9 +54,32 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
     let object = path("vms", &name.name);
     // Its own manifest is what its parts are checked by.
     let sent: Sent<VmImported> = send(context, &file, &name, &url, &object).await?;
-    let imported = sent.answer;
+    show(context, &sent.answer)
+}
+
+/// Has the host fetch it.
+async fn fetch(
+    context: &Context,
+    url: &str,
+    name: &Target,
+    network: &str,
+) -> Result<(), ClientError> {
+    let client = context.client(name.remote.as_deref())?;
+    let body = json!({"url": url, "name": name.name, "network": network});
+    let operation: Operation = client
+        .send(Method::POST, "/v1/vms:fetch", &body, None)
+        .await?;
+    let operation = progress::follow(&client, operation).await?;
+    let imported = VmImported {
+        vm: client.get(&path("vms", &name.name)).await?,
+        warnings: operation.log,
+    };
+    show(context, &imported)
+}
+
+fn show(context: &Context, imported: &VmImported) -> Result<(), ClientError> {
     if context.format != output::Format::Table {
-        return output::structured(context.format, &imported);
+        return output::structured(context.format, imported);
     }
     for warning in &imported.warnings {
         eprintln!("warning: {warning}");

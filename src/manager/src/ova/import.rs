@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use lodge_api::event::Change;
+use lodge_api::operation::Operation;
 use lodge_api::vm::{DiskBus, Firmware, Vm, VmBoot, VmCdrom, VmCpu, VmDisk, VmImport, VmImported};
 use lodge_api::vm::{VmNic, VmSpec};
 use lodge_api::{ErrorCode, Name, Problem, Size};
@@ -22,6 +23,7 @@ use crate::catalogue::{self, Object};
 use crate::content::image_problem;
 use crate::core::{Core, blocking};
 use crate::disks::DiskRecord;
+use crate::fetch::{Fetch, Fetched, begin, in_body};
 use crate::images::{checksum, datastore_problem, file_name, wrong_checksum};
 use crate::operations::{OperationHandle, cancelled};
 use crate::upload::{Expected, Receiver, require_room};
@@ -34,6 +36,19 @@ const UNIT: u64 = 1 << 20;
 /// Disks and CD-ROM drives that a SATA controller takes.
 const SATA_PORTS: usize = 6;
 const MOST_DRIVES: usize = 4;
+
+/// A guest to be, whose name is free.
+struct Wanted {
+    import: VmImport,
+    /// The checksum that the archive has to have.
+    sha256: Option<String>,
+}
+
+impl Wanted {
+    fn target(&self) -> String {
+        catalogue::target::<VmRecord>(&self.import.name)
+    }
+}
 
 /// A guest that is about to be.
 struct Plan {
@@ -55,31 +70,65 @@ impl Manager {
         declared_len: Option<u64>,
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<VmImported, Problem> {
-        let core = &self.core;
-        core.require_changeable()?;
-        let expected = import.sha256.as_deref().map(checksum).transpose()?;
-        catalogue::require_free::<VmRecord>(&core.snapshot(), &import.name)
-            .map_err(|problem| problem.with_pointer("?name"))?;
-        self.require_room_for(&core.disks, declared_len)?;
-        let target = catalogue::target::<VmRecord>(&import.name);
-        let running = self.upload_operation(caller, "vm_import", target).await?;
-        let receiver = Receiver::start(core.disks.clone(), Expected::Archive);
-        let received = self
-            .receive(receiver, declared_len, body, &running.handle)
+        let wanted = self.wanted_machine(import)?;
+        self.require_room_for(&self.core.disks, declared_len)?;
+        let running = self
+            .upload_operation(caller, "vm_import", wanted.target())
+            .await?;
+        let result = self
+            .take_archive(caller, wanted, declared_len, body, &running.handle)
             .await;
-        let result = match received {
-            Ok(received) => {
-                if expected.is_some_and(|expected| expected != received.sha256) {
-                    Err(wrong_checksum(&received.sha256))
-                } else {
-                    self.make_imported(caller, &import, received.file, &running.handle)
-                        .await
-                }
-            }
-            Err(problem) => Err(problem),
-        };
         running.end(&result);
         result
+    }
+
+    /// As [`Manager::vm_import`], of an OVA that the host fetches, whether or not anybody waits for it. Warnings are in the
+    /// operation's log.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; others are the operation's.
+    pub async fn vm_fetch(
+        &self,
+        caller: &Caller,
+        import: VmImport,
+        fetch: Fetch,
+    ) -> Result<Operation, Problem> {
+        let wanted = self.wanted_machine(import).map_err(in_body)?;
+        let (manager, who, target) = (self.clone(), caller.clone(), wanted.target());
+        self.core
+            .start_operation(caller, "vm_fetch", target, true, |handle| async move {
+                let Fetched { length, body } = begin(fetch, &handle).await?;
+                manager.require_room_for(&manager.core.disks, length)?;
+                let taken = manager.take_archive(&who, wanted, length, body, &handle);
+                taken.await.map(drop).map_err(in_body)
+            })
+            .await
+    }
+
+    /// Refuses a guest that could not be made whatever the archive is.
+    fn wanted_machine(&self, import: VmImport) -> Result<Wanted, Problem> {
+        self.core.require_changeable()?;
+        let sha256 = import.sha256.as_deref().map(checksum).transpose()?;
+        catalogue::require_free::<VmRecord>(&self.core.snapshot(), &import.name)
+            .map_err(|problem| problem.with_pointer("?name"))?;
+        Ok(Wanted { import, sha256 })
+    }
+
+    async fn take_archive(
+        &self,
+        caller: &Caller,
+        Wanted { import, sha256 }: Wanted,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+        handle: &OperationHandle,
+    ) -> Result<VmImported, Problem> {
+        let receiver = Receiver::start(self.core.disks.clone(), Expected::Archive);
+        let received = self.receive(receiver, declared_len, body, handle).await?;
+        if sha256.is_some_and(|expected| expected != received.sha256) {
+            return Err(wrong_checksum(&received.sha256));
+        }
+        self.make_imported(caller, &import, received.file, handle)
+            .await
     }
 
     async fn make_imported(

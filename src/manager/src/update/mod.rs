@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use lodge_api::operation::Operation;
 use lodge_api::page::Page;
 use lodge_api::system::SystemAction;
 use lodge_api::update::{
@@ -25,6 +26,8 @@ use lodge_host::install::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::core::{Core, blocking, internal};
+use crate::fetch::{Fetch, Fetched, begin};
+use crate::images::Upload;
 use crate::install::phase;
 use crate::operations::{OperationHandle, cancelled};
 use crate::upload::{Expected, Received, Receiver};
@@ -82,21 +85,63 @@ impl Manager {
         declared_len: Option<u64>,
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<Updated, Problem> {
-        let core = &self.core;
-        core.require_changeable()?;
-        let home = core.home()?;
-        let keys = core.update_keys();
-        if keys.is_empty() {
-            return Err(
-                wrong_state("this host trusts no key, and takes no update therefore")
-                    .with_hint("`lodge system update-key add` names who may sign updates"),
-            );
-        }
-        self.require_room_for(&core.images, declared_len)?;
-        let running = self
-            .upload_operation(caller, "system_update", TARGET.to_owned())
-            .await?;
-        let receiver = Receiver::start(core.images.clone(), Expected::Update);
+        let ready = self.core.ready()?;
+        self.require_room_for(&self.core.images, declared_len)?;
+        let running = self.update_operation(caller).await?;
+        self.update_from(caller, params, ready, running, declared_len, body)
+            .await
+    }
+
+    /// `POST /v1/system:fetch_update`: as [`Manager::system_update`], with a file that the host fetches, whether or not anybody
+    /// waits for it.
+    ///
+    /// # Errors
+    /// `WrongState` where the host cannot be updated; others are the operation's.
+    pub async fn system_update_fetch(
+        &self,
+        caller: &Caller,
+        params: UpdateParams,
+        fetch: Fetch,
+    ) -> Result<Operation, Problem> {
+        let ready = self.core.ready()?;
+        let running = self.update_operation(caller).await?;
+        let operation = running.handle.view();
+        let (manager, caller) = (self.clone(), caller.clone());
+        self.background(async move {
+            let fetched = begin(fetch, &running.handle).await.and_then(|fetched| {
+                manager.require_room_for(&manager.core.images, fetched.length)?;
+                Ok(fetched)
+            });
+            let Fetched { length, body } = match fetched {
+                Ok(fetched) => fetched,
+                Err(problem) => return running.end::<()>(&Err(problem)),
+            };
+            let updated = manager
+                .update_from(&caller, params, ready, running, length, body)
+                .await;
+            if let Err(problem) = updated {
+                tracing::warn!(%problem, "the host was not updated");
+            }
+        });
+        Ok(operation)
+    }
+
+    async fn update_operation(&self, caller: &Caller) -> Result<Upload, Problem> {
+        self.upload_operation(caller, "system_update", TARGET.to_owned())
+            .await
+    }
+
+    /// Takes the file in, and has it tried at the next start.
+    async fn update_from(
+        &self,
+        caller: &Caller,
+        params: UpdateParams,
+        Ready { home, keys }: Ready,
+        running: Upload,
+        declared_len: Option<u64>,
+        body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
+    ) -> Result<Updated, Problem> {
+        let receiver = Receiver::start(self.core.images.clone(), Expected::Update);
         let received = self
             .receive(receiver, declared_len, body, &running.handle)
             .await;
@@ -194,7 +239,27 @@ impl Manager {
     }
 }
 
+/// A host that can be updated.
+struct Ready {
+    home: Home,
+    /// Who may sign updates.
+    keys: Vec<UpdateKey>,
+}
+
 impl Core {
+    fn ready(&self) -> Result<Ready, Problem> {
+        self.require_changeable()?;
+        let home = self.home()?;
+        let keys = self.update_keys();
+        if keys.is_empty() {
+            return Err(
+                wrong_state("this host trusts no key, and takes no update therefore")
+                    .with_hint("`lodge system update-key add` names who may sign updates"),
+            );
+        }
+        Ok(Ready { home, keys })
+    }
+
     fn home(&self) -> Result<Home, Problem> {
         if !self.config.appliance {
             return Err(wrong_state(

@@ -3,18 +3,21 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use http::HeaderMap;
-use lodge_api::image::{ExportParams, Image, ImageUpload};
+use lodge_api::image::{ExportParams, Image, ImageFetch, ImageUpload};
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 
 use super::content::upload_of;
 use super::download::{BINARY, DOWNLOAD, answer, binary};
+use super::fetch::{FETCHES, fetch_of};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, delete, get, post};
 use crate::wire::conditions::{Expected, Known};
+use crate::wire::json::Json;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
+use crate::wire::wait::Wait;
 
 const LIST: &str = "/v1/images";
 const ONE: &str = "/v1/images/{image}";
@@ -39,6 +42,11 @@ pub fn routes() -> Vec<Route> {
             .query::<ImageUpload>()
             .takes_other(&[BINARY], binary())
             .creates::<Image>("The image."),
+        post("/v1/images:fetch", write, "image_fetch", image_fetch)
+            .summary("Make an image of what is at a URL")
+            .description(FETCHES)
+            .takes::<ImageFetch>()
+            .starts_operation("Under way; the operation's `target` is the image."),
         get(ONE, read, "image_view", image_view)
             .summary("Show an image")
             .answers_object::<Image>(200, "The image."),
@@ -56,6 +64,24 @@ pub fn routes() -> Vec<Route> {
 
 async fn image_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {
     reply::value(&app.manager().image_list(&params)?)
+}
+
+async fn image_fetch(
+    State(app): State<App>,
+    who: Authenticated,
+    wait: Wait,
+    Json(body): Json<ImageFetch>,
+) -> Answer {
+    let fetch = fetch_of(&app, &body.url)?;
+    let upload = ImageUpload {
+        name: body.name,
+        kind: body.kind,
+        format: body.format,
+        sha256: body.sha256,
+    };
+    let manager = app.manager();
+    let operation = manager.image_fetch(&who.caller, upload, fetch).await?;
+    reply::started(&app, wait, operation).await
 }
 
 async fn image_view(State(app): State<App>, Path(key): Path<String>, known: Known) -> Answer {

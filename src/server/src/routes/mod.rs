@@ -5,6 +5,7 @@ mod content;
 mod disks;
 mod download;
 mod events;
+mod fetch;
 mod images;
 mod install;
 mod metrics;

@@ -4,15 +4,18 @@ use axum::body::Body;
 use axum::extract::State;
 use http::HeaderMap;
 use lodge_api::privilege::Privilege;
-use lodge_api::update::{HostImage, UpdateParams, Updated};
+use lodge_api::update::{HostImage, UpdateFetch, UpdateParams, Updated};
 
 use super::content::upload_of;
 use super::download::{BINARY, binary};
+use super::fetch::{FETCHES, fetch_of};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, get, post};
+use crate::wire::json::Json;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
+use crate::wire::wait::Wait;
 
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::SystemRead);
@@ -31,6 +34,12 @@ pub fn routes() -> Vec<Route> {
             .query::<UpdateParams>()
             .takes_other(&[BINARY], binary())
             .answers::<Updated>(200, "The image is tried next."),
+        post("/v1/system:fetch_update", configure, "update_fetch", update_fetch)
+            .summary("Update Lodge with what is at a URL")
+            .description(FETCHES)
+            .query::<UpdateParams>()
+            .takes::<UpdateFetch>()
+            .starts_operation("Under way; when it has ended, the image is tried next."),
         post("/v1/system:rollback", configure, "system_rollback", system_rollback)
             .summary("Go back to the other image, or forget an update that was not tried yet")
             .query::<UpdateParams>()
@@ -55,6 +64,21 @@ async fn system_update(
         .system_update(&who.caller, params, length, content.pieces)
         .await;
     reply::value(&content.stalled.explain(&app, result)?)
+}
+
+async fn update_fetch(
+    State(app): State<App>,
+    who: Authenticated,
+    Query(params): Query<UpdateParams>,
+    wait: Wait,
+    Json(body): Json<UpdateFetch>,
+) -> Answer {
+    let fetch = fetch_of(&app, &body.url)?;
+    let manager = app.manager();
+    let operation = manager
+        .system_update_fetch(&who.caller, params, fetch)
+        .await?;
+    reply::started(&app, wait, operation).await
 }
 
 async fn system_rollback(

@@ -4,15 +4,18 @@ use axum::body::Body;
 use axum::extract::State;
 use http::HeaderMap;
 use lodge_api::privilege::Privilege;
-use lodge_api::vm::{VmImport, VmImported};
+use lodge_api::vm::{VmFetch, VmImport, VmImported};
 
 use super::content::upload_of;
 use super::download::{BINARY, binary};
+use super::fetch::{FETCHES, fetch_of};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, post};
+use crate::wire::json::Json;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
+use crate::wire::wait::Wait;
 
 pub fn routes() -> Vec<Route> {
     let access = Access::Needs(Privilege::VmConfigure);
@@ -27,6 +30,11 @@ pub fn routes() -> Vec<Route> {
             .query::<VmImport>()
             .takes_other(&[BINARY], binary())
             .creates::<VmImported>("The guest."),
+        post("/v1/vms:fetch", access, "vm_fetch", vm_fetch)
+            .summary("Make a guest of an OVA at a URL")
+            .description(FETCHES)
+            .takes::<VmFetch>()
+            .starts_operation("Under way; the operation's `target` is the guest, and its log says what is different."),
     ]
 }
 
@@ -45,4 +53,21 @@ async fn vm_import(
     let imported = content.stalled.explain(&app, result)?;
     let path = format!("/v1/vms/{}", imported.vm.spec.name);
     reply::created(&path, &imported, Some(imported.vm.revision))
+}
+
+async fn vm_fetch(
+    State(app): State<App>,
+    who: Authenticated,
+    wait: Wait,
+    Json(body): Json<VmFetch>,
+) -> Answer {
+    let fetch = fetch_of(&app, &body.url)?;
+    let import = VmImport {
+        name: body.name,
+        network: body.network,
+        sha256: body.sha256,
+    };
+    let manager = app.manager();
+    let operation = manager.vm_fetch(&who.caller, import, fetch).await?;
+    reply::started(&app, wait, operation).await
 }

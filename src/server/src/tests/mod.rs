@@ -6,6 +6,7 @@ mod console;
 mod display;
 mod downloads;
 mod external;
+mod fetches;
 mod limits;
 mod objects;
 mod power;
