@@ -72,7 +72,7 @@ pub struct HostImage {
     pub state: HostImageState,
 }
 
-/// Query parameters of `POST /v1/system:update`, `:fetch_update` and `:rollback`.
+/// Query parameters of `POST /v1/system:update` and `:rollback`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -93,6 +93,13 @@ pub struct UpdateParams {
 pub struct UpdateFetch {
     /// Where the signed file is, `https` or `http`.
     pub url: String,
+    /// Restart the host at once, guests off first. Otherwise the image is tried whenever the host restarts.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub restart: bool,
+    /// What becomes of the guests that run, when the host restarts at once.
+    #[serde(default)]
+    pub guests: GuestsMeanwhile,
 }
 
 /// What becomes of running guests while the host restarts.

@@ -7,7 +7,10 @@ use hickory_resolver::TokioResolver;
 
 use crate::{BaseUrl, ClientError};
 
-/// Every address of a remote, in the order to try.
+/// Most addresses of one name that are tried.
+const MOST: usize = 16;
+
+/// The addresses of a remote, in the order to try.
 pub(crate) async fn addresses(url: &BaseUrl) -> Result<Vec<SocketAddr>, ClientError> {
     if let Ok(address) = url.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, url.port())]);
@@ -31,6 +34,7 @@ pub(crate) async fn addresses(url: &BaseUrl) -> Result<Vec<SocketAddr>, ClientEr
         .map_err(|error| failed(format!("no address for this name ({error})")))?;
     let addresses: Vec<_> = found
         .iter()
+        .take(MOST)
         .map(|ip| SocketAddr::new(ip, url.port()))
         .collect();
     if addresses.is_empty() {

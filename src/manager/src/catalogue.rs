@@ -29,6 +29,9 @@ pub(crate) trait Object: Record {
     }
 }
 
+/// The path of the host itself, of which there is one.
+pub(crate) const HOST: &str = "/v1/system";
+
 /// The path of an object of that name.
 pub(crate) fn target<O: Object>(name: &Name) -> String {
     format!("{}/{}/{name}", lodge_api::ROOT, O::PATH)

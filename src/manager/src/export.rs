@@ -1,4 +1,4 @@
-//! Disks and images on their way out, as raw, qcow2 or VMDK.
+//! Disks and images on their way out, as raw, qcow2 or VMDK, and guests as OVA.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +19,8 @@ use crate::core::{Core, internal};
 use crate::disks::DiskRecord;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::operations::{OperationHandle, cancelled};
+use crate::ova::export::{self as ova, Outgoing};
+use crate::snapshots::{Part, open as open_saved};
 use crate::vms::DiskClaim;
 use crate::{Caller, Manager};
 
@@ -35,11 +37,29 @@ pub struct Download {
     pub pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
-/// What is read.
+/// A disk, wherever it is kept.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+pub(crate) enum Stored {
     Disk(Uuid),
     Image(Uuid),
+    /// Of a snapshot, by its position.
+    Saved(Uuid, usize),
+}
+
+/// What is read, and what it is sent as.
+pub(crate) enum Source {
+    /// A disk, and what it is called.
+    One(Stored, Name, ExportFormat),
+    Machine(Box<Outgoing>),
+}
+
+/// What is about to be sent.
+pub(crate) struct Opened<'a> {
+    /// What must not change meanwhile.
+    pub(crate) holds: Vec<Hold<'a>>,
+    pub(crate) export: Box<dyn Export>,
+    /// What its position ends at, in bytes.
+    pub(crate) size: u64,
 }
 
 /// What the client is told before the content.
@@ -60,16 +80,10 @@ impl Manager {
         format: ExportFormat,
     ) -> Result<Download, Problem> {
         let disk = catalogue::find::<DiskRecord>(&self.core.snapshot(), key)?.value;
-        let source = Source::Disk(disk.id);
-        self.export(
-            caller,
-            "disk_export",
-            disk.target(),
-            &disk.name,
-            source,
-            format,
-        )
-        .await
+        let (target, file_name) = (disk.target(), file_name_of(&disk.name, format));
+        let source = Source::One(Stored::Disk(disk.id), disk.name, format);
+        self.export(caller, "disk_export", target, file_name, source)
+            .await
     }
 
     /// Sends an image; what is no disk only as it is.
@@ -87,75 +101,67 @@ impl Manager {
             return Err(Problem::invalid("?format", "only disk images have formats")
                 .with_hint("leave it out: what was uploaded is sent as it is"));
         }
-        let source = Source::Image(image.id);
-        self.export(
-            caller,
-            "image_export",
-            image.target(),
-            &image.name,
-            source,
-            format,
-        )
-        .await
+        let (target, file_name) = (image.target(), file_name_of(&image.name, format));
+        let source = Source::One(Stored::Image(image.id), image.name, format);
+        self.export(caller, "image_export", target, file_name, source)
+            .await
     }
 
-    async fn export(
+    pub(crate) async fn export(
         &self,
         caller: &Caller,
         kind: &str,
         target: String,
-        name: &Name,
+        file_name: String,
         source: Source,
-        format: ExportFormat,
     ) -> Result<Download, Problem> {
         let core = &self.core;
         core.require_up()?;
         caller.audit(kind, &target);
         let (begun, begins) = oneshot::channel();
-        let sent_name = name.to_string();
-        let (asking, working) = (core.clone(), core.clone());
-        asking
-            .start_operation(caller, kind, target, true, |handle| async move {
-                let work = move || send(&working, &handle, source, format, &sent_name, begun);
-                tokio::task::spawn_blocking(work)
-                    .await
-                    .unwrap_or_else(|error| Err(internal(format!("sending failed: {error}"))))
-            })
-            .await?;
+        let working = core.clone();
+        core.start_operation(caller, kind, target, true, |handle| async move {
+            let work = move || send(&working, &handle, &source, begun);
+            tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|error| Err(internal(format!("sending failed: {error}"))))
+        })
+        .await?;
         let Begun { length, pieces } = begins
             .await
             .map_err(|_| internal("an export ended before it began"))??;
         Ok(Download {
             length,
-            file_name: format!("{name}.{}", extension(format)),
+            file_name,
             pieces,
         })
     }
 }
 
-fn extension(format: ExportFormat) -> &'static str {
-    match format {
+pub(crate) fn file_name_of(name: &Name, format: ExportFormat) -> String {
+    let extension = match format {
         ExportFormat::Raw => "raw",
         ExportFormat::Qcow2 => "qcow2",
         ExportFormat::Vmdk => "vmdk",
-    }
+    };
+    format!("{name}.{extension}")
 }
 
 /// What is held while a disk is read.
-enum Hold<'a> {
+pub(crate) enum Hold<'a> {
     /// A copy that shares the disk's extents, and goes with this.
     Copy(NewFile),
     /// The disk, to which nobody writes meanwhile.
     Disk { file: File, _claim: DiskClaim<'a> },
-    /// An image, which never changes.
-    Image(File),
+    /// An image, or part of a snapshot, which never changes.
+    Fixed(File),
 }
 
 impl Hold<'_> {
-    fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         match self {
             Self::Copy(copy) => copy.file(),
-            Self::Disk { file, .. } | Self::Image(file) => file,
+            Self::Disk { file, .. } | Self::Fixed(file) => file,
         }
     }
 }
@@ -164,19 +170,14 @@ impl Hold<'_> {
 fn send(
     core: &Arc<Core>,
     handle: &OperationHandle,
-    source: Source,
-    format: ExportFormat,
-    name: &str,
+    source: &Source,
     begun: oneshot::Sender<Result<Begun, Problem>>,
 ) -> Result<(), Problem> {
-    let opened = hold(core, source).and_then(|hold| {
-        let file = hold.file().try_clone();
-        let file = file.map_err(|error| internal(format!("opening the disk: {error}")))?;
-        let size = file.metadata().map_or(0, |metadata| metadata.len());
-        let export = foreign::export(file, of_block(format), name).map_err(copy_problem)?;
-        Ok((hold, export, size))
-    });
-    let (_hold, mut export, size) = match opened {
+    let Opened {
+        holds: _holds,
+        mut export,
+        size,
+    } = match open(core, source, handle) {
         Ok(opened) => opened,
         Err(problem) => {
             // Who asked may have gone.
@@ -222,11 +223,36 @@ fn send_pieces(
     }
 }
 
-fn hold(core: &Core, source: Source) -> Result<Hold<'_>, Problem> {
+fn open<'a>(
+    core: &'a Core,
+    source: &Source,
+    handle: &OperationHandle,
+) -> Result<Opened<'a>, Problem> {
+    let (stored, name, format) = match source {
+        Source::One(stored, name, format) => (*stored, name, *format),
+        Source::Machine(outgoing) => return ova::open(core, outgoing, handle),
+    };
+    let hold = hold(core, stored)?;
+    let file = hold.file().try_clone();
+    let file = file.map_err(|error| internal(format!("opening the disk: {error}")))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let export = foreign::export(file, of_block(format), name.as_str()).map_err(copy_problem)?;
+    Ok(Opened {
+        holds: vec![hold],
+        export,
+        size,
+    })
+}
+
+/// Holds a disk as it is now.
+pub(crate) fn hold(core: &Core, stored: Stored) -> Result<Hold<'_>, Problem> {
     let failed = |error| datastore_problem(&error);
-    let id = match source {
-        Source::Image(id) => return core.open_image(id).map(Hold::Image),
-        Source::Disk(id) => id,
+    let id = match stored {
+        Stored::Disk(id) => id,
+        Stored::Image(id) => return core.open_image(id).map(Hold::Fixed),
+        Stored::Saved(id, number) => {
+            return open_saved(&core.saved, id, Part::Disk(number)).map(Hold::Fixed);
+        }
     };
     let disk = core
         .disks
@@ -256,7 +282,7 @@ fn of_block(format: ExportFormat) -> foreign::ExportFormat {
     }
 }
 
-fn copy_problem(error: CopyError) -> Problem {
+pub(crate) fn copy_problem(error: CopyError) -> Problem {
     datastore_problem(&error.into())
 }
 

@@ -8,11 +8,10 @@ use lodge_api::{ErrorCode, Problem};
 use lodge_host::boot::BootReport;
 use lodge_host::hostname;
 
+use crate::catalogue::HOST;
 use crate::config::ManagerConfig;
 use crate::core::{blocking, internal};
 use crate::{Caller, Manager, update};
-
-const SYSTEM: &str = "/v1/system";
 
 /// The host's name at present.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ impl Manager {
         }
         core.hostname.set(name);
         core.console_changed();
-        core.make_known(caller, "system_change", SYSTEM.to_owned(), Change::Changed);
+        core.make_known(caller, "system_change", HOST.to_owned(), Change::Changed);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use lodge_host::power::{InitLink, InitNotice, InitRequest, PowerAction};
 use lodge_host::system::{Cpu, CpuTimes, Dmi, Firmware, Load, Memory};
 use tokio::sync::watch;
 
+use crate::catalogue::HOST;
 use crate::core::{Core, internal};
 use crate::vms::VmRecord;
 use crate::{Caller, Manager, update};
@@ -380,12 +381,12 @@ impl Manager {
             SystemAction::Shutdown => ("system_shutdown", PowerAction::Off),
             SystemAction::Reboot => ("system_reboot", PowerAction::Reboot),
         };
-        caller.audit(kind, "/v1/system");
+        caller.audit(kind, HOST);
         let socket = core.config.run_dir.join("init.sock");
         core.start_operation(
             caller,
             kind,
-            "/v1/system".to_owned(),
+            HOST.to_owned(),
             false,
             move |handle| async move {
                 let failed = |error| internal(format!("init cannot be told: {error}"));

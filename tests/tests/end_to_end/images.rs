@@ -78,6 +78,28 @@ fn fetched_by_the_host(host: &Host, folder: &Path) {
     assert_eq!(image["sha256"], *sum, "{image}");
 }
 
+/// The archive has what it says, and its disk is the one that came in.
+fn goes_out_again(host: &Host, folder: &Path) {
+    let archive = at(folder, "again.ova");
+    host.cli.ok(&["vm", "export", "old", &archive]).unwrap();
+    let again = folder.join("again");
+    std::fs::create_dir(&again).unwrap();
+    tool("tar", ["-C", &at(&again, ""), "-xf", &archive]).unwrap();
+    let sums = std::fs::read_to_string(again.join("old.mf")).unwrap();
+    for file in ["old.ovf", "old-disk0.vmdk"] {
+        let said = tool("sha256sum", [again.join(file)]).unwrap();
+        let sum = said.split(' ').next().unwrap();
+        assert!(sums.contains(&format!("SHA256({file})= {sum}\n")), "{sums}");
+    }
+    let (raw, disk) = (at(folder, "raw"), at(&again, "old-disk0.vmdk"));
+    qemu_img(&["compare", "-f", "raw", "-F", "vmdk", &raw, &disk]);
+    // And as it was.
+    host.cli.ok(&["snapshot", "create", "old", "then"]).unwrap();
+    let disk = at(folder, "then.qcow2");
+    host.cli.ok(&["snapshot", "export", "then", &disk]).unwrap();
+    qemu_img(&["compare", "-f", "raw", "-F", "qcow2", &raw, &disk]);
+}
+
 #[test]
 fn disks_and_machines_of_others_come_in_and_go_out() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,6 +172,7 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
     );
     let vm = host.vm("old").unwrap();
     assert_eq!(vm["disks"][0]["bus"], "sata", "{vm}");
+    goes_out_again(&host, folder.path());
     let imported = vm["disks"][0]["disk"].as_str().unwrap();
 
     for (disk, file, format) in [

@@ -167,6 +167,12 @@ fn names_clash(host: &Host) -> Result<()> {
     )?;
     refused(&late, 412, "precondition_failed", "")?;
     ensure!(curl.get("/v1/vms/twin")?.json()?["description"] == "one");
+    refused(
+        &curl.get("/v1/vms/twin/ova")?,
+        400,
+        "invalid_request",
+        "without firmware",
+    )?;
     ensure!(curl.request("DELETE", "/v1/vms/twin", &[])?.status == 204);
     Ok(())
 }

@@ -151,8 +151,11 @@ fn refusals(host: &Host, good: &Path) -> Result<()> {
     let said = fails(good)?;
     assert!(said.contains("trusts no key"), "{said}");
 
+    // What is refused for its signature is not looked into: the beginning of an image does, in a fraction of the time.
+    let mut beginning = iso()?;
+    beginning.truncate(1 << 20);
     let other = directory.join("other.key");
-    let stranger = signed(host, "stranger", &other, fs::read(artifacts::iso())?)?;
+    let stranger = signed(host, "stranger", &other, beginning.clone())?;
     let add_key = |key: &str| {
         host.cli
             .ok(&["system", "update-key", "add", &text(&directory.join(key))])
@@ -165,7 +168,12 @@ fn refusals(host: &Host, good: &Path) -> Result<()> {
     );
     nothing_changed(host)?;
 
-    let content = fs::read(good)?;
+    let content = fs::read(signed(
+        host,
+        "beginning",
+        &directory.join("first.key"),
+        beginning,
+    )?)?;
     let cut = directory.join("cut");
     fs::write(&cut, &content[..content.len() / 2])?;
     let said = fails(&cut)?;

@@ -1,4 +1,4 @@
-//! Downloading disks and images.
+//! Downloading disks, images and VMs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lodge_api::snapshot::Snapshot;
 use lodge_client::ClientError;
 
 use super::path;
@@ -65,13 +66,92 @@ pub(super) async fn export(
     arguments: Export,
 ) -> Result<(), ClientError> {
     let Export { name, file, format } = arguments;
+    let format = format.unwrap_or_else(|| ExportFormat::of(&file)).as_str();
+    let url = format!("{}/content?format={format}", path(collection, &name.name));
+    download(context, &name, &url, file, format).await
+}
+
+/// A VM, and the archive it becomes.
+#[derive(Debug, Args)]
+pub(crate) struct ExportVm {
+    /// [REMOTE:]NAME
+    name: Target,
+    /// The archive to write, FILE.ova; it must not exist
+    file: PathBuf,
+}
+
+/// Downloads a VM with its disks.
+pub(super) async fn export_vm(context: &Context, arguments: ExportVm) -> Result<(), ClientError> {
+    let ExportVm { name, file } = arguments;
+    let url = format!("{}/ova", path("vms", &name.name));
+    download(context, &name, &url, file, "OVA").await
+}
+
+/// A snapshot, and what of it is downloaded.
+#[derive(Debug, Args)]
+pub(crate) struct ExportSnapshot {
+    #[command(flatten)]
+    what: Export,
+    /// The disk, by the name it had then; not needed for the only one
+    #[arg(long)]
+    disk: Option<lodge_api::Name>,
+}
+
+/// Downloads what a VM was at one moment: all of it, or a disk.
+pub(super) async fn export_snapshot(
+    context: &Context,
+    arguments: ExportSnapshot,
+) -> Result<(), ClientError> {
+    let ExportSnapshot { what, disk } = arguments;
+    let own = path("snapshots", &what.name.name);
+    let is_archive = |file: &Path| {
+        file.extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("ova"))
+    };
+    if disk.is_none() && what.format.is_none() && is_archive(&what.file) {
+        return download(context, &what.name, &format!("{own}/ova"), what.file, "OVA").await;
+    }
+    let disk = match disk {
+        Some(disk) => disk,
+        None => only_disk(context, &what.name, &own).await?,
+    };
+    let format = what
+        .format
+        .unwrap_or_else(|| ExportFormat::of(&what.file))
+        .as_str();
+    let url = format!("{own}/disks/{disk}/content?format={format}");
+    download(context, &what.name, &url, what.file, format).await
+}
+
+async fn only_disk(
+    context: &Context,
+    name: &Target,
+    url: &str,
+) -> Result<lodge_api::Name, ClientError> {
     let client = context.client(name.remote.as_deref())?;
-    let format = format.unwrap_or_else(|| ExportFormat::of(&file));
-    let url = format!(
-        "{}/content?format={}",
-        path(collection, &name.name),
-        format.as_str()
-    );
+    let snapshot: Snapshot = client.get(url).await?;
+    match snapshot.spec.disks.as_slice() {
+        [only] => Ok(only.disk.clone()),
+        disks => {
+            let names: Vec<&str> = disks.iter().map(|disk| disk.disk.as_str()).collect();
+            let text = format!(
+                "say which disk by --disk, of these: {}; or give FILE.ova for all of it",
+                names.join(", ")
+            );
+            Err(ClientError::Usage(text))
+        }
+    }
+}
+
+/// Writes what is at `url` to a file.
+async fn download(
+    context: &Context,
+    name: &Target,
+    url: &str,
+    file: PathBuf,
+    format: &str,
+) -> Result<(), ClientError> {
+    let client = context.client(name.remote.as_deref())?;
     let mut target = Partial::create(file)?;
     let bar = progress::amount("downloading");
     let begun = |length: Option<u64>| {
@@ -80,7 +160,7 @@ pub(super) async fn export(
         }
     };
     let taken = client
-        .download(&url, begun, |piece| {
+        .download(url, begun, |piece| {
             bar.inc(piece.len() as u64);
             target.append(&piece)
         })
@@ -89,9 +169,8 @@ pub(super) async fn export(
     taken?;
     let (file, length) = target.finish()?;
     let text = format!(
-        "{} written as {}, {}",
+        "{} written as {format}, {}",
         file.display(),
-        format.as_str(),
         lodge_api::Size(length)
     );
     output::done(context.format, &text);

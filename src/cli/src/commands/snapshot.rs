@@ -7,6 +7,7 @@ use lodge_api::operation::Operation;
 use lodge_api::snapshot::{Snapshot, SnapshotClone, SnapshotCreate, VmRevert};
 use lodge_client::ClientError;
 
+use super::export::{ExportSnapshot, export_snapshot};
 use super::{all, path};
 use crate::context::{Context, ask};
 use crate::output;
@@ -67,6 +68,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         background: bool,
     },
+    /// Download; FILE.ova gets the VM, another file one of its disks as raw, qcow2 or VMDK. Memory stays behind
+    Export(ExportSnapshot),
     /// Delete; VMs that were made of it stay
     #[command(visible_alias = "rm")]
     Delete {
@@ -115,6 +118,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             let operation: Operation = client.send(Method::POST, &path, &body, None).await?;
             context.finish(&client, operation, background, &text).await
         }
+        Verb::Export(arguments) => export_snapshot(context, arguments).await,
         Verb::Delete { names, yes } => delete(context, &names, yes).await,
     }
 }

@@ -103,9 +103,11 @@ pub(crate) async fn update(
 async fn fetch(context: &Context, client: &Client, url: &str, how: How) -> Result<(), ClientError> {
     let body = UpdateFetch {
         url: url.to_owned(),
+        restart: !how.no_restart,
+        guests: how.guests(),
     };
-    let path = how.url("/v1/system:fetch_update");
-    let operation: Operation = client.send(Method::POST, &path, &body, None).await?;
+    let path = "/v1/system:fetch_update";
+    let operation: Operation = client.send(Method::POST, path, &body, None).await?;
     let text = match how.no_restart {
         true => "The update starts the next time; `lodge system images` says which version it is",
         false => RESTARTS,

@@ -11,6 +11,7 @@ use lodge_api::{Name, Size};
 use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
+use super::export::{ExportVm, export_vm};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
@@ -25,6 +26,8 @@ use crate::target::{RemoteName, Target};
 pub(crate) enum Verb {
     /// Make a VM of an OVA, which VMware, VirtualBox and others export
     Import(Import),
+    /// Write a stopped VM with its disks as an OVA, for other hypervisors and hosts
+    Export(ExportVm),
     /// Create a virtual machine
     Create {
         /// [REMOTE:]NAME
@@ -221,6 +224,7 @@ pub(crate) struct Background {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError> {
     match verb {
         Verb::Import(arguments) => import(context, arguments).await,
+        Verb::Export(arguments) => export_vm(context, arguments).await,
         Verb::Create {
             name,
             settings,

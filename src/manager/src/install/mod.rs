@@ -24,14 +24,13 @@ use lodge_host::system::Firmware;
 
 use self::handover::Handover;
 pub(crate) use self::handover::{Waiting, left_behind};
+use crate::catalogue::HOST;
 use crate::core::{Core, blocking, internal};
 use crate::operations::OperationHandle;
 use crate::{Caller, Manager};
 
 /// The operation's kind.
 pub(crate) const KIND: &str = "system_install";
-
-const TARGET: &str = "/v1/system";
 
 /// What is to be done.
 struct Plan {
@@ -75,10 +74,10 @@ impl Manager {
         if core.installing.swap(true, Ordering::SeqCst) {
             return Err(being_installed());
         }
-        caller.audit(KIND, TARGET);
+        caller.audit(KIND, HOST);
         let working = core.clone();
         let started = core
-            .start_operation(caller, KIND, TARGET.to_owned(), true, |handle| async move {
+            .start_operation(caller, KIND, HOST.to_owned(), true, |handle| async move {
                 let result = working.install(plan, &handle).await;
                 working.installing.store(false, Ordering::SeqCst);
                 result

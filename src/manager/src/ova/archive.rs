@@ -7,7 +7,7 @@ use lodge_block::foreign::Part;
 use sha2::{Digest, Sha256};
 
 /// A header and the unit of everything.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 
 /// Most files of an archive.
 const MOST: usize = 200;
@@ -138,6 +138,33 @@ fn number(field: &[u8]) -> Option<u64> {
     u64::from_str_radix(text.trim_matches(['\0', ' ']), 8).ok()
 }
 
+/// The header of a file of an archive, in the format of POSIX (ustar). Of a longer name the end is left out.
+pub(crate) fn header(name: &str, length: u64) -> Vec<u8> {
+    let mut header = vec![0; BLOCK as usize];
+    let name = &name.as_bytes()[..name.len().min(99)];
+    header[..name.len()].copy_from_slice(name);
+    for (at, value) in [
+        (100, "0000644\0"),
+        (108, "0000000\0"),
+        (116, "0000000\0"),
+        (136, "00000000000\0"),
+        (148, "        "),
+        (156, "0"),
+        (257, "ustar\x0000"),
+    ] {
+        header[at..at + value.len()].copy_from_slice(value.as_bytes());
+    }
+    if length < 8 << 30 {
+        header[124..136].copy_from_slice(format!("{length:011o}\0").as_bytes());
+    } else {
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&length.to_be_bytes());
+    }
+    let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
 /// The sum of all bytes, those of the sum itself as spaces.
 fn is_whole(header: &[u8; BLOCK as usize]) -> bool {
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
@@ -169,6 +196,16 @@ mod tests {
         assert_eq!(number(b"\x80\0\0\0\0\0\0\x02\0\0\0\0"), Some(2 << 32));
         assert_eq!(number(b"\xff\xff\xff\xff\0\0\0\x02\0\0\0\0"), None);
         assert_eq!(number(b"9"), None);
+    }
+
+    #[test]
+    fn headers_are_read_again() {
+        for length in [0, 1000, (8 << 30) - 1, 8 << 30, 5 << 40] {
+            let header = header("web-disk0.vmdk", length);
+            assert_eq!(number(&header[124..136]), Some(length));
+            assert!(is_whole(&header.try_into().unwrap()), "{length}");
+        }
+        assert_eq!(header(&"x".repeat(200), 1)[100..104], *b"0000");
     }
 
     #[test]

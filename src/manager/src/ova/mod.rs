@@ -1,6 +1,8 @@
-//! Machines of other hypervisors, as OVA archives: what is in one, checked before anything is made of it.
+//! Machines as OVA archives: what is in one of another hypervisor, checked before anything is made of it; and guests on their way out.
 
 mod archive;
+mod descriptor;
+pub(crate) mod export;
 mod import;
 mod ovf;
 mod xml;

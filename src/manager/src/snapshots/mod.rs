@@ -4,6 +4,7 @@
 //! when the manager starts.
 
 mod clone;
+mod export;
 mod files;
 mod revert;
 mod schedule;

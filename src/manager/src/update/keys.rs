@@ -8,8 +8,9 @@ use lodge_host::install::UpdateKey;
 use lodge_store::{Batch, Precondition, Record, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::{self, HOST};
 use crate::core::Core;
-use crate::{Caller, Manager, catalogue};
+use crate::{Caller, Manager};
 
 /// Most keys.
 const MOST: usize = 16;
@@ -73,8 +74,7 @@ impl Manager {
             .put(KEY, &UpdateKeysRecord(keys), Precondition::Any)
             .map_err(|error| catalogue::record_problem(&error))?;
         core.commit(batch).await?;
-        let target = "/v1/system".to_owned();
-        core.make_known(caller, "system_change", target, Change::Changed);
+        core.make_known(caller, "system_change", HOST.to_owned(), Change::Changed);
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ use lodge_host::install::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::catalogue::HOST;
 use crate::core::{Core, blocking, internal};
 use crate::fetch::{Fetch, Fetched, begin};
 use crate::images::Upload;
@@ -34,8 +35,6 @@ use crate::upload::{Expected, Received, Receiver};
 use crate::{Caller, Manager};
 
 pub(crate) use self::trial::{AtStart, trying};
-
-const TARGET: &str = "/v1/system";
 
 /// Who does something with the images of the disk.
 #[derive(Default)]
@@ -127,7 +126,7 @@ impl Manager {
     }
 
     async fn update_operation(&self, caller: &Caller) -> Result<Upload, Problem> {
-        self.upload_operation(caller, "system_update", TARGET.to_owned())
+        self.upload_operation(caller, "system_update", HOST.to_owned())
             .await
     }
 
@@ -182,9 +181,9 @@ impl Manager {
         core.require_changeable()?;
         let home = core.home()?;
         let running = self
-            .upload_operation(caller, "system_rollback", TARGET.to_owned())
+            .upload_operation(caller, "system_rollback", HOST.to_owned())
             .await?;
-        caller.audit("system_rollback", TARGET);
+        caller.audit("system_rollback", HOST);
         let caller = caller.clone();
         self.finish_anyway(move |manager| async move {
             let (core, started) = (&manager.core, home.started());

@@ -204,3 +204,66 @@ async fn leave_nothing_when_they_are_refused() {
     assert_eq!(host.files("disks"), 2);
     host.manager.close().await;
 }
+
+/// What a guest is sent as.
+async fn exported(manager: &Manager, vm: &str) -> Vec<u8> {
+    let mut download = within(manager.vm_export(&admin(), vm)).await.unwrap();
+    assert_eq!(download.file_name, format!("{vm}.ova"));
+    let mut content = Vec::new();
+    while let Some(piece) = download.pieces.recv().await {
+        content.extend(piece.unwrap());
+    }
+    assert_eq!(download.length, Some(content.len() as u64));
+    content
+}
+
+#[tokio::test]
+async fn go_out_as_they_came_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let (ova, disk) = archive(directory.path(), OVF, Some(("SHA256", "sha256sum")));
+    let first = import(&host.manager, "web", &ova).await.unwrap().vm.spec;
+    let sent = exported(&host.manager, "web").await;
+    fs::write(directory.path().join("sent.ova"), &sent).unwrap();
+    let listed = run(directory.path(), "tar", &["-tf", "sent.ova"]);
+    assert_eq!(listed, "web.ovf\nweb.mf\nweb-disk0.vmdk\nweb-disk1.vmdk\n");
+    run(directory.path(), "tar", &["-xf", "sent.ova"]);
+    run(
+        directory.path(),
+        "qemu-img",
+        &["check", "-q", "web-disk1.vmdk"],
+    );
+    let compare = [
+        "compare",
+        "-q",
+        "-f",
+        "raw",
+        "-F",
+        "vmdk",
+        "raw",
+        "web-disk0.vmdk",
+    ];
+    run(directory.path(), "qemu-img", &compare);
+
+    // Its manifest is checked on the way in.
+    let again = import(&host.manager, "again", &sent).await.unwrap();
+    let mac = first.nics[0].mac.clone().unwrap();
+    let warnings = again.warnings.join("\n");
+    assert!(
+        warnings.contains(&mac) && !warnings.contains("is left out"),
+        "{warnings}"
+    );
+    let mut second = again.vm.spec;
+    assert_eq!(second.disks.len(), 2);
+    second.name = first.name.clone();
+    second.nics = first.nics.clone();
+    for (disk, old) in second.disks.iter_mut().zip(&first.disks) {
+        disk.disk = old.disk.clone();
+    }
+    assert_eq!(second, first);
+    let copy = host.manager.disk_view("again-disk0").unwrap();
+    let path = host.config.data_dir.join("disks").join(copy.id.to_string());
+    assert!(fs::read(path).unwrap() == disk);
+    assert_eq!(host.files("disks"), 4, "nothing is left of what was read");
+    host.manager.close().await;
+}

@@ -1,10 +1,12 @@
 //! Snapshots of guests.
 
 use axum::extract::{Path, State};
+use lodge_api::image::ExportParams;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 use lodge_api::snapshot::{Snapshot, SnapshotClone, SnapshotCreate, VmRevert};
 
+use super::download::{BINARY, DOWNLOAD, answer, binary};
 use crate::app::App;
 use crate::auth::Authenticated;
 use crate::route::{Access, Route, delete, get, post};
@@ -16,10 +18,12 @@ use crate::wire::wait::Wait;
 
 const LIST: &str = "/v1/snapshots";
 const ONE: &str = "/v1/snapshots/{snapshot}";
+const DISK_CONTENT: &str = "/v1/snapshots/{snapshot}/disks/{disk}/content";
 
 pub fn routes() -> Vec<Route> {
     let read = Access::Needs(Privilege::VmRead);
     let write = Access::Needs(Privilege::VmConfigure);
+    let content = Access::Needs(Privilege::StorageRead);
     vec![
         post("/v1/vms/{vm}:snapshot", write, "vm_snapshot", vm_snapshot)
             .summary("Take a snapshot of a guest: its disks, and its memory if it runs")
@@ -48,6 +52,15 @@ pub fn routes() -> Vec<Route> {
         .description("It has copies of the disks and an identity of its own. From a snapshot with memory it starts at once, where the other was.")
         .takes::<SnapshotClone>()
         .starts_operation("Under way; the operation's `target` is the guest."),
+        get("/v1/snapshots/{snapshot}/ova", content, "snapshot_export", snapshot_export)
+            .summary("Download the guest of a snapshot as an OVA")
+            .description("Its disks are as they were then, like after a power cut if it ran; its memory stays behind. The guest may run meanwhile.")
+            .answers_other(200, "The archive.", Some((BINARY, binary()))),
+        get(DISK_CONTENT, content, "snapshot_download", snapshot_download)
+            .summary("Download a disk of a snapshot, by the name that it had then")
+            .description(DOWNLOAD)
+            .query::<ExportParams>()
+            .answers_other(200, "The content.", Some((BINARY, binary()))),
         delete(ONE, write, "snapshot_delete", snapshot_delete)
             .summary("Delete a snapshot")
             .description("Guests that were started from it run on.")
@@ -98,6 +111,28 @@ async fn snapshot_clone(
     let manager = app.manager();
     let operation = manager.snapshot_clone(&who.caller, &key, body).await?;
     reply::started(&app, wait, operation).await
+}
+
+async fn snapshot_export(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+) -> Answer {
+    let download = app.manager().snapshot_export(&who.caller, &key).await?;
+    Ok(answer(download))
+}
+
+async fn snapshot_download(
+    State(app): State<App>,
+    Path((key, disk)): Path<(String, String)>,
+    who: Authenticated,
+    Query(params): Query<ExportParams>,
+) -> Answer {
+    let manager = app.manager();
+    let download = manager
+        .snapshot_disk_export(&who.caller, &key, &disk, params.format)
+        .await?;
+    Ok(answer(download))
 }
 
 async fn snapshot_delete(

@@ -37,7 +37,6 @@ pub fn routes() -> Vec<Route> {
         post("/v1/system:fetch_update", configure, "update_fetch", update_fetch)
             .summary("Update Lodge with what is at a URL")
             .description(FETCHES)
-            .query::<UpdateParams>()
             .takes::<UpdateFetch>()
             .starts_operation("Under way; when it has ended, the image is tried next."),
         post("/v1/system:rollback", configure, "system_rollback", system_rollback)
@@ -69,11 +68,14 @@ async fn system_update(
 async fn update_fetch(
     State(app): State<App>,
     who: Authenticated,
-    Query(params): Query<UpdateParams>,
     wait: Wait,
     Json(body): Json<UpdateFetch>,
 ) -> Answer {
     let fetch = fetch_of(&app, &body.url)?;
+    let params = UpdateParams {
+        restart: body.restart,
+        guests: body.guests,
+    };
     let manager = app.manager();
     let operation = manager
         .system_update_fetch(&who.caller, params, fetch)

@@ -1,17 +1,17 @@
-//! Guests out of OVA archives.
+//! Guests out of OVA archives, and into them.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use http::HeaderMap;
 use lodge_api::privilege::Privilege;
 use lodge_api::vm::{VmFetch, VmImport, VmImported};
 
 use super::content::upload_of;
-use super::download::{BINARY, binary};
+use super::download::{BINARY, answer, binary};
 use super::fetch::{FETCHES, fetch_of};
 use crate::app::App;
 use crate::auth::Authenticated;
-use crate::route::{Access, Route, post};
+use crate::route::{Access, Route, get, post};
 use crate::wire::json::Json;
 use crate::wire::query::Query;
 use crate::wire::reply::{self, Answer};
@@ -30,6 +30,14 @@ pub fn routes() -> Vec<Route> {
             .query::<VmImport>()
             .takes_other(&[BINARY], binary())
             .creates::<VmImported>("The guest."),
+        get("/v1/vms/{vm}/ova", Access::Needs(Privilege::StorageRead), "vm_export", vm_export)
+            .summary("Download a stopped guest as an OVA")
+            .description(
+                "Descriptor, manifest with checksums, and disks as streamOptimized VMDKs. For other hypervisors' sake disks on virtio are \
+                 said to be on SATA, and all network cards to be Intel's (e1000e). Everything is read twice, first to be measured; the operation tells how far \
+                 that is. An answer that breaks off is not complete.",
+            )
+            .answers_other(200, "The archive.", Some((BINARY, binary()))),
         post("/v1/vms:fetch", access, "vm_fetch", vm_fetch)
             .summary("Make a guest of an OVA at a URL")
             .description(FETCHES)
@@ -53,6 +61,11 @@ async fn vm_import(
     let imported = content.stalled.explain(&app, result)?;
     let path = format!("/v1/vms/{}", imported.vm.spec.name);
     reply::created(&path, &imported, Some(imported.vm.revision))
+}
+
+async fn vm_export(State(app): State<App>, Path(key): Path<String>, who: Authenticated) -> Answer {
+    let download = app.manager().vm_export(&who.caller, &key).await?;
+    Ok(answer(download))
 }
 
 async fn vm_fetch(

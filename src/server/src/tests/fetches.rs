@@ -63,9 +63,9 @@ async fn what_cannot_be_fetched_makes_no_image() {
         .problem(502, "fetch_failed");
     assert!(problem["operation"].is_string(), "{problem}");
 
-    let update = json!({"url": "http://10.0.0.1/a"});
+    let update = json!({"url": "http://10.0.0.1/a", "restart": false, "guests": "power_off"});
     let problem = admin
-        .post("/v1/system:fetch_update", update)
+        .post("/v1/system:fetch_update?wait=1s", update)
         .await
         .problem(409, "wrong_state");
     assert!(
