@@ -35,8 +35,9 @@ use crate::snapshots::{self, Part};
 /// How long a guest may take until it runs. Machines that emulate KVM are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a disk is waited for whose last user has just ended.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a disk is waited for whose last user has just ended. It takes the kernel longest while it takes down network
+/// namespaces, of which every guest has one: more than six seconds were seen.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long an ended guest's cgroup may take to get empty.
 const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
