@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -93,4 +94,13 @@ pub fn tool(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Re
     run(Command::new(name).args(args), b"")?
         .success()
         .with_context(|| format!("running {name}"))
+}
+
+/// SHA-256 of a file, in lower-case hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(file: &Path) -> Result<String> {
+    let said = tool("sha256sum", [file])?;
+    Ok(said.split(' ').next().unwrap_or_default().to_owned())
 }

@@ -68,11 +68,11 @@ pub enum FetchError {
 /// Whether a host may fetch from there: not from itself, where services trust whoever reaches them, and not from its link
 /// without an address, where clouds keep their guests' credentials.
 pub fn outside(address: IpAddr) -> bool {
-    let link_local = match address.to_canonical() {
+    let address = address.to_canonical();
+    let link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    let address = address.to_canonical();
     !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use lodge_api::Problem;
+use lodge_block::datastore::Datastore;
 
+use crate::Manager;
 use crate::operations::{OperationHandle, cancelled};
 
 /// Content that has begun to come.
@@ -20,11 +22,20 @@ pub struct Fetched {
 /// Asks for content, once somebody waits for it.
 pub type Fetch = BoxFuture<'static, Result<Fetched, Problem>>;
 
-/// Waits until it comes, or somebody does not want it any more.
-pub(crate) async fn begin(fetch: Fetch, handle: &OperationHandle) -> Result<Fetched, Problem> {
-    tokio::select! {
-        fetched = fetch => fetched,
-        () = handle.cancelled() => Err(cancelled()),
+impl Manager {
+    /// Waits until it comes, or somebody does not want it any more, and refuses what has no room on the datastore.
+    pub(crate) async fn begin_fetch(
+        &self,
+        datastore: &Datastore,
+        fetch: Fetch,
+        handle: &OperationHandle,
+    ) -> Result<Fetched, Problem> {
+        let fetched = tokio::select! {
+            fetched = fetch => fetched?,
+            () = handle.cancelled() => return Err(cancelled()),
+        };
+        self.require_room_for(datastore, fetched.length)?;
+        Ok(fetched)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::catalogue::{self, Object};
 use crate::content::Found;
 use crate::convert::to_raw;
 use crate::core::{Core, blocking, internal};
-use crate::fetch::{Fetch, Fetched, begin, in_body};
+use crate::fetch::{Fetch, Fetched, in_body};
 use crate::filter::Field;
 use crate::networks::in_use;
 use crate::operations::{OperationHandle, cancelled};
@@ -211,8 +211,8 @@ impl Manager {
         let (manager, who, target) = (self.clone(), caller.clone(), wanted.target());
         self.core
             .start_operation(caller, "image_fetch", target, true, |handle| async move {
-                let Fetched { length, body } = begin(fetch, &handle).await?;
-                manager.require_room_for(&manager.core.images, length)?;
+                let fetched = manager.begin_fetch(&manager.core.images, fetch, &handle);
+                let Fetched { length, body } = fetched.await?;
                 let taken = manager.take_image(&who, wanted, length, body, &handle);
                 taken.await.map(drop).map_err(in_body)
             })

@@ -12,7 +12,7 @@ use lodge_tests::curl::Curl;
 use lodge_tests::host::Host;
 use lodge_tests::machine::{Builder, Medium};
 use lodge_tests::media;
-use lodge_tests::process::tool;
+use lodge_tests::process::{sha256, tool};
 use lodge_tests::terminal::GuestConsole;
 use lodge_tests::volatile_disk::VolatileDisk;
 use serde_json::{Value, json};
@@ -188,9 +188,7 @@ impl Load<'_> {
         let mut bytes: Vec<u8> = words.take(IMAGE / 8).flatten().collect();
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         std::fs::write(&file, bytes)?;
-        let said = tool("sha256sum", [&file])?;
-        let sum = said.split(' ').next().unwrap_or_default().to_owned();
-        Ok((format!("@{}", file.display()), sum))
+        Ok((format!("@{}", file.display()), sha256(&file)?))
     }
 }
 
@@ -235,8 +233,7 @@ fn content(host: &Host, curl: &Curl, path: &str) -> Result<String> {
     let output = file.to_string_lossy();
     let answer = curl.request("GET", &format!("{path}/content"), &["-o", &output])?;
     ensure!(answer.status == 200, "{path}: {answer:?}");
-    let said = tool("sha256sum", [&*output])?;
-    Ok(said.split(' ').next().unwrap_or_default().to_owned())
+    sha256(&file)
 }
 
 /// Everything is as its client was told, or as it was being made; and then that is certain.

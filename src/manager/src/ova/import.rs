@@ -23,7 +23,7 @@ use crate::catalogue::{self, Object};
 use crate::content::image_problem;
 use crate::core::{Core, blocking};
 use crate::disks::DiskRecord;
-use crate::fetch::{Fetch, Fetched, begin, in_body};
+use crate::fetch::{Fetch, Fetched, in_body};
 use crate::images::{checksum, datastore_problem, file_name, wrong_checksum};
 use crate::operations::{OperationHandle, cancelled};
 use crate::upload::{Expected, Receiver, require_room};
@@ -97,8 +97,8 @@ impl Manager {
         let (manager, who, target) = (self.clone(), caller.clone(), wanted.target());
         self.core
             .start_operation(caller, "vm_fetch", target, true, |handle| async move {
-                let Fetched { length, body } = begin(fetch, &handle).await?;
-                manager.require_room_for(&manager.core.disks, length)?;
+                let fetched = manager.begin_fetch(&manager.core.disks, fetch, &handle);
+                let Fetched { length, body } = fetched.await?;
                 let taken = manager.take_archive(&who, wanted, length, body, &handle);
                 taken.await.map(drop).map_err(in_body)
             })

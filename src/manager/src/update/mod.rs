@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::catalogue::HOST;
 use crate::core::{Core, blocking, internal};
-use crate::fetch::{Fetch, Fetched, begin};
+use crate::fetch::{Fetch, Fetched};
 use crate::images::Upload;
 use crate::install::phase;
 use crate::operations::{OperationHandle, cancelled};
@@ -107,11 +107,8 @@ impl Manager {
         let operation = running.handle.view();
         let (manager, caller) = (self.clone(), caller.clone());
         self.background(async move {
-            let fetched = begin(fetch, &running.handle).await.and_then(|fetched| {
-                manager.require_room_for(&manager.core.images, fetched.length)?;
-                Ok(fetched)
-            });
-            let Fetched { length, body } = match fetched {
+            let fetched = manager.begin_fetch(&manager.core.images, fetch, &running.handle);
+            let Fetched { length, body } = match fetched.await {
                 Ok(fetched) => fetched,
                 Err(problem) => return running.end::<()>(&Err(problem)),
             };
