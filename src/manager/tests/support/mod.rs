@@ -109,11 +109,13 @@ impl Drop for Host {
     }
 }
 
-/// That of the appliance, whose network stays as it is.
+/// That of the appliance, whose network stays as it is. Without groups for guests: the appliance has them to itself and clears
+/// empty ones away, which here may be those of guests that tests in other processes are about to start.
 pub fn appliance(directory: &Path) -> ManagerConfig {
     ManagerConfig {
         appliance: true,
         manage_network: false,
+        jail: false,
         ..config(directory)
     }
 }
