@@ -210,9 +210,23 @@ pub struct VmNic {
     /// Which card the guest sees.
     #[serde(default)]
     pub model: NicModel,
+    /// Whether its cable is plugged in: it can be pulled and plugged in again while the guest runs.
+    #[serde(default)]
+    pub link: NicLink,
     /// Most that it moves.
     #[serde(default, skip_serializing_if = "VmNicLimits::is_none")]
     pub limits: VmNicLimits,
+}
+
+/// The link of a network interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NicLink {
+    /// Packets pass.
+    #[default]
+    Up,
+    /// No packets pass, and the guest sees an interface without a carrier.
+    Down,
 }
 
 /// Which network card a guest sees.

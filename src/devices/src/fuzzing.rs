@@ -2,8 +2,8 @@
 //! holds the device, in an order that is the same for the same input.
 //!
 //! Devices whose queues have a thread of their own are built without it on a thread that has called
-//! [`drive_by_hand`]: what theirs would do is done when the device is activated or resumed, up to where it would sleep.
-//! Whoever rings a doorbell pauses and resumes the device to have it looked at. Devices on the event
+//! [`drive_by_hand`]: what theirs would do since the device was activated or resumed is done when it is paused or deactivated, up to where
+//! it would sleep. Whoever rings a doorbell pauses and resumes the device to have it looked at. Devices on the event
 //! loop are served by [`EventLoop::turn`](crate::event_loop::EventLoop::turn).
 
 use std::cell::{Cell, RefCell};
@@ -45,19 +45,32 @@ pub(crate) fn end_turn() {
 /// A thread that is none.
 pub(crate) struct ByHand<S: Serve> {
     server: S,
+    start: Option<S::Start>,
     ends: Sender<S::End>,
 }
 
 impl<S: Serve> ByHand<S> {
     pub fn new(server: S, ends: Sender<S::End>) -> Self {
-        Self { server, ends }
+        Self {
+            server,
+            start: None,
+            ends,
+        }
+    }
+
+    pub fn start(&mut self, start: S::Start) {
+        self.start = Some(start);
     }
 
     /// Does what the thread would do until it sleeps; the result waits for whoever stops it.
-    pub fn turn(&mut self, start: S::Start, stop: &EventFd) {
-        STOP.set(stop.try_clone().ok());
+    pub fn turn(&mut self, stop: &EventFd) {
+        let Some(start) = self.start.take() else {
+            return;
+        };
+        // What is served may start and stop others, whose turns are within its own.
+        let outer = STOP.replace(stop.try_clone().ok());
         let end = self.server.serve(start, stop);
-        STOP.set(None);
+        STOP.set(outer);
         // The other end is in the same structure.
         let _ = self.ends.send(end);
     }

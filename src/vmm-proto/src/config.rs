@@ -228,6 +228,13 @@ pub struct NicConfig {
     /// The largest packet payload the link carries, in bytes (68 to 65535).
     #[serde(default = "ethernet_mtu")]
     pub mtu: u16,
+    /// Whether the guest finds the link up, until [`crate::RequestBody::SetLink`].
+    #[serde(default = "link_up")]
+    pub link_up: bool,
+}
+
+fn link_up() -> bool {
+    true
 }
 
 /// Which network card a guest sees.

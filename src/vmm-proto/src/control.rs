@@ -94,6 +94,14 @@ pub enum RequestBody {
         /// The way.
         on_error: OnDiskError,
     },
+    /// Show the guest the link of a network interface up, or down, as if its cable was plugged in or pulled. That no packets pass is
+    /// up to whoever has the other end of its tap. It stays over resets.
+    SetLink {
+        /// The interface's MAC address.
+        mac: [u8; 6],
+        /// Up.
+        up: bool,
+    },
     /// Wish for a memory balloon of that size: how much of its memory the guest lends to the host. The
     /// guest follows as far and as fast as it likes. The wish stays over resets of the guest.
     SetBalloon {

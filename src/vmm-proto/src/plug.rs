@@ -99,6 +99,7 @@ mod tests {
         };
         let nic = |vhost, mac, mtu| {
             NewDevice::Nic(NicConfig {
+                link_up: true,
                 tap: FdIndex(0),
                 model: crate::NicModel::Virtio,
                 vhost,

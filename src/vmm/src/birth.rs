@@ -262,6 +262,7 @@ fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, 
                 mac: config.mac,
                 mtu: config.mtu,
             },
+            link_up: config.link_up,
         })
     });
     nics.collect()

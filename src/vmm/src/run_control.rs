@@ -149,6 +149,7 @@ impl RunControl {
             } => {
                 return Handled::answer(self.disk_errors(serial, on_error));
             }
+            RequestBody::SetLink { mac, up } => return Handled::answer(self.set_link(mac, up)),
             RequestBody::SaveState => return Handled::answer(self.save_state(fds)),
             RequestBody::SaveMemory { offset, length } => {
                 return Handled::answer(self.save_memory(offset, length, fds));

@@ -58,9 +58,12 @@ fn options(first: &str, flash: u64) -> (Options, String) {
         user: root.then_some(USER),
         vcpus: 2,
         memory: MEMORY,
-        disks: vec![(DiskBus::Virtio, disk()), (DiskBus::Sata, disk())],
+        disks: [DiskBus::Virtio, DiskBus::Sata, DiskBus::Nvme]
+            .map(|bus| (bus, disk()))
+            .into(),
         cdroms: vec![Some(disk()), None],
         nics: tap().into_iter().collect(),
+        cards: tap().into_iter().collect(),
         ..Options::kernel(lodge_hostile_guest::KERNEL.to_vec())
     };
     (options, cmdline)

@@ -1,19 +1,14 @@
 //! The SATA controller with a disk or a CD-ROM drive: registers, command lists, frames, packets and scatter lists.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use lodge_block::raw::RawDisk;
-use lodge_devices::GuestMemory;
 use lodge_devices::ahci::{Ahci, AhciOptions, Cdrom, CdromHandle, Disk, DiskOptions, Drive};
-use lodge_devices::bus::Bus;
 use lodge_devices::fuzzing::{TestLine, TestPlatform};
-use lodge_devices::lifecycle::Device as _;
-use lodge_devices::pci::PciFunction as _;
-use lodge_devices::state::DeviceState;
-use vm_memory::{Bytes, GuestAddress};
 
-use crate::board::{Host, ram};
-use crate::file::disk_file;
+use crate::board::Host;
+use crate::file::{Growing, disk_file};
+use crate::function::{Function, Slot};
 use crate::input::Input;
 use crate::operation::{Offer, Piece, Rig, run};
 use crate::virtio::{DATA, readable, writable};
@@ -41,13 +36,9 @@ const CI: u64 = 0x38;
 const SIZE: u64 = 1 << 20;
 
 struct AhciRig {
-    function: Arc<Mutex<Ahci>>,
-    bus: Arc<Bus>,
-    ram: GuestMemory,
-    host: Host,
+    function: Function<Ahci>,
     /// A command that every drive carries out.
     honest: u8,
-    power_on: DeviceState,
 }
 
 /// A disk.
@@ -55,9 +46,8 @@ struct AhciRig {
 /// # Panics
 /// When the device does something wrong.
 pub fn disk(data: &[u8]) {
-    lodge_devices::fuzzing::drive_by_hand();
     let file = disk_file(SIZE);
-    let grown = file.try_clone().expect("descriptors");
+    let grow = Growing::new(&file);
     let options = DiskOptions {
         read_only: data.first().is_some_and(|byte| byte & 1 != 0),
         serial: "fuzzed".to_owned(),
@@ -65,13 +55,7 @@ pub fn disk(data: &[u8]) {
     let image = RawDisk::open(file.into()).expect("a file is a disk");
     let disk = Disk::new(image, options);
     let handle = disk.handle();
-    let host: Host = Box::new(move |_, bytes| {
-        let more = 512 * bytes.len() as u64;
-        let size = grown.metadata().map_or(0, |metadata| metadata.len());
-        if grown.set_len(size + more).is_ok() {
-            let _ = handle.refresh_size();
-        }
-    });
+    let host = grow.host(move || handle.refresh_size());
     drive(Drive::Disk(disk), host, 0xec, data);
 }
 
@@ -80,7 +64,6 @@ pub fn disk(data: &[u8]) {
 /// # Panics
 /// When the device does something wrong.
 pub fn cdrom(data: &[u8]) {
-    lodge_devices::fuzzing::drive_by_hand();
     let cdrom = Cdrom::new(Some(disc(SIZE)), "fuzzed");
     let handle = cdrom.handle();
     let host: Host = Box::new(move |what, bytes| change_disc(&handle, what, bytes.len() as u64));
@@ -108,36 +91,23 @@ fn change_disc(handle: &CdromHandle, what: u8, more: u64) {
 }
 
 fn drive(drive: Drive, host: Host, honest: u8, data: &[u8]) {
+    let slot = Slot::default();
     let mut drives = [const { None }; 6];
     drives[0] = Some(drive);
-    let bus = Arc::new(Bus::new());
-    let ram = ram();
     let function = Ahci::new(AhciOptions {
         name: "sata".to_owned(),
         drives,
-        memory: ram.clone(),
+        memory: slot.ram.clone(),
         platform: TestPlatform::new(),
         line: TestLine::new(),
-        memory_bus: Arc::clone(&bus),
+        memory_bus: Arc::clone(&slot.bus),
         prologue: Arc::new(|| {}),
         complain: Arc::new(|_, _| {}),
     })
     .expect("the process has descriptors");
-    let power_on = {
-        let mut function = function.lock().expect("nobody else has it");
-        function.pause();
-        let power_on = function.save();
-        function.resume();
-        power_on
-    };
-    let mut rig = AhciRig {
-        function,
-        bus,
-        ram,
-        host,
-        honest,
-        power_on,
-    };
+    // What the host has done to the drive stays.
+    let function = Function::new(function, slot, host, &["global", "ports"]);
+    let mut rig = AhciRig { function, honest };
     let mut input = Input::new(data);
     let Some(shape) = input.u8() else {
         return;
@@ -150,12 +120,8 @@ fn drive(drive: Drive, host: Host, honest: u8, data: &[u8]) {
 
 impl AhciRig {
     /// As drivers do.
-    fn start(&mut self) {
-        {
-            let mut function = self.function.lock().expect("nobody else has it");
-            function.set_bar(BAR, BASE);
-            function.config_write(4, &[6, 0]);
-        }
+    fn start(&self) {
+        self.function.switch_on(&[(BAR, BASE)]);
         for (register, value) in [
             (CLB, LISTS as u32),
             (CLB + 4, 0),
@@ -170,25 +136,16 @@ impl AhciRig {
             self.set(register, value);
         }
         // Interrupts, in the controller.
-        self.bus.write(BASE + 4, &0x8000_0002_u32.to_le_bytes());
-        self.settle();
+        self.function.set(BASE + 4, 0x8000_0002);
+        self.function.settle();
     }
 
     fn set(&self, register: u64, value: u32) {
-        self.bus.write(BASE + PORT + register, &value.to_le_bytes());
+        self.function.set(BASE + PORT + register, value);
     }
 
     fn get(&self, register: u64) -> u32 {
-        let mut data = [0; 4];
-        self.bus.read(BASE + PORT + register, &mut data);
-        u32::from_le_bytes(data)
-    }
-
-    /// Has the drive look at its commands: its thread is not there, so a turn of it is a pause and a resumption.
-    fn settle(&mut self) {
-        let mut function = self.function.lock().expect("nobody else has it");
-        function.pause();
-        function.resume();
+        self.function.get(BASE + PORT + register)
     }
 
     fn place(&self, range: u8, offset: u16) -> u64 {
@@ -201,42 +158,27 @@ impl AhciRig {
     }
 }
 
-impl Drop for AhciRig {
-    fn drop(&mut self) {
-        // The bus holds the function as long as its BAR is mapped. A rig that failed stays as it is.
-        if let Ok(mut function) = self.function.lock() {
-            function.config_write(4, &[0, 0]);
-        }
-    }
-}
-
 impl Rig for AhciRig {
-    /// Ranges are the controller's registers, those of the port, all of them; and configuration space from 0x80 on.
+    /// Ranges are the controller's registers, those of the port, all of them; and from 0x80 on configuration space.
     fn read(&mut self, range: u8, offset: u16, data: &mut [u8]) {
         if range & 0x80 == 0 {
-            self.bus.read(self.place(range, offset), data);
+            self.function.read(self.place(range, offset), data);
         } else {
-            let mut function = self.function.lock().expect("nobody else has it");
-            // As the bus splits it.
-            let width = data.len().min(4);
-            function.config_read(usize::from(offset % 0x1000) & !3, &mut data[..width]);
+            self.function.config_read(offset, data);
         }
     }
 
     fn write(&mut self, range: u8, offset: u16, data: &[u8]) {
         if range & 0x80 == 0 {
-            self.bus.write(self.place(range, offset), data);
+            self.function.write(self.place(range, offset), data);
         } else {
-            let mut function = self.function.lock().expect("nobody else has it");
-            let offset = usize::from(offset % 0x1000) & !3;
-            function.config_write(offset, &data[..data.len().min(4)]);
+            self.function.config_write(offset, data);
         }
-        self.settle();
+        self.function.settle();
     }
 
     fn put(&mut self, address: u64, bytes: &[u8]) {
-        // What does not fit is not written.
-        let _ = self.ram.write_slice(bytes, GuestAddress(address));
+        self.function.put(address, bytes);
     }
 
     /// A command in slot `queue`: the first buffer is the frame, with the flags of the header in its
@@ -272,39 +214,19 @@ impl Rig for AhciRig {
             self.set(SACT, slot);
         }
         self.set(CI, slot);
-        self.settle();
+        self.function.settle();
     }
 
     fn save_restore(&mut self) {
-        {
-            let mut function = self.function.lock().expect("nobody else has it");
-            function.pause();
-            let saved = function.save();
-            function.restore(&saved).expect("own state is taken");
-            assert_eq!(function.save(), saved);
-            function.resume();
-        }
-        self.settle();
+        self.function.save_restore();
     }
 
     fn power_cycle(&mut self) {
-        {
-            let mut function = self.function.lock().expect("nobody else has it");
-            function.pause();
-            function.reset();
-            // What the host has done to the drive stays.
-            for part in ["global", "ports"] {
-                let (now, then) = (function.save(), &self.power_on);
-                assert_eq!(now.body[part], then.body[part], "left over from before");
-            }
-            function.resume();
-        }
-        self.settle();
+        self.function.power_cycle();
     }
 
     fn host(&mut self, what: u8, bytes: &[u8]) {
-        (self.host)(what, bytes);
-        self.settle();
+        self.function.host(what, bytes);
     }
 
     /// The next driver finds a drive that says what it is.

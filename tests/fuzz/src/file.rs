@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::io;
 
+use lodge_block::raw::RawError;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::board::Host;
 
 /// An empty file.
 ///
@@ -24,4 +27,28 @@ pub fn disk_file(size: u64) -> File {
     file.write_all_at(&[0x5a; 512], 0)
         .expect("room for a sector");
     file
+}
+
+/// The file of a disk that grows.
+pub struct Growing(File);
+
+impl Growing {
+    /// Goes on knowing `file` when the disk has it.
+    ///
+    /// # Panics
+    /// When the process is out of descriptors.
+    pub fn new(file: &File) -> Self {
+        Self(file.try_clone().expect("descriptors"))
+    }
+
+    /// Makes it a sector longer for each byte of what an input says, and has the disk look at that.
+    pub fn host(self, refresh: impl Fn() -> Result<u64, RawError> + 'static) -> Host {
+        Box::new(move |_, bytes| {
+            let more = 512 * bytes.len() as u64;
+            let size = self.0.metadata().map_or(0, |metadata| metadata.len());
+            if self.0.set_len(size + more).is_ok() {
+                let _ = refresh();
+            }
+        })
+    }
 }

@@ -13,14 +13,19 @@ pub mod ahci;
 pub mod board;
 pub mod chipset;
 pub mod disk_image;
+pub mod e1000e;
 pub mod file;
 pub mod files;
+pub mod function;
 pub mod input;
+pub mod nvme;
 pub mod operation;
+pub mod rfb;
 pub mod rings;
 pub mod saved;
 pub mod virtio;
 pub mod whole;
+pub mod wire;
 
 use input::Input;
 use operation::run;
@@ -36,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ahci_disk", ahci::disk),
     ("cmos", chipset::cmos),
     ("devices", devices),
+    ("e1000e", e1000e::card),
     ("fw_cfg", chipset::fw_cfg),
     ("hotplug", chipset::hotplug),
     ("i8042", chipset::i8042),
@@ -46,8 +52,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("image_vmdk", disk_image::vmdk),
     ("kernel", files::kernel),
     ("monitor_messages", files::messages),
+    ("nvme", nvme::disk),
     ("pci_config", pci_config),
     ("pflash", chipset::pflash),
+    ("rfb", rfb::viewer),
     ("saved_devices", saved::devices),
     ("saved_file", saved::file),
     ("serial", chipset::serial),

@@ -9,7 +9,7 @@ pub const ECAM: u64 = 0xb000_0000;
 /// BARs that have no address get one from here on.
 const WINDOW: u64 = 0xc000_0000;
 /// No BAR of these machines is longer.
-const STEP: u64 = 0x1_0000;
+const STEP: u64 = 0x2_0000;
 
 pub const VENDOR: u8 = 0x00;
 pub const COMMAND: u8 = 0x04;
@@ -24,13 +24,15 @@ pub struct Function {
     pub devfn: u8,
     pub vendor: u16,
     pub device: u16,
-    /// Where its (only) memory BAR answers; 0 without one.
+    /// Where its first memory BAR answers; 0 without one.
     pub bar: u64,
     /// The register of that BAR.
     pub bar_register: u8,
     /// How long that BAR is.
     pub length: u64,
     pub wide: bool,
+    /// Register and place of a second one.
+    pub second: Option<(u8, u64)>,
 }
 
 impl Function {
@@ -54,6 +56,9 @@ impl Function {
     pub fn put_back(&self) {
         self.write(COMMAND, Width::Word, 0);
         self.move_to(self.bar);
+        if let Some((register, place)) = self.second {
+            self.write(register, Width::Double, place as u32);
+        }
         self.write(COMMAND, Width::Word, COMMAND_ON);
     }
 }
@@ -125,29 +130,40 @@ fn find(devfn: u8, free: &mut u64) -> Option<Function> {
         bar_register: 0,
         length: 0,
         wide: false,
+        second: None,
     };
     write(devfn, COMMAND, Width::Word, 0);
-    for register in (BAR0..BAR0 + 24).step_by(4) {
+    let mut register = BAR0;
+    while register < BAR0 + 24 {
         let before = read(devfn, register, Width::Double);
         write(devfn, register, Width::Double, u32::MAX);
         let mask = read(devfn, register, Width::Double);
         write(devfn, register, Width::Double, before);
-        if mask == 0 || mask & 1 != 0 {
-            continue;
+        let wide = mask & 7 == 4;
+        if mask != 0 && mask & 1 == 0 {
+            let mut place = u64::from(before & !0xf);
+            if wide {
+                place |= u64::from(read(devfn, register + 4, Width::Double)) << 32;
+            }
+            let given = place != 0;
+            if !given {
+                place = *free;
+                *free += STEP;
+            }
+            if function.bar == 0 {
+                function.bar_register = register;
+                function.length = u64::from(!(mask & !0xf)) + 1;
+                function.wide = wide;
+                function.bar = place;
+                if !given {
+                    function.move_to(place);
+                }
+            } else {
+                function.second = Some((register, place));
+                write(devfn, register, Width::Double, place as u32);
+            }
         }
-        function.bar_register = register;
-        function.length = u64::from(!(mask & !0xf)) + 1;
-        function.wide = mask & 6 == 4;
-        function.bar = u64::from(before & !0xf);
-        if function.wide {
-            function.bar |= u64::from(read(devfn, register + 4, Width::Double)) << 32;
-        }
-        if function.bar == 0 {
-            function.bar = *free;
-            *free += STEP;
-            function.move_to(function.bar);
-        }
-        break;
+        register += if wide { 8 } else { 4 };
     }
     write(devfn, COMMAND, Width::Word, COMMAND_ON);
     Some(function)

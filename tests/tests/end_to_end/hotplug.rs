@@ -13,7 +13,7 @@ pub(crate) fn tell(console: &mut GuestConsole, command: &str, answer: &str) -> R
 }
 
 /// Has the guest's shell wait for something.
-fn until(console: &mut GuestConsole, condition: &str, answer: &str) -> Result<String> {
+pub(crate) fn until(console: &mut GuestConsole, condition: &str, answer: &str) -> Result<String> {
     tell(
         console,
         &format!("until {condition}; do sleep 1; done"),

@@ -8,7 +8,7 @@ use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
 use serde_json::Value;
 
-use crate::hotplug::tell;
+use crate::hotplug::{tell, until};
 
 /// Runs a command in the guest; returns how long it took by the guest's clock.
 fn timed(console: &mut GuestConsole, command: &str, name: &str) -> Result<Duration> {
@@ -166,6 +166,36 @@ fn network_interfaces_are_limited(host: &Host, console: &mut GuestConsole) -> Re
     Ok(())
 }
 
+/// Whether the guest is given an address within some attempts of a second each.
+fn leased(console: &mut GuestConsole, attempts: u32, name: &str) -> Result<bool> {
+    let ask = format!("udhcpc -n -q -t {attempts} -T 1 -i eth0 -s /bin/true");
+    console.write(&format!(
+        "{ask} && got=yes || got=no; echo LODGE-\"\"LEASE {name} $got\n"
+    ))?;
+    Ok(console.wait(&format!("LODGE-LEASE {name} "))? == "yes")
+}
+
+/// The guest sees it, and nothing gets through.
+fn a_cable_is_pulled_and_plugged_in(host: &Host, console: &mut GuestConsole) -> Result<()> {
+    let shown = host.vm("held")?;
+    let mac = shown["nics"][0]["mac"].as_str().context("an address")?;
+    let link = |state| {
+        let command = ["vm", "nic", "set", "held", mac, "--link", state];
+        host.cli.ok(&command)
+    };
+    let carrier = |is| format!("[ \"$(cat /sys/class/net/eth0/carrier)\" = {is} ]");
+    link("down")?;
+    until(console, &carrier(0), "signal-lost")?;
+    ensure!(!leased(console, 3, "without")?, "{}", console.text());
+    let shown = host.vm("held")?;
+    ensure!(shown["nics"][0]["link"] == "down", "{shown}");
+    ensure!(shown["status"]["restart_pending"] == false, "{shown}");
+    link("up")?;
+    until(console, &carrier(1), "signal-back")?;
+    ensure!(leased(console, 20, "with")?, "{}", console.text());
+    Ok(())
+}
+
 #[test]
 fn running_guests_are_held_to_limits() {
     let host = Shared::take().unwrap();
@@ -180,4 +210,5 @@ fn running_guests_are_held_to_limits() {
     shares_divide_a_processor(&host).unwrap();
     disks_are_limited(&host, &mut console).unwrap();
     network_interfaces_are_limited(&host, &mut console).unwrap();
+    a_cable_is_pulled_and_plugged_in(&host, &mut console).unwrap();
 }

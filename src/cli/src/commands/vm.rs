@@ -517,7 +517,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
             NicModel::E1000e => " (e1000e)",
         };
         let mac = nic.mac.as_deref().unwrap_or_default();
-        let limits = vm_limits::nic_limits(&nic.limits);
+        let limits = vm_limits::nic_settings(nic);
         format!("{} {mac}{model}{limits}", nic.network)
     });
     let mut rows = vec![

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use lodge_api::vm::{OnDiskError, Vm, VmCpu, VmDisk, VmDiskLimits, VmNicLimits};
+use lodge_api::vm::{NicLink, OnDiskError, Vm, VmCpu, VmDisk, VmDiskLimits, VmNic, VmNicLimits};
 use lodge_api::{Processors, Size};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -88,10 +88,13 @@ impl DiskChanges {
     }
 }
 
-/// Most that a network interface of a VM moves.
+/// What changes about a network interface of a VM: most that it moves, and whether its cable is plugged in.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-pub(crate) struct NicLimits {
+pub(crate) struct NicChanges {
+    /// Plug its cable in, or pull it
+    #[arg(long, value_name = "STATE")]
+    link: Option<Link>,
     /// To the VM, in Mbit/s, or none
     #[arg(long, value_name = "MBPS")]
     receive: Option<Limit<u32>>,
@@ -100,9 +103,26 @@ pub(crate) struct NicLimits {
     transmit: Option<Limit<u32>>,
 }
 
-impl NicLimits {
+/// The cable of a network interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Link {
+    Up,
+    Down,
+}
+
+impl NicChanges {
+    /// Makes the changes.
+    pub(super) fn apply(&self, nic: &mut VmNic) {
+        nic.limits = self.changed(nic.limits);
+        match self.link {
+            Some(Link::Up) => nic.link = NicLink::Up,
+            Some(Link::Down) => nic.link = NicLink::Down,
+            None => {}
+        }
+    }
+
     /// The limits an interface has with these changes.
-    pub(super) fn changed(&self, mut limits: VmNicLimits) -> VmNicLimits {
+    fn changed(&self, mut limits: VmNicLimits) -> VmNicLimits {
         change(&mut limits.receive_mbps, self.receive.as_ref());
         change(&mut limits.transmit_mbps, self.transmit.as_ref());
         limits
@@ -122,8 +142,17 @@ pub(super) fn nic_word(word: &str) -> Option<(&'static str, Value)> {
     })
 }
 
+/// What a network interface has that most have not, in one line.
+pub(super) fn nic_settings(nic: &VmNic) -> String {
+    let limits = nic_limits(&nic.limits);
+    match nic.link {
+        NicLink::Up => limits,
+        NicLink::Down => format!("{limits} (link down)"),
+    }
+}
+
 /// A network interface's limits in one line; nothing where it has none.
-pub(super) fn nic_limits(limits: &VmNicLimits) -> String {
+fn nic_limits(limits: &VmNicLimits) -> String {
     let rate = |rate: Option<u32>, what: &str| rate.map(|rate| format!("{what} {rate} Mbit/s"));
     let parts = [
         rate(limits.receive_mbps, "receives"),

@@ -9,7 +9,7 @@ use lodge_client::{Client, ClientError};
 use serde_json::{Value, json};
 
 use super::path;
-use super::vm_limits::{self, DiskChanges, NicLimits};
+use super::vm_limits::{self, DiskChanges, NicChanges};
 use super::vm_settings::{disk, nic};
 use crate::context::Context;
 use crate::output;
@@ -66,17 +66,17 @@ pub(crate) enum NicVerb {
         #[arg(value_name = "NETWORK[,MAC][,e1000e]", default_value = "default")]
         nic: String,
     },
-    /// Limit what a network interface moves, at once if the VM runs; what is not given stays
-    #[command(
-        after_help = "Example: lodge vm nic set web 52:54:00:12:34:56 --receive 100 --transmit 50"
-    )]
+    /// Limit what a network interface moves, or pull its cable, at once if the VM runs; what is not given stays
+    #[command(after_help = "Examples:
+  lodge vm nic set web 52:54:00:12:34:56 --receive 100 --transmit 50
+  lodge vm nic set web 52:54:00:12:34:56 --link down")]
     Set {
         /// [REMOTE:]NAME of the VM
         name: Target,
         /// Its MAC address, which `lodge vm show` tells
         mac: String,
         #[command(flatten)]
-        limits: NicLimits,
+        changes: NicChanges,
     },
     /// Remove a network interface; a VM that runs is asked to let it go
     #[command(visible_alias = "rm")]
@@ -148,7 +148,7 @@ pub(super) async fn run_nic(context: &Context, verb: NicVerb) -> Result<(), Clie
             told(context, &vm, "network interface", &mac.unwrap_or_default());
             Ok(())
         }
-        NicVerb::Set { name, mac, limits } => limit_nic(context, &name, &mac, &limits).await,
+        NicVerb::Set { name, mac, changes } => change_nic(context, &name, &mac, &changes).await,
         NicVerb::Remove { name, mac, how } => {
             let text = format!("VM {}: network interface {mac} removed", name.name);
             let body = VmDetach {
@@ -174,17 +174,17 @@ async fn change_disk(
         return Err(ClientError::Usage(text));
     };
     changes.apply(entry);
-    let now = vm_limits::disk_settings(entry);
+    let now = or_nothing(vm_limits::disk_settings(entry), " has no limits");
     let what = format!("disk {disk}");
     let body = json!({"disks": disks});
     send(context, &client, &vm, &body, &what, &now).await
 }
 
-async fn limit_nic(
+async fn change_nic(
     context: &Context,
     target: &Target,
     mac: &str,
-    limits: &NicLimits,
+    changes: &NicChanges,
 ) -> Result<(), ClientError> {
     let client = context.client(target.remote.as_deref())?;
     let vm: Vm = client.get(&path("vms", &target.name)).await?;
@@ -196,14 +196,25 @@ async fn limit_nic(
         let text = format!("the VM {name} has no network interface {mac}");
         return Err(ClientError::Usage(text));
     };
-    entry.limits = limits.changed(entry.limits);
-    let now = vm_limits::nic_limits(&entry.limits);
+    changes.apply(entry);
+    let now = or_nothing(
+        vm_limits::nic_settings(entry),
+        " has no limits, and its link is up",
+    );
     let what = format!("network interface {wanted}");
     let body = json!({"nics": nics});
     send(context, &client, &vm, &body, &what, &now).await
 }
 
-/// Sends all devices of a kind, of which one is limited now: whoever changed them meanwhile was faster.
+/// What something has now, or that it is nothing special.
+fn or_nothing(settings: String, nothing: &str) -> String {
+    match settings.is_empty() {
+        true => nothing.to_owned(),
+        false => settings,
+    }
+}
+
+/// Sends all devices of a kind, of which one is another now: whoever changed them meanwhile was faster.
 async fn send(
     context: &Context,
     client: &Client,
@@ -215,11 +226,6 @@ async fn send(
     let url = path("vms", vm.spec.name.as_str());
     let tag = format!("\"{}\"", vm.revision);
     let vm: Vm = client.send(Method::PATCH, &url, body, Some(&tag)).await?;
-    let now = if now.is_empty() {
-        " has no limits"
-    } else {
-        now
-    };
     let text = format!("VM {}: {what}{now}", vm.spec.name);
     output::done(context.format, &text);
     Ok(())

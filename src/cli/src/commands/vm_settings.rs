@@ -72,11 +72,11 @@ pub(crate) struct Settings {
     /// A CD-ROM drive with that disc in it, or - for an empty one; repeat for more
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
     cdroms: Vec<String>,
-    /// A network interface, like lan, lan,52:54:00:12:34:56, lan,e1000e (an Intel card, not virtio) or lan,receive=100,transmit=100 (at most so many
-    /// Mbit/s); repeat for more
+    /// A network interface, like lan, lan,52:54:00:12:34:56, lan,e1000e (an Intel card, not virtio), lan,receive=100,transmit=100 (at most so many
+    /// Mbit/s) or lan,link=down (with its cable pulled); repeat for more
     #[arg(
         long = "nic",
-        value_name = "NETWORK[,MAC][,e1000e][,receive=MBPS][,transmit=MBPS]"
+        value_name = "NETWORK[,MAC][,e1000e][,receive=MBPS][,transmit=MBPS][,link=down]"
     )]
     nics: Vec<String>,
     /// Start it when the host starts
@@ -233,11 +233,14 @@ pub(super) fn nic(text: &str) -> Value {
             continue;
         }
         // What is no model is an address, or left for the host to refuse.
-        let field = match word {
-            "e1000e" | "virtio" => "model",
-            _ => "mac",
+        let (field, value) = match word {
+            "e1000e" | "virtio" => ("model", word),
+            _ => word
+                .split_once('=')
+                .filter(|word| word.0 == "link")
+                .unwrap_or(("mac", word)),
         };
-        nic.insert(field.to_owned(), json!(word));
+        nic.insert(field.to_owned(), json!(value));
     }
     if !limits.is_empty() {
         nic.insert("limits".to_owned(), Value::Object(limits));
@@ -275,6 +278,8 @@ mod tests {
         assert_eq!(nic("lan,e1000e,52:54:00:12:34:56"), all);
         let limited = json!({"network": "lan", "limits": {"receive_mbps": 100}, "model": "e1000e"});
         assert_eq!(nic("lan,receive=100,e1000e"), limited);
+        let pulled = json!({"network": "lan", "link": "down", "limits": {"transmit_mbps": 1}});
+        assert_eq!(nic("lan,link=down,transmit=1"), pulled);
         let wrong = json!({"network": "lan", "mac": "ne2000"});
         assert_eq!(nic("lan,ne2000"), wrong, "for the host to refuse");
     }

@@ -91,11 +91,19 @@ pub(super) struct Saved {
     eerd: u32,
     mdic: u32,
     phy: phy::Saved,
+    /// The driver knows of a cable.
+    #[serde(default = "always_plugged")]
+    plugged: bool,
     causes: Causes,
     counters: Counters,
     clock: clock::Saved,
     receivers: [Ring; RINGS],
     transmitters: [transmit::Saved; RINGS],
+}
+
+/// Before cables could be pulled.
+fn always_plugged() -> bool {
+    true
 }
 
 /// The card, shared between vCPUs and the thread.
@@ -113,7 +121,7 @@ impl Card {
             registers: initial(mac),
             eerd: 0,
             mdic: 0,
-            phy: Phy::new(),
+            phy: Phy::new(true),
             interrupts,
             counters: Counters::new(),
             clock: Clock::new(true),
@@ -178,11 +186,22 @@ impl Card {
         }
     }
 
+    /// Plugs the cable in, or pulls it.
+    pub fn plug(&self, plugged: bool) {
+        let mut core = self.core.lock().unwrap();
+        if core.phy.plug(plugged) {
+            core.raise(cause::LSC);
+            if core.has_work() {
+                self.ring();
+            }
+        }
+    }
+
     /// Power-on. The thread does not run.
     pub fn reset(&self) {
         let mut core = self.core.lock().unwrap();
         core.reset();
-        core.phy = Phy::new();
+        core.phy = Phy::new(core.phy.plugged());
     }
 
     /// The thread has stopped.
@@ -207,6 +226,7 @@ impl Card {
             eerd: core.eerd,
             mdic: core.mdic,
             phy: core.phy.save(),
+            plugged: core.phy.plugged(),
             causes: core.interrupts.save(),
             counters: core.counters.clone(),
             clock: core.clock.save(),
@@ -237,13 +257,17 @@ impl Card {
         core.registers = Registers::restore(&saved.registers);
         core.eerd = saved.eerd;
         core.mdic = saved.mdic;
-        core.phy = Phy::restore(&saved.phy);
+        let plugged = core.phy.plugged();
+        core.phy = Phy::restore(&saved.phy, plugged);
         core.counters = saved.counters.clone();
         core.clock = Clock::restore(saved.clock, !core.paused);
         core.receivers = saved.receivers.map(Ring::restored);
         core.transmitters = saved.transmitters.each_ref().map(Transmitter::restore);
         core.waiting = false;
         core.interrupts.restore(saved.causes, &core.registers);
+        if saved.plugged != plugged {
+            core.raise(cause::LSC);
+        }
     }
 }
 
@@ -439,7 +463,7 @@ impl Core {
             self.reset();
         }
         if value & control::PHY_RESET != 0 {
-            self.phy = Phy::new();
+            self.phy = Phy::new(self.phy.plugged());
             self.raise(cause::LSC);
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use super::card::Card;
+use super::handle::E1000eHandle;
 use super::interrupts::{Capabilities, Interrupts, VECTORS};
 use super::session::Worker;
 use super::{DEVICE_ID, VENDOR_ID};
@@ -74,7 +75,23 @@ impl E1000e {
     /// When the tap is no such tap, the platform has no more interrupts, or the process no more
     /// threads or descriptors.
     pub fn new(options: E1000eOptions) -> io::Result<Arc<Mutex<Self>>> {
-        let tap = Tap::new(options.tap)?;
+        Self::with(options, Tap::new)
+    }
+
+    /// A card driven by hand on a socket that carries whole packets with their headers.
+    ///
+    /// # Errors
+    /// As for [`E1000e::new`].
+    #[cfg(feature = "fuzzing")]
+    pub fn on_socket(options: E1000eOptions) -> io::Result<Arc<Mutex<Self>>> {
+        Self::with(options, Tap::carrying)
+    }
+
+    fn with(
+        options: E1000eOptions,
+        open: fn(OwnedFd) -> io::Result<Tap>,
+    ) -> io::Result<Arc<Mutex<Self>>> {
+        let tap = open(options.tap)?;
         // Nothing is left undone in packets for a driver: it could not be told.
         tap.set_offload(0)?;
         let mut config = header();
@@ -102,6 +119,11 @@ impl E1000e {
         }));
         function.lock().unwrap().attach_bars(&function)?;
         Ok(function)
+    }
+
+    /// What the monitor keeps when the card itself is on its bus.
+    pub fn handle(&self) -> E1000eHandle {
+        E1000eHandle::new(&self.card)
     }
 
     fn attach_bars(&mut self, myself: &Arc<Mutex<Self>>) -> io::Result<()> {

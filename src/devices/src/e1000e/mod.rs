@@ -15,6 +15,7 @@ mod counters;
 mod filter;
 mod frame;
 mod function;
+mod handle;
 mod interrupts;
 mod nvm;
 mod phy;
@@ -28,6 +29,7 @@ mod tests;
 mod transmit;
 
 pub use self::function::{E1000e, E1000eOptions};
+pub use self::handle::E1000eHandle;
 
 const VENDOR_ID: u16 = 0x8086;
 const DEVICE_ID: u16 = 0x10d3;

@@ -63,6 +63,8 @@ const WRITABLE: [(usize, u16, u16); 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Phy {
     registers: [u16; COUNT],
+    /// There is a cable in it.
+    plugged: bool,
 }
 
 /// Registers that can be written, in order.
@@ -81,18 +83,30 @@ pub(super) struct Access {
 }
 
 impl Phy {
-    /// As after a reset.
-    pub fn new() -> Self {
+    /// As after a reset, with a cable in it if it is `plugged`.
+    pub fn new(plugged: bool) -> Self {
         let mut registers = [0; COUNT];
         for (register, _, initial) in WRITABLE {
             registers[register] = initial;
         }
-        Self { registers }
+        Self { registers, plugged }
+    }
+
+    /// Whether there is a cable in it.
+    pub fn plugged(&self) -> bool {
+        self.plugged
+    }
+
+    /// Plugs it in, or pulls it; tells whether that concerned the link.
+    pub fn plug(&mut self, plugged: bool) -> bool {
+        let before = self.link_up();
+        self.plugged = plugged;
+        before != self.link_up()
     }
 
     /// Whether packets pass.
     pub fn link_up(&self) -> bool {
-        self.registers[register::CONTROL] & control::POWER_DOWN == 0
+        self.plugged && self.registers[register::CONTROL] & control::POWER_DOWN == 0
     }
 
     /// Does what was written to MDIC.
@@ -141,7 +155,7 @@ impl Phy {
     /// Tells whether that concerned the link.
     fn write(&mut self, register: usize, value: u16) -> bool {
         if register == register::CONTROL && value & control::RESET != 0 {
-            *self = Self::new();
+            *self = Self::new(self.plugged);
             return true;
         }
         let known = WRITABLE.iter().find(|known| known.0 == register);
@@ -161,8 +175,8 @@ impl Phy {
     }
 
     /// Back to how they were; what a driver could not have written is left out.
-    pub fn restore(saved: &Saved) -> Self {
-        let mut phy = Self::new();
+    pub fn restore(saved: &Saved, plugged: bool) -> Self {
+        let mut phy = Self::new(plugged);
         for ((register, writable, initial), value) in WRITABLE.into_iter().zip(saved.0) {
             phy.registers[register] = initial & !writable | value & writable;
         }
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn drivers_know_it_and_find_its_link_up() {
-        let mut phy = Phy::new();
+        let mut phy = Phy::new(true);
         assert_eq!((read(&mut phy, 2), read(&mut phy, 3)), (0x0141, 0x0cb1));
         assert_eq!(read(&mut phy, 1), 0x796d);
         assert!(write(&mut phy, 0, 0x1340), "restarted");
@@ -198,13 +212,18 @@ mod tests {
         assert_eq!((read(&mut phy, 1), read(&mut phy, 17)), (0x7949, 0));
         assert!(write(&mut phy, 0, 0x8000), "reset");
         assert!(phy.link_up());
+        assert!(phy.plug(false), "the cable is pulled");
+        assert!(write(&mut phy, 0, 0x8000), "reset");
+        assert_eq!((read(&mut phy, 1), read(&mut phy, 17)), (0x7949, 0));
+        assert!(!phy.plug(false));
+        assert!(phy.plug(true));
         assert!(!write(&mut phy, 4, 0x01e1));
-        assert_eq!(Phy::restore(&phy.save()), phy);
+        assert_eq!(Phy::restore(&phy.save(), true), phy);
     }
 
     #[test]
     fn other_pages_and_addresses_are_empty() {
-        let mut phy = Phy::new();
+        let mut phy = Phy::new(true);
         write(&mut phy, 22, 2);
         write(&mut phy, 16, 0xffff);
         assert_eq!(read(&mut phy, 16), 0);

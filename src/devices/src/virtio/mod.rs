@@ -4,6 +4,7 @@ pub mod balloon;
 pub mod blk;
 mod buffers;
 pub mod chain;
+mod config_change;
 pub mod console;
 mod device;
 pub mod input;

@@ -34,7 +34,7 @@ pub(crate) struct QueueThread<S: Serve> {
     active: bool,
     thread: Option<JoinHandle<()>>,
     #[cfg(feature = "fuzzing")]
-    by_hand: Option<crate::fuzzing::ByHand<S>>,
+    by_hand: Option<Box<crate::fuzzing::ByHand<S>>>,
 }
 
 impl<S: Serve> QueueThread<S> {
@@ -51,7 +51,7 @@ impl<S: Serve> QueueThread<S> {
                 stop,
                 active: false,
                 thread: None,
-                by_hand: Some(crate::fuzzing::ByHand::new(server, ends)),
+                by_hand: Some(Box::new(crate::fuzzing::ByHand::new(server, ends))),
             });
         }
         let stopped = Arc::clone(&stop);
@@ -83,7 +83,7 @@ impl<S: Serve> QueueThread<S> {
     pub fn start(&mut self, start: S::Start) {
         #[cfg(feature = "fuzzing")]
         if let Some(by_hand) = &mut self.by_hand {
-            by_hand.turn(start, &self.stop);
+            by_hand.start(start);
             self.active = true;
             return;
         }
@@ -98,6 +98,10 @@ impl<S: Serve> QueueThread<S> {
             return None;
         }
         self.active = false;
+        #[cfg(feature = "fuzzing")]
+        if let Some(by_hand) = &mut self.by_hand {
+            by_hand.turn(&self.stop);
+        }
         // Cannot fail: the counter goes from 0 to 1.
         let _ = self.stop.write(1);
         let end = self.outbox.recv().ok();

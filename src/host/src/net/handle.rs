@@ -44,6 +44,12 @@ pub(super) enum Command {
         limits: TapLimits,
         reply: oneshot::Sender<Result<(), NetError>>,
     },
+    /// Let packets through a tap, or none.
+    SetTapUp {
+        key: String,
+        up: bool,
+        reply: oneshot::Sender<Result<(), NetError>>,
+    },
     /// Look at the kernel again now, and answer when the state is published.
     Refresh(oneshot::Sender<()>),
     /// End.
@@ -152,6 +158,16 @@ impl HostNetwork {
     pub async fn limit_tap(&self, key: &str, limits: TapLimits) -> Result<(), NetError> {
         let key = key.to_owned();
         self.ask(|reply| Command::LimitTap { key, limits, reply })
+            .await?
+    }
+
+    /// Lets packets through the tap that was attached by that key, or lets none through any more.
+    ///
+    /// # Errors
+    /// [`NetError::UnknownTap`], or what the kernel answered.
+    pub async fn set_tap_up(&self, key: &str, up: bool) -> Result<(), NetError> {
+        let key = key.to_owned();
+        self.ask(|reply| Command::SetTapUp { key, up, reply })
             .await?
     }
 

@@ -1,10 +1,10 @@
-//! How fast frames go through a tap: what the guest receives waits its turn (`tbf`), what it sends too fast is dropped (`police`), because only
+//! Whether and how fast frames go through a tap: what the guest receives waits its turn (`tbf`), what it sends too fast is dropped (`police`), because only
 //! the guest itself could make it wait.
 //!
 //! The kernel does it, so that it holds whether the monitor moves the frames or vhost-net does.
 
 use super::error::NetError;
-use super::kernel::{Kernel, failed, gone_is_fine};
+use super::kernel::{Kernel, KernelLink, failed, gone_is_fine};
 use super::netlink::NetlinkError;
 use super::qdisc::{self, Place, Police, TokenBucket};
 use super::tap;
@@ -25,11 +25,21 @@ pub struct TapLimits {
 impl Worker {
     /// Holds a tap to these limits, whatever it was held to.
     pub(super) async fn limit_tap(&mut self, key: &str, limits: TapLimits) -> Result<(), NetError> {
-        let name = tap::tap_name(key);
-        let found = self.kernel.find(&name).await?;
-        let link = found.ok_or(NetError::UnknownTap { name })?;
+        let link = self.attached(key).await?;
         self.kernel.shape(link.index, limits.receive).await?;
         self.kernel.police(link.index, limits.transmit).await
+    }
+
+    /// Lets packets through a tap, or none.
+    pub(super) async fn set_tap_up(&mut self, key: &str, up: bool) -> Result<(), NetError> {
+        let link = self.attached(key).await?;
+        self.kernel.set_up(link.index, up).await
+    }
+
+    async fn attached(&mut self, key: &str) -> Result<KernelLink, NetError> {
+        let name = tap::tap_name(key);
+        let found = self.kernel.find(&name).await?;
+        found.ok_or(NetError::UnknownTap { name })
     }
 }
 

@@ -239,6 +239,9 @@ impl Worker {
             Command::LimitTap { key, limits, reply } => {
                 let _ = reply.send(self.limit_tap(&key, limits).await);
             }
+            Command::SetTapUp { key, up, reply } => {
+                let _ = reply.send(self.set_tap_up(&key, up).await);
+            }
             Command::Refresh(reply) => {
                 self.look().await;
                 let _ = reply.send(());

@@ -121,6 +121,24 @@ fn what_a_guest_sends_too_fast_is_dropped() {
 }
 
 #[test]
+fn nothing_passes_a_tap_that_is_down() {
+    in_namespace(async |lab| {
+        let (network, first, second) = two(&lab).await;
+        for key in ["a/0", "b/0"] {
+            network.set_tap_up(key, false).await.expect("down");
+            // The kernel may refuse it, or drop it.
+            let _ = write(&first.fd, &frame());
+            assert_eq!(take(&second.fd, 1), 0, "{key}");
+            network.set_tap_up(key, true).await.expect("up");
+            send(&first.fd, 1);
+            assert_eq!(take(&second.fd, 1), 1, "{key}");
+        }
+        let missing = network.set_tap_up("c/0", true).await;
+        assert!(matches!(missing, Err(NetError::UnknownTap { .. })));
+    });
+}
+
+#[test]
 fn a_tap_that_is_not_there_is_not_limited() {
     in_namespace(async |lab| {
         let (network, _first, _second) = two(&lab).await;

@@ -417,6 +417,7 @@ fn spec(
             network: network.clone(),
             mac: nic.mac.clone(),
             model: nic.model,
+            link: Default::default(),
             limits: Default::default(),
         });
     }

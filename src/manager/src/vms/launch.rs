@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use lodge_api::vm::{DiskBus, NicModel, VmDisk, VmNic, VmSpec};
+use lodge_api::vm::{DiskBus, NicLink, NicModel, VmDisk, VmNic, VmSpec};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_block::datastore::Access;
 use lodge_host::cgroup::{Cgroup, CgroupLimits};
@@ -420,6 +420,10 @@ pub(super) async fn attach_nic(
         let limited = core.limit_nic(vm, nic).await;
         limited.map_err(|problem| problem.with_pointer(format!("{pointer}/limits")))?;
     }
+    if nic.link == NicLink::Down {
+        let pulled = core.pass_packets(vm, nic).await;
+        pulled.map_err(|problem| problem.with_pointer(format!("{pointer}/link")))?;
+    }
     let vhost = match nic.model {
         NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
             tracing::warn!(%error, "vhost-net is not used");
@@ -433,6 +437,7 @@ pub(super) async fn attach_nic(
         vhost: vhost.map(|vhost| fds.add(vhost)),
         mac,
         mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
+        link_up: nic.link == NicLink::Up,
     })
 }
 

@@ -247,7 +247,7 @@ pub(super) fn show_mac(mac: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lodge_api::vm::{NicModel, VmNicLimits};
+    use lodge_api::vm::{NicLink, NicModel, VmNicLimits};
 
     use super::*;
     use proptest::prelude::*;
@@ -329,6 +329,7 @@ mod tests {
             network: "default".parse().unwrap(),
             mac: None,
             model: NicModel::default(),
+            link: NicLink::default(),
             limits: VmNicLimits::default(),
         };
         let mut nics = [nic(), nic()];

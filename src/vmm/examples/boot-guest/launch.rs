@@ -85,6 +85,7 @@ fn nic(name: &str, number: u8, fds: &mut Descriptors) -> Result<NicConfig> {
     // Two guests on one network are told apart by their taps' names.
     let last = name.bytes().fold(number, u8::wrapping_add);
     Ok(NicConfig {
+        link_up: true,
         tap: fds.add(tap),
         model: NicModel::Virtio,
         vhost: fds.open("/dev/vhost-net", true).ok(),

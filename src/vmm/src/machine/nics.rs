@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lodge_devices::e1000e::{E1000e, E1000eOptions};
+use lodge_devices::e1000e::{E1000e, E1000eHandle, E1000eOptions};
 use lodge_devices::interrupt::Platform;
 use lodge_devices::pci::Address;
 use lodge_devices::virtio::net::{self, Net};
@@ -25,6 +25,8 @@ pub struct Nic {
     pub model: NicModel,
     /// MAC address and MTU.
     pub options: net::Options,
+    /// The guest finds the link up.
+    pub link_up: bool,
 }
 
 /// A network interface of the machine.
@@ -37,9 +39,30 @@ pub struct PluggedNic {
     pub at: Address,
     /// Its device is called by it.
     number: u8,
+    handle: Handle,
+}
+
+/// A way to a network interface.
+enum Handle {
+    Virtio(net::Handle),
+    E1000e(E1000eHandle),
+}
+
+impl Handle {
+    fn set_link(&self, up: bool) {
+        match self {
+            Self::Virtio(handle) => handle.set_link(up),
+            Self::E1000e(handle) => handle.set_link(up),
+        }
+    }
 }
 
 impl PluggedNic {
+    /// Shows the guest its link up, or down.
+    pub fn set_link(&self, up: bool) {
+        self.handle.set_link(up);
+    }
+
     /// The name of its device.
     pub fn name(&self) -> String {
         name(self.number)
@@ -68,17 +91,19 @@ impl Hardware {
         let number = place.map_or(self.nics.len() as u8, |place| place.number);
         let slot = place.and_then(|place| place.slot);
         let name = name(number);
-        let (mac, model) = (nic.options.mac, nic.model);
-        let at = match model {
+        let (mac, model, link_up) = (nic.options.mac, nic.model, nic.link_up);
+        let (at, handle) = match model {
             NicModel::Virtio => self.add_virtio_nic(&name, nic, slot)?,
             NicModel::E1000e => self.add_e1000e(&name, nic, slot)?,
         };
+        handle.set_link(link_up);
         self.place.nics.push(at);
         self.nics.push(PluggedNic {
             mac,
             model,
             at,
             number,
+            handle,
         });
         Ok(())
     }
@@ -102,16 +127,21 @@ impl Hardware {
         let (parts, called, mac) = (self.virtio_parts(), name.clone(), nic.options.mac);
         let built = workshop.run(move || {
             let device = Net::new(nic.tap, nic.vhost, nic.options, prologue)?;
-            parts.build(&called, Box::new(device))
+            let handle = device.handle();
+            handle.set_link(nic.link_up);
+            Ok((parts.build(&called, Box::new(device))?, handle))
         });
-        let added = flat(&name, built)
-            .and_then(|function| self.add_function(at, function).map_err(Refusal::from));
-        added.inspect_err(|_| self.slots.give_back(at))?;
+        let added = flat(&name, built).and_then(|(function, handle)| {
+            self.add_function(at, function).map_err(Refusal::from)?;
+            Ok(handle)
+        });
+        let handle = added.inspect_err(|_| self.slots.give_back(at))?;
         self.nics.push(PluggedNic {
             mac,
             model: NicModel::Virtio,
             at,
             number,
+            handle: Handle::Virtio(handle),
         });
         self.hotplug.lock().unwrap().added(at.device());
         Ok(())
@@ -122,16 +152,26 @@ impl Hardware {
         name: &str,
         nic: Nic,
         slot: Option<u8>,
-    ) -> Result<Address, Failure> {
+    ) -> Result<(Address, Handle), Failure> {
         let kind = LaunchError::Nic;
         let prologue = Arc::clone(&self.surroundings.queue_prologue);
-        let function = Net::new(nic.tap, nic.vhost, nic.options, prologue)
-            .and_then(|device| self.virtio_parts().build(name, Box::new(device)))
+        let device = Net::new(nic.tap, nic.vhost, nic.options, prologue)
             .map_err(Failure::doing(kind, name))?;
-        self.add_in_slot(name, function, slots::NICS, slot, kind)
+        let handle = Handle::Virtio(device.handle());
+        let function = self
+            .virtio_parts()
+            .build(name, Box::new(device))
+            .map_err(Failure::doing(kind, name))?;
+        let at = self.add_in_slot(name, function, slots::NICS, slot, kind)?;
+        Ok((at, handle))
     }
 
-    fn add_e1000e(&mut self, name: &str, nic: Nic, slot: Option<u8>) -> Result<Address, Failure> {
+    fn add_e1000e(
+        &mut self,
+        name: &str,
+        nic: Nic,
+        slot: Option<u8>,
+    ) -> Result<(Address, Handle), Failure> {
         let address = self.take_slot(name, slots::NICS, slot, LaunchError::Nic)?;
         let surroundings = &self.surroundings;
         let card = E1000e::new(E1000eOptions {
@@ -145,7 +185,8 @@ impl Hardware {
             prologue: Arc::clone(&surroundings.queue_prologue),
         })
         .map_err(Failure::doing(LaunchError::Nic, name))?;
+        let handle = card.lock().unwrap().handle();
         self.add_function(address, card)?;
-        Ok(address)
+        Ok((address, Handle::E1000e(handle)))
     }
 }

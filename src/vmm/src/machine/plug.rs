@@ -281,6 +281,7 @@ impl Machine {
                         mac: nic.mac,
                         mtu: nic.mtu,
                     },
+                    link_up: nic.link_up,
                 };
                 self.hardware.plug_nic(&self.workshop, nic)
             }
@@ -377,6 +378,20 @@ impl Machine {
     /// [`Refusal`] when there is no such disk.
     pub fn disk_errors(&self, serial: &str, on_error: OnDiskError) -> Result<(), Refusal> {
         self.disk(serial)?.deal_with_errors(on_error);
+        Ok(())
+    }
+
+    /// Shows the guest the link of a network interface up, or down.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no such interface.
+    pub fn set_link(&self, mac: [u8; 6], up: bool) -> Result<(), Refusal> {
+        let mut nics = self.hardware.nics.iter();
+        let Some(nic) = nics.find(|nic| nic.mac == mac) else {
+            let message = "the guest has no such network interface";
+            return Err(Refusal::new(ErrorCode::WrongState, message));
+        };
+        nic.set_link(up);
         Ok(())
     }
 

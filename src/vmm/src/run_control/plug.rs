@@ -64,6 +64,10 @@ impl RunControl {
     pub(super) fn disk_errors(&self, serial: &str, on_error: OnDiskError) -> Answer {
         answer(self.machine.disk_errors(serial, on_error))
     }
+
+    pub(super) fn set_link(&self, mac: [u8; 6], up: bool) -> Answer {
+        answer(self.machine.set_link(mac, up))
+    }
 }
 
 fn answer(done: Result<(), Refusal>) -> Answer {

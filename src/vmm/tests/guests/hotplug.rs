@@ -109,6 +109,7 @@ fn disk(serial: &str) -> NewDevice {
 
 fn nic(last: u8) -> NewDevice {
     NewDevice::Nic(NicConfig {
+        link_up: true,
         tap: FdIndex(0),
         model: NicModel::Virtio,
         vhost: None,

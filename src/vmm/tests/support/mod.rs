@@ -73,6 +73,8 @@ pub struct Options {
     pub cdroms: Vec<Option<File>>,
     /// Taps of network interfaces.
     pub nics: Vec<OwnedFd>,
+    /// Of those that are no virtio devices.
+    pub cards: Vec<OwnedFd>,
     /// What is to serve sockets between guest and host, and the guest's address.
     pub vsock: Option<(File, u32)>,
     pub jail: bool,
@@ -114,6 +116,7 @@ impl Options {
             disks: Vec::new(),
             cdroms: Vec::new(),
             nics: Vec::new(),
+            cards: Vec::new(),
             vsock: None,
             jail: false,
             user: None,
@@ -416,16 +419,18 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
         disc: disc.map(|file| add(file.into())),
     });
     let cdroms = cdroms.collect();
-    let nics = options
-        .nics
-        .into_iter()
+    let virtio = options.nics.into_iter().map(|tap| (NicModel::Virtio, tap));
+    let cards = options.cards.into_iter().map(|tap| (NicModel::E1000e, tap));
+    let nics = virtio
+        .chain(cards)
         .zip(1..)
-        .map(|(tap, last)| NicConfig {
-            model: NicModel::Virtio,
+        .map(|((model, tap), last)| NicConfig {
+            model,
             tap: add(tap),
             vhost: None,
             mac: [2, 0, 0, 0, 0, last],
             mtu: 1500,
+            link_up: true,
         });
     let nics = nics.collect();
     let vsock = options.vsock.map(|(file, cid)| VsockConfig {

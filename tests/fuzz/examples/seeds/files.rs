@@ -154,6 +154,7 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
                 .to_vec(),
             cdroms: vec![CdromConfig { disc: None }],
             nics: vec![NicConfig {
+                link_up: true,
                 model: NicModel::E1000e,
                 tap: FdIndex(3),
                 vhost: None,

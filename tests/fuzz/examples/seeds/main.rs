@@ -9,9 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod ahci;
+mod e1000e;
 mod files;
 mod images;
+mod nvme;
 mod registers;
+mod rfb;
 mod script;
 mod virtio;
 
@@ -22,6 +25,9 @@ fn main() -> io::Result<()> {
         registers::seeds(),
         virtio::seeds(),
         ahci::seeds(),
+        nvme::seeds(),
+        e1000e::seeds(),
+        rfb::seeds(),
         files::seeds()?,
         images::seeds()?,
     ];

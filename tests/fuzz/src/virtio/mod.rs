@@ -3,7 +3,6 @@
 mod driver;
 mod rig;
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use lodge_block::raw::RawDisk;
@@ -13,7 +12,6 @@ use lodge_devices::virtio::console::VirtioConsole;
 use lodge_devices::virtio::net::{self, Net};
 use lodge_devices::virtio::rng::Rng;
 use lodge_devices::virtio::vsock::Vsock;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
 pub use driver::DATA;
@@ -21,8 +19,9 @@ use rig::{Surroundings, drive};
 
 use crate::board::Board;
 use crate::chipset::typed_console;
-use crate::file::disk_file;
+use crate::file::{Growing, disk_file};
 use crate::operation::{Offer, Piece};
+use crate::wire::{HEADER, Wire};
 
 /// Size of a disk in bytes.
 pub const DISK: u64 = 1 << 20;
@@ -107,7 +106,7 @@ pub fn block(data: &[u8]) {
     surroundings.honest = honest(0, request);
     surroundings.threads = true;
     let file = disk_file(DISK);
-    let grown = file.try_clone().expect("descriptors");
+    let grow = Growing::new(&file);
     let disk = RawDisk::open(file.into()).expect("a file is a disk");
     let options = blk::Options {
         read_only: data.first().is_some_and(|byte| byte & 0x80 != 0),
@@ -116,14 +115,7 @@ pub fn block(data: &[u8]) {
     };
     let device = Block::new(disk, options, Arc::new(|| {})).expect("the host has io_uring");
     let handle = device.handle();
-    surroundings.host = Box::new(move |_, bytes| {
-        // Disks only grow.
-        let more = 512 * bytes.len() as u64;
-        let size = grown.metadata().map_or(0, |metadata| metadata.len());
-        if grown.set_len(size + more).is_ok() {
-            let _ = handle.refresh_size();
-        }
-    });
+    surroundings.host = grow.host(move || handle.refresh_size());
     drive(Box::new(device), surroundings, data);
 }
 
@@ -133,36 +125,17 @@ pub fn block(data: &[u8]) {
 /// When the device does something wrong.
 pub fn network(data: &[u8]) {
     let mut surroundings = Surroundings::new();
-    let packet = [[0; 12].as_slice(), &[0xff; 60]].concat();
+    let packet = [[0; HEADER].as_slice(), &[0xff; 60]].concat();
     surroundings.honest = honest(1, vec![readable(DATA, &packet)]);
     surroundings.threads = true;
-    let (near, far) = wire();
-    surroundings.host = Box::new(move |_, bytes| {
-        let mut packet = vec![0; 0x1_0000];
-        // Room for what the guest sends next.
-        while recv(far.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).is_ok_and(|got| got > 0) {}
-        // The length first, then as much of the packet as matters.
-        let length = bytes.len() * usize::from(bytes.first().copied().unwrap_or(0));
-        packet[..bytes.len()].copy_from_slice(bytes);
-        let length = length.clamp(1, packet.len());
-        let _ = send(far.as_raw_fd(), &packet[..length], MsgFlags::MSG_DONTWAIT);
-    });
+    let (near, wire) = Wire::new();
+    surroundings.host = Box::new(move |_, bytes| wire.say(bytes));
     let options = net::Options {
         mac: [0x52, 0x54, 0, 1, 2, 3],
         mtu: 1500,
     };
     let device = Net::on_socket(near, options).expect("a socket");
     drive(Box::new(device), surroundings, data);
-}
-
-fn wire() -> (OwnedFd, OwnedFd) {
-    socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .expect("a socket pair")
 }
 
 /// The balloon, with a host that wishes for this and that.

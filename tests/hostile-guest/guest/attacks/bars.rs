@@ -1,6 +1,6 @@
 //! Every register of every function, in every width.
 
-use super::ahci;
+use super::{ahci, e1000e, nvme};
 use crate::World;
 use crate::io::{Width, load, store};
 use crate::pci::Function;
@@ -49,7 +49,10 @@ fn sweep(world: &mut World, function: Function) {
 fn touch(world: &mut World, function: Function, offset: u64) {
     for &width in world.widths(Width::ALL) {
         load(function.bar + offset, width);
-        if !ahci::places_structures(&function, offset) {
+        let places = ahci::places_structures(&function, offset)
+            || nvme::places_structures(&function, offset)
+            || e1000e::places_structures(&function, offset);
+        if !places {
             store(function.bar + offset, width, world.random.value());
         }
     }

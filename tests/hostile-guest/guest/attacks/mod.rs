@@ -6,10 +6,12 @@ mod bars;
 mod chains;
 mod configuration;
 mod disk;
+mod e1000e;
 mod emulator;
 mod firmware;
 mod msix;
 mod notifications;
+mod nvme;
 mod platform;
 mod ports;
 mod race;
@@ -50,6 +52,10 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("disk", disk::requests),
     ("ahci-registers", ahci::registers),
     ("ahci-lists", ahci::lists),
+    ("nvme-registers", nvme::registers),
+    ("nvme-commands", nvme::commands),
+    ("e1000e-registers", e1000e::registers),
+    ("e1000e-rings", e1000e::rings),
     ("ports", ports::every_port),
     ("strings", ports::strings),
     ("clock-memory", ports::clock_memory),

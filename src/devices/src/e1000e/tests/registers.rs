@@ -54,6 +54,42 @@ fn the_link_is_up_until_the_driver_switches_it_off() {
 }
 
 #[test]
+fn the_cable_is_pulled_and_plugged_in_again() {
+    let mut rig = Rig::started();
+    let handle = rig.function.lock().unwrap().handle();
+    rig.write(at::IMS, 1 << 2);
+    rig.read(at::ICR);
+    handle.set_link(false);
+    assert_eq!(rig.read(at::STATUS) & 2, 0);
+    assert_ne!(rig.read(at::ICR) & 1 << 2, 0, "LSC");
+    handle.set_link(false);
+    assert_eq!(rig.read(at::ICR) & 1 << 2, 0, "nothing new");
+    // Neither reset plugs it in, and a state that was saved with it tells of the change.
+    rig.write(at::CTRL, 1 << 31 | 1 << 26);
+    assert_eq!(rig.read(at::STATUS) & 2, 0);
+    {
+        let mut function = rig.function.lock().unwrap();
+        function.pause();
+        let pulled = function.save();
+        handle.set_link(true);
+        let plugged = function.save();
+        handle.set_link(false);
+        function.restore(&plugged).unwrap();
+        function.resume();
+        drop(function);
+        assert_ne!(rig.read(at::ICR) & 1 << 2, 0, "pulled since then");
+        let mut function = rig.function.lock().unwrap();
+        function.pause();
+        function.restore(&pulled).unwrap();
+        function.resume();
+    }
+    assert_eq!(rig.read(at::STATUS) & 2, 0);
+    handle.set_link(true);
+    assert_eq!(rig.read(at::STATUS) & 2, 2);
+    rig.works();
+}
+
+#[test]
 fn a_reset_clears() {
     let mut rig = Rig::started();
     rig.send(&frame(100, 1));

@@ -105,6 +105,10 @@ impl<'a> Session<'a> {
         let mut more = true;
         let mut completions = Vec::new();
         loop {
+            #[cfg(feature = "fuzzing")]
+            if !more {
+                crate::fuzzing::end_turn();
+            }
             let most = match more {
                 true => Some(Duration::ZERO),
                 false => self.throttled.take(),

@@ -1,6 +1,6 @@
 //! What can be done with a block device from outside while its guest runs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use lodge_block::raw::{RawDisk, RawError};
 
@@ -8,30 +8,23 @@ use super::Statistics;
 use crate::on_error::ErrorPolicy;
 use crate::throttle::Throttle;
 use crate::virtio::DeviceEvents;
+use crate::virtio::config_change::ConfigChange;
 
 /// A way to a block device for its monitor. Copies reach the same device.
 #[derive(Clone)]
 pub struct Handle {
     disk: Arc<RawDisk>,
-    driver: Arc<Mutex<Driver>>,
+    change: Arc<ConfigChange>,
     statistics: Arc<Statistics>,
     throttle: Arc<Throttle>,
     errors: Arc<ErrorPolicy>,
-}
-
-#[derive(Default)]
-struct Driver {
-    /// The way to it, while the device serves it.
-    events: Option<Arc<dyn DeviceEvents>>,
-    /// The size changed since it was last told: while the guest is paused, nobody can be.
-    untold: bool,
 }
 
 impl Handle {
     pub(super) fn new(disk: Arc<RawDisk>) -> Self {
         Self {
             disk,
-            driver: Arc::default(),
+            change: Arc::default(),
             statistics: Arc::default(),
             throttle: Arc::default(),
             errors: Arc::default(),
@@ -39,9 +32,7 @@ impl Handle {
     }
 
     pub(super) fn attach(&self, events: Option<Arc<dyn DeviceEvents>>) {
-        let mut driver = self.driver.lock().unwrap();
-        driver.events = events;
-        driver.tell();
+        self.change.attach(events);
     }
 
     /// Counters, updated while the device runs.
@@ -68,19 +59,8 @@ impl Handle {
         let before = self.disk.size();
         let size = self.disk.refresh_size()?;
         if size != before {
-            let mut driver = self.driver.lock().unwrap();
-            driver.untold = true;
-            driver.tell();
+            self.change.tell();
         }
         Ok(size)
-    }
-}
-
-impl Driver {
-    fn tell(&mut self) {
-        if let Some(events) = self.events.as_ref().filter(|_| self.untold) {
-            events.config_changed();
-            self.untold = false;
-        }
     }
 }

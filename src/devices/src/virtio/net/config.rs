@@ -8,10 +8,11 @@ use super::Options;
 const BYTES: usize = 12;
 
 /// Copies what lies inside the structure.
-pub(super) fn read(options: Options, offset: u64, data: &mut [u8]) {
+pub(super) fn read(options: Options, up: bool, offset: u64, data: &mut [u8]) {
     let mut space = [0; BYTES];
     space[..6].copy_from_slice(&options.mac);
-    space[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
+    let status = if up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+    space[6..8].copy_from_slice(&status.to_le_bytes());
     space[8..10].copy_from_slice(&1_u16.to_le_bytes());
     space[10..12].copy_from_slice(&options.mtu.to_le_bytes());
     let Some(rest) = usize::try_from(offset)

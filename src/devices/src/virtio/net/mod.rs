@@ -3,6 +3,7 @@
 //! Where the host has vhost-net the kernel moves the packets; else a thread here does.
 
 mod config;
+mod handle;
 mod offload;
 mod receive;
 mod session;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use virtio_bindings::virtio_net as abi;
 use virtio_queue::{Queue, QueueT as _};
 
+pub use self::handle::Handle;
 use self::session::{Start, Worker};
 pub use self::statistics::{Statistics, Totals};
 use self::vhost::Cable;
@@ -55,6 +57,7 @@ pub struct Net {
     /// Queues while they are not the back end's: the driver left them disabled.
     idle: Option<Vec<Queue>>,
     statistics: Arc<Statistics>,
+    handle: Handle,
 }
 
 /// Who moves the packets.
@@ -110,7 +113,13 @@ impl Net {
             active: false,
             idle: None,
             statistics,
+            handle: Handle::new(),
         })
+    }
+
+    /// What the monitor keeps when the device itself is behind its transport.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Counters of the thread; they stay zero where the kernel moves the packets
@@ -142,7 +151,7 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        config::read(self.options, offset, data);
+        config::read(self.options, self.handle.is_up(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
@@ -156,6 +165,7 @@ impl VirtioDevice for Net {
             self.idle = Some(vec![receive.queue, transmit.queue]);
             return Ok(());
         }
+        let events = Arc::clone(&activation.events);
         let host = |what| move |source| ActivateError::Host { what, source };
         self.tap
             .set_offload(offload::tap_flags(activation.features))
@@ -177,10 +187,12 @@ impl VirtioDevice for Net {
             }),
         }
         self.active = true;
+        self.handle.attach(Some(events));
         Ok(())
     }
 
     fn deactivate(&mut self) -> Vec<Queue> {
+        self.handle.attach(None);
         if let Some(idle) = self.idle.take() {
             return idle;
         }
@@ -194,11 +206,13 @@ impl VirtioDevice for Net {
     }
 
     fn save(&self) -> DeviceState {
-        state::save(self.options)
+        state::save(self.options, self.handle.is_up())
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        state::check(state, self.options)
+        let link = state::check(state, self.options)?;
+        self.handle.known_to_be(link);
+        Ok(())
     }
 }
 

@@ -12,17 +12,27 @@ const VERSION: u32 = 1;
 struct State {
     mac: [u8; 6],
     mtu: u16,
+    /// Whether the driver finds the link up.
+    #[serde(default = "up")]
+    link_up: bool,
 }
 
-pub(super) fn save(options: Options) -> DeviceState {
+/// Before links could be down.
+fn up() -> bool {
+    true
+}
+
+pub(super) fn save(options: Options, link_up: bool) -> DeviceState {
     let state = State {
         mac: options.mac,
         mtu: options.mtu,
+        link_up,
     };
     DeviceState::new(KIND, VERSION, &state)
 }
 
-pub(super) fn check(state: &DeviceState, options: Options) -> Result<(), RestoreError> {
+/// Whether its driver knows the link to be up.
+pub(super) fn check(state: &DeviceState, options: Options) -> Result<bool, RestoreError> {
     let state: State = state.decode(KIND, VERSION)?;
     if state.mac != options.mac || state.mtu != options.mtu {
         return Err(RestoreError::Invalid {
@@ -33,5 +43,5 @@ pub(super) fn check(state: &DeviceState, options: Options) -> Result<(), Restore
             ),
         });
     }
-    Ok(())
+    Ok(state.link_up)
 }

@@ -1,13 +1,13 @@
 //! What the running guest is held to.
 
 use lodge_api::Problem;
-use lodge_api::vm::VmSpec;
+use lodge_api::vm::{NicLink, VmNic, VmSpec};
 use lodge_vmm_proto::RequestBody;
 
 use super::Actor;
 use crate::core::internal;
 use crate::vms::launch::serial;
-use crate::vms::{disk_error, launch, limits};
+use crate::vms::{disk_error, launch, limits, spec_check};
 
 impl Actor {
     /// Holds the guest to the limits of `wanted`, or to the recorded ones. One that does not run is held to them when it is started.
@@ -57,6 +57,10 @@ impl Actor {
         }
         let before = &guest.note.spec.nics;
         for (number, (nic, before)) in spec.nics.iter().zip(before).enumerate() {
+            if anew || nic.link != before.link {
+                let plugged = self.plug_cable(nic).await;
+                plugged.map_err(|problem| problem.with_pointer(format!("/nics/{number}/link")))?;
+            }
             if anew || nic.limits != before.limits {
                 let limited = self.core.limit_nic(self.id, nic).await;
                 limited
@@ -73,6 +77,16 @@ impl Actor {
             });
         }
         Ok(())
+    }
+
+    /// Plugs the cable of an interface in or pulls it, for the packets and for the guest.
+    async fn plug_cable(&self, nic: &VmNic) -> Result<(), Problem> {
+        self.core.pass_packets(self.id, nic).await?;
+        let body = RequestBody::SetLink {
+            mac: spec_check::parse_mac(nic.mac.as_deref().unwrap_or_default()).map_err(internal)?,
+            up: nic.link == NicLink::Up,
+        };
+        self.soon(self.ask(body, None)).await.map(drop)
     }
 
     /// For a guest that was just started or, `anew`, found: its limits may have been changed when nobody could hold it to them, or the last

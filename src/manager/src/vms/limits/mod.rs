@@ -1,5 +1,5 @@
 //! Limits of a guest that hold at once, also while it runs: what it gets of its host's processors, and what it does with its disks
-//! and network interfaces. What is done when the host fails a disk is kept up like a limit.
+//! and network interfaces. What is done when the host fails a disk, and whether a cable is plugged in, are kept up like limits.
 //!
 //! A running guest is held to new limits before they are recorded, so that what the host refuses is not recorded; and to what
 //! is recorded afterwards, whichever that is. So is each guest that was just started or found, whose configuration may have been changed when

@@ -1,8 +1,8 @@
-//! What a guest's network interfaces are held to: by the host's kernel, at their taps.
+//! What a guest's network interfaces are held to, and whether anything passes: by the host's kernel, at their taps.
 
 use std::ops::RangeInclusive;
 
-use lodge_api::vm::{VmNic, VmNicLimits};
+use lodge_api::vm::{NicLink, VmNic, VmNicLimits};
 use lodge_api::{ErrorCode, Problem};
 use lodge_host::net::{NetError, TapLimits};
 use uuid::Uuid;
@@ -34,11 +34,12 @@ pub(super) fn check(nics: &[VmNic]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Takes the limits over of those that both have.
+/// Takes limits and links over of those that both have.
 pub(super) fn adopt(nics: &mut [VmNic], from: &[VmNic]) {
     for nic in nics {
         if let Some(other) = from.iter().find(|other| other.mac == nic.mac) {
             nic.limits = other.limits;
+            nic.link = other.link;
         }
     }
 }
@@ -76,6 +77,19 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Lets packets through an interface of a guest, or none. Telling the guest is up to its monitor.
+    ///
+    /// # Errors
+    /// When the host's kernel refuses.
+    pub(in crate::vms) async fn pass_packets(&self, vm: Uuid, nic: &VmNic) -> Result<(), Problem> {
+        let host = self.network.as_ref().ok_or_else(unmanaged)?;
+        let up = nic.link == NicLink::Up;
+        let done = host.set_tap_up(&tap_key(vm, nic), up).await;
+        done.map_err(|error| net_problem(&error))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +120,11 @@ mod tests {
     #[test]
     fn limits_follow_their_interfaces() {
         let mut nics = [nic(1, r#"{"receive_mbps": 10}"#), nic(2, "{}")];
-        adopt(&mut nics, &[nic(2, r#"{"receive_mbps": 20}"#)]);
+        let mut other = nic(2, r#"{"receive_mbps": 20}"#);
+        other.link = NicLink::Down;
+        adopt(&mut nics, &[other]);
+        let links = nics.each_ref().map(|nic| nic.link);
+        assert_eq!(links, [NicLink::Up, NicLink::Down]);
         let rates = nics.map(|nic| nic.limits.receive_mbps);
         assert_eq!(rates, [Some(10), Some(20)]);
     }

@@ -19,6 +19,58 @@ fn a_pause_loses_nothing() {
     assert_eq!(rig.totals().sent, 100);
 }
 
+fn link_of(rig: &Rig) -> u8 {
+    let mut status = [0; 2];
+    rig.device.read_config(6, &mut status);
+    status[0]
+}
+
+#[test]
+fn the_driver_hears_of_its_link() {
+    let mut rig = Rig::new();
+    let handle = rig.device.handle();
+    assert_eq!((link_of(&rig), rig.events.take_changed()), (1, false));
+    handle.set_link(false);
+    assert_eq!((link_of(&rig), rig.events.take_changed()), (0, true));
+    handle.set_link(false);
+    assert!(!rig.events.take_changed(), "nothing new");
+    // While it is paused nobody can be told; it hears of it afterwards.
+    let mut queues = rig.device.deactivate();
+    handle.set_link(true);
+    assert!(!rig.events.take_changed());
+    let transmit = rig.transmit.activation(queues.pop().unwrap());
+    let queues = [rig.receive.activation(queues.pop().unwrap()), transmit];
+    rig.activate(!0, queues);
+    assert_eq!((link_of(&rig), rig.events.take_changed()), (1, true));
+}
+
+#[test]
+fn a_restored_driver_hears_of_a_link_that_is_another() {
+    for (then, now) in [(true, false), (false, true), (true, true), (false, false)] {
+        let mut rig = Rig::new();
+        rig.device.handle().set_link(then);
+        let queues = rig.device.deactivate();
+        let saved = rig.device.save();
+        rig.device.handle().set_link(now);
+        rig.events.take_changed();
+        // As a device that was just built.
+        let mut other = Rig::new();
+        other.device.deactivate();
+        other.device.handle().set_link(now);
+        other.events.take_changed();
+        other.device.restore(&saved).unwrap();
+        let [receive, transmit]: [Queue; 2] = queues.try_into().unwrap();
+        let queues = [
+            other.receive.activation(receive),
+            other.transmit.activation(transmit),
+        ];
+        other.activate(!0, queues);
+        let told = other.events.take_changed();
+        assert!(told || then == now, "{then} {now}");
+        assert_eq!(link_of(&other), u8::from(now));
+    }
+}
+
 /// The device asks for a reset, gives its queues back, and serves a new driver.
 fn breaks(mut rig: Rig, expected: &str) {
     rig.receive.kick();
