@@ -106,6 +106,16 @@ pub async fn a_guest_is_paused_resumed_and_reset() {
     host.manager.close().await;
 }
 
+/// A system that is only starting does not feel its power button.
+pub async fn a_guest_is_asked_again_to_power_off() {
+    let host = host_with("web", programs::gets_ready()).await;
+    host.done("web", VmAction::Start).await;
+    reads(&host, "web", "r").await;
+    host.done("web", VmAction::Stop).await;
+    assert_eq!(host.state("web"), VmState::Stopped);
+    host.manager.close().await;
+}
+
 pub async fn the_console_goes_both_ways() {
     let host = host_with("web", programs::adds_one()).await;
     host.done("web", VmAction::Start).await;

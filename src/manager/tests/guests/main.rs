@@ -48,6 +48,7 @@ tests!(
         a_guest_that_does_not_power_off_is_reported_or_killed,
         waiting_for_a_stop_can_be_cancelled,
         a_guest_is_paused_resumed_and_reset,
+        a_guest_is_asked_again_to_power_off,
         the_console_goes_both_ways,
         ends_nobody_asked_for_have_a_reason,
         a_killed_monitor_is_a_crash_and_the_guest_is_restarted,

@@ -20,6 +20,28 @@ guest!(
     "2: jmp 2b",
 );
 
+// Prints `r`, and powers off when its power button is pressed for the second time: the first time it was not ready.
+guest!(
+    pub gets_ready,
+    "mov edx, 0x3f8",
+    "mov al, 'r'",
+    "out dx, al",
+    "mov ecx, 2",
+    "1: mov edx, 0x600",
+    "in ax, dx",
+    "test ah, 1",
+    "jz 1b",
+    // Seen: cleared by writing it.
+    "mov ax, 0x100",
+    "out dx, ax",
+    "dec ecx",
+    "jnz 1b",
+    "mov edx, 0x604",
+    "mov ax, 0x2000",
+    "out dx, ax",
+    "2: jmp 2b",
+);
+
 // Prints `r` and stands still: it does not look at its power button.
 guest!(
     pub idle,

@@ -15,6 +15,9 @@ use crate::vms::VmRecord;
 use crate::vms::launch::clean_up;
 use crate::vms::state::{End, Outcome};
 
+/// How long a guest that was asked to power off is left alone until it is asked again.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
 impl Actor {
     pub(super) fn wait_for_end(&mut self, timeout: Option<Duration>, force: bool, reply: Reply) {
         self.waiters.push(Waiter {
@@ -43,7 +46,25 @@ impl Actor {
             return;
         }
         self.wait_for_end(Some(timeout), force, reply);
+        self.powers_off();
+    }
+
+    /// Its power button was pressed.
+    fn powers_off(&mut self) {
+        self.press_at = Some(Instant::now() + PRESS_AGAIN);
         self.set_state(VmState::Stopping, None);
+    }
+
+    /// Presses the power button once more, as long as somebody waits for that.
+    pub(super) async fn press_again(&mut self) {
+        self.press_at = None;
+        if self.state() != VmState::Stopping || self.guest.is_none() {
+            return;
+        }
+        if let Err(problem) = self.ask(RequestBody::PowerButton, None).await {
+            tracing::warn!(vm = %self.name(), %problem, "the power button does not work");
+        }
+        self.press_at = Some(Instant::now() + PRESS_AGAIN);
     }
 
     pub(super) async fn power_off(&mut self, timeout: Duration, reply: Reply) {
@@ -65,7 +86,7 @@ impl Actor {
         self.asked_to_end = true;
         self.wait_for_end(Some(timeout), true, reply);
         match self.ask(RequestBody::PowerButton, None).await {
-            Ok(()) => self.set_state(VmState::Stopping, None),
+            Ok(()) => self.powers_off(),
             Err(problem) => {
                 tracing::warn!(vm = %self.name(), %problem, "the power button does not work: killing the guest");
                 self.kill().await;

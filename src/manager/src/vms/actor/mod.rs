@@ -173,6 +173,8 @@ pub(crate) struct Actor {
     held: Option<hold::Hold>,
     /// Whether somebody wanted the end that is coming.
     asked_to_end: bool,
+    /// When to press the power button again: a system that is only starting does not feel it.
+    press_at: Option<Instant>,
     signal_at: Option<Instant>,
     reconnect_at: Option<Instant>,
     tick_at: Instant,
@@ -203,6 +205,7 @@ impl Actor {
             in_doubt: false,
             held: None,
             asked_to_end: false,
+            press_at: None,
             signal_at: None,
             reconnect_at: None,
             tick_at: Instant::now() + TICK,

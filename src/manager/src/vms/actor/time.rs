@@ -13,6 +13,7 @@ impl Actor {
     pub(super) fn next_deadline(&self) -> Instant {
         let waiting = self.waiters.iter().filter_map(|waiter| waiter.deadline);
         waiting
+            .chain(self.press_at)
             .chain(self.signal_at)
             .chain(self.reconnect_at)
             .chain(self.restarts.due())
@@ -24,6 +25,9 @@ impl Actor {
     pub(super) async fn time(&mut self) {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.press_at) {
+            self.press_again().await;
+        }
         if due(self.signal_at) {
             self.signal_at = None;
             if let Some(guest) = &self.guest
