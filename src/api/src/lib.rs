@@ -7,6 +7,7 @@
 //! may grow fields, which clients ignore.
 
 pub mod auth;
+pub mod authority;
 pub mod disk;
 pub mod event;
 pub mod image;

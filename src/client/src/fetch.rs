@@ -28,7 +28,7 @@ use url::Url;
 
 use crate::connect::{self, CONNECT_TIMEOUT};
 use crate::request::AGENT;
-use crate::{BaseUrl, tls};
+use crate::{Authority, BaseUrl, tls};
 
 /// How long a server may take to begin its answer, and how long it may pause.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,6 +115,11 @@ impl Fetcher {
     /// One that trusts the public authorities, and reaches what is [`outside`].
     pub fn new() -> Self {
         Self::with(tls::public(), outside)
+    }
+
+    /// One that trusts these authorities as well.
+    pub fn trusting(authorities: &[Authority]) -> Self {
+        Self::with(tls::public_and(authorities), outside)
     }
 
     fn with(tls: TlsConnector, reachable: fn(IpAddr) -> bool) -> Self {

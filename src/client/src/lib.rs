@@ -5,6 +5,7 @@
 //! [`ClientError`] that says what to do. A [`Fetcher`] gets files from the web for a host.
 
 mod age;
+mod authority;
 mod connect;
 mod error;
 mod fetch;
@@ -18,6 +19,7 @@ mod url;
 mod websocket;
 
 pub use age::age;
+pub use authority::Authority;
 pub use connect::{Exchange, Trace, fetch_fingerprint};
 pub use error::ClientError;
 pub use fetch::{FetchError, Fetched, Fetcher, fetch_url, outside};

@@ -15,7 +15,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::Fingerprint;
+use crate::{Authority, Fingerprint};
 
 /// The only protocol that is offered (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -56,7 +56,16 @@ pub(crate) fn configuration(expected: Option<Fingerprint>) -> (Arc<ClientConfig>
 
 /// What the public authorities vouch for.
 pub(crate) fn public() -> TlsConnector {
-    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    public_and(&[])
+}
+
+/// What the public authorities vouch for, or these.
+pub(crate) fn public_and(authorities: &[Authority]) -> TlsConnector {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    for authority in authorities {
+        // It was taken when it was read.
+        let _ = authority.add_to(&mut roots);
+    }
     vouched_for_by(roots)
 }
 

@@ -5,6 +5,7 @@
 //! the API. Every method that changes something returns only after the change is
 //! durable, or with a [`Problem`](lodge_api::Problem) and nothing changed.
 
+mod authorities;
 mod caller;
 mod catalogue;
 mod changes;
@@ -42,6 +43,7 @@ mod upload;
 mod users;
 mod vms;
 
+pub use authorities::Certificate;
 pub use caller::{Caller, Credential, Identity, IfMatch};
 pub use config::{ManagerConfig, OpenError};
 pub use events::Subscription;

@@ -5,7 +5,7 @@ use std::path::Path;
 use lodge_tests::host::Host;
 use lodge_tests::process::{sha256, tool};
 use lodge_tests::shared::Shared;
-use lodge_tests::web::Web;
+use lodge_tests::web::{Authority, Web};
 
 /// Bytes of the disk; what is in it does not shrink to nothing, and has holes.
 const SIZE: usize = 24 << 20;
@@ -75,6 +75,34 @@ fn fetched_by_the_host(host: &Host, folder: &Path) {
     );
     let image = host.cli.json(&["image", "show", "fetched"]).unwrap();
     assert_eq!(image["sha256"], *sum, "{image}");
+}
+
+/// A server that no public authority vouches for is trusted when the host was told of its authority, and no longer.
+fn fetched_by_private_authority(host: &Host, folder: &Path) {
+    let authority = Authority::new(folder).unwrap();
+    let web = Web::serve_securely(folder, &authority).unwrap();
+    let certificate = authority.certificate.display().to_string();
+    let fetch = || {
+        let upload = ["image", "upload", &web.url("web.qcow2"), "trusted"];
+        let upload = [&upload[..], &["--kind", "disk"]].concat();
+        host.cli.outcome(&upload, "").unwrap()
+    };
+    let said = fetch().failure().unwrap();
+    assert!(said.contains("TLS failed"), "{said}");
+    let add = ["system", "authority", "add", "lab", &certificate];
+    host.cli.ok(&add).unwrap();
+    fetch().success().unwrap();
+    let again = ["system", "authority", "add", "lab-2", &certificate];
+    let said = host.cli.fails(&again).unwrap();
+    assert!(said.contains("as \"lab\""), "{said}");
+    let listed = host.cli.ok(&["system", "authority", "list"]).unwrap();
+    assert!(listed.contains("lab"), "{listed}");
+    host.cli
+        .ok(&["system", "authority", "remove", "lab"])
+        .unwrap();
+    host.cli.ok(&["image", "delete", "trusted"]).unwrap();
+    let said = fetch().failure().unwrap();
+    assert!(said.contains("TLS failed"), "{said}");
 }
 
 /// The archive has what it says, and its disk is the one that came in.
@@ -163,6 +191,7 @@ fn disks_and_machines_of_others_come_in_and_go_out() {
     assert_eq!(images.as_array().unwrap().len(), 4, "{images}");
 
     fetched_by_the_host(&host, folder.path());
+    fetched_by_private_authority(&host, folder.path());
 
     let said = host.cli.ok(&["vm", "import", &archive]).unwrap();
     assert!(

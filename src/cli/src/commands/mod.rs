@@ -11,6 +11,7 @@ pub(crate) mod query;
 pub(crate) mod remote;
 pub(crate) mod snapshot;
 pub(crate) mod system;
+mod system_authority;
 mod system_install;
 mod system_update;
 pub(crate) mod token;

@@ -8,7 +8,7 @@ use lodge_api::system::{Controls, StorageKind, System, SystemPatch};
 use lodge_client::{Client, ClientError};
 use std::time::Duration;
 
-use super::{system_install, system_update};
+use super::{system_authority, system_install, system_update};
 use crate::content::Content;
 use crate::context::{Context, ask};
 use crate::output::{self, Format};
@@ -87,6 +87,9 @@ pub(crate) enum Verb {
     /// Who may sign updates
     #[command(subcommand)]
     UpdateKey(system_update::KeyVerb),
+    /// Whom the host trusts beside the public certificate authorities, for content at https URLs
+    #[command(subcommand)]
+    Authority(system_authority::AuthorityVerb),
     /// Power guests off, then the host
     Shutdown {
         /// REMOTE:
@@ -152,6 +155,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             system_update::rollback(context, &client(context, remote.as_ref())?, how).await
         }
         Verb::UpdateKey(verb) => system_update::keys(context, verb).await,
+        Verb::Authority(verb) => system_authority::run(context, verb).await,
         Verb::Shutdown { remote, yes } => power(context, remote.as_ref(), "shutdown", yes).await,
         Verb::Reboot { remote, yes } => power(context, remote.as_ref(), "reboot", yes).await,
     }

@@ -1,17 +1,18 @@
 //! Content that the host fetches by itself.
 
 use std::io;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use lodge_api::{ErrorCode, Problem};
-use lodge_client::{FetchError, fetch_url};
+use lodge_client::{Authority, FetchError, Fetcher, fetch_url};
 use lodge_manager::{Fetch, Fetched};
 
 use crate::app::App;
 
 /// What methods of this kind have in common.
 pub const FETCHES: &str = "The operation goes on when nobody waits for it, and can be cancelled. `https` servers need a certificate \
-    that a public authority vouches for; `http` is taken as well. Redirections are followed, and a transfer that breaks \
+    that a public authority vouches for, or one of `/v1/authorities`; `http` is taken as well. Redirections are followed, and a transfer that breaks \
     off is taken up again where the server can do that. The host does not reach itself, nor addresses of its link alone.";
 
 /// What is at a URL, asked for when the manager is ready for it.
@@ -20,7 +21,7 @@ pub const FETCHES: &str = "The operation goes on when nobody waits for it, and c
 /// `InvalidRequest` for what is no URL of a kind that is fetched.
 pub fn fetch_of(app: &App, url: &str) -> Result<Fetch, Problem> {
     let url = fetch_url(url).map_err(|error| problem(&error).with_pointer("/url"))?;
-    let fetcher = app.fetcher();
+    let fetcher = fetcher(app);
     Ok(Box::pin(async move {
         let fetched = fetcher.fetch(&url).await.map_err(|error| problem(&error))?;
         let broken = |error: io::Error| {
@@ -31,6 +32,18 @@ pub fn fetch_of(app: &App, url: &str) -> Result<Fetch, Problem> {
             body: fetched.pieces.map_err(broken).boxed(),
         })
     }))
+}
+
+/// One that trusts whom the host trusts now.
+fn fetcher(app: &App) -> Arc<Fetcher> {
+    let certificates = app.manager().authority_certificates();
+    if certificates.is_empty() {
+        return app.fetcher();
+    }
+    let authorities = certificates.iter().map(|pem| Authority::from_pem(pem));
+    // They were read when they were added.
+    let authorities: Vec<Authority> = authorities.flatten().collect();
+    Arc::new(Fetcher::trusting(&authorities))
 }
 
 fn problem(error: &FetchError) -> Problem {

@@ -1,5 +1,6 @@
 //! The methods of the API, one file per resource.
 
+mod authorities;
 pub mod carry;
 mod content;
 mod disks;
@@ -39,6 +40,7 @@ pub fn table() -> Vec<Route> {
         sessions::routes(),
         users::routes(),
         tokens::routes(),
+        authorities::routes(),
         system::routes(),
         install::routes(),
         update::routes(),

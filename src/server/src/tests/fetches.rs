@@ -77,3 +77,34 @@ async fn what_cannot_be_fetched_makes_no_image() {
     );
     server.stop().await;
 }
+
+#[tokio::test]
+async fn authorities_are_told_and_forgotten() {
+    let server = TestServer::start().await;
+    let admin = server.login().await;
+    let path = "/v1/authorities";
+    let made = rcgen::generate_simple_self_signed(vec!["lab".to_owned()]).unwrap();
+    let body = json!({"name": "lab", "certificate": made.cert.pem()});
+    let reply = admin.post(path, body.clone()).await;
+    let added = reply.expect(201);
+    assert_eq!(added["name"], "lab", "{added}");
+    assert!(added.get("certificate").is_none(), "{added}");
+    let problem = admin.post(path, body).await.problem(409, "already_exists");
+    assert_eq!(problem["pointer"], "/name", "{problem}");
+    let other = json!({"name": "other", "certificate": made.cert.pem()});
+    let problem = admin.post(path, other).await.problem(409, "already_exists");
+    assert_eq!(problem["pointer"], "/certificate", "{problem}");
+    let key = json!({"name": "other", "certificate": made.signing_key.serialize_pem()});
+    let problem = admin.post(path, key).await.problem(400, "invalid_request");
+    assert_eq!(problem["pointer"], "/certificate", "{problem}");
+    let list = admin.get(path).await.expect(200);
+    assert_eq!(list["items"], json!([added]), "{list}");
+    admin.delete(reply.header("location")).await.expect(204);
+    admin
+        .delete(reply.header("location"))
+        .await
+        .problem(404, "not_found");
+    let list = admin.get(path).await.expect(200);
+    assert_eq!(list["items"], json!([]), "{list}");
+    server.stop().await;
+}
