@@ -8,9 +8,9 @@ use lodge_devices::fuzzing::{TestLine, TestPlatform};
 
 use crate::board::Host;
 use crate::file::{Growing, disk_file};
-use crate::function::{Function, Slot};
+use crate::function::{Function, FunctionRig, Slot};
 use crate::input::Input;
-use crate::operation::{Offer, Piece, Rig, run};
+use crate::operation::{Offer, Piece, run};
 use crate::virtio::{DATA, readable, writable};
 
 const BASE: u64 = 0xd000_0000;
@@ -147,38 +147,22 @@ impl AhciRig {
     fn get(&self, register: u64) -> u32 {
         self.function.get(BASE + PORT + register)
     }
+}
 
-    fn place(&self, range: u8, offset: u16) -> u64 {
-        let offset = u64::from(offset);
+impl FunctionRig for AhciRig {
+    type Tested = Ahci;
+
+    fn function(&mut self) -> &mut Function<Ahci> {
+        &mut self.function
+    }
+
+    /// Ranges are the controller's registers, those of the port, all of them.
+    fn place(&self, range: u8, offset: u64) -> u64 {
         match range % 4 {
             0 => BASE + offset % 0x30,
             1 | 2 => BASE + PORT + offset % 0x48,
             _ => BASE + offset % 0x1004,
         }
-    }
-}
-
-impl Rig for AhciRig {
-    /// Ranges are the controller's registers, those of the port, all of them; and from 0x80 on configuration space.
-    fn read(&mut self, range: u8, offset: u16, data: &mut [u8]) {
-        if range & 0x80 == 0 {
-            self.function.read(self.place(range, offset), data);
-        } else {
-            self.function.config_read(offset, data);
-        }
-    }
-
-    fn write(&mut self, range: u8, offset: u16, data: &[u8]) {
-        if range & 0x80 == 0 {
-            self.function.write(self.place(range, offset), data);
-        } else {
-            self.function.config_write(offset, data);
-        }
-        self.function.settle();
-    }
-
-    fn put(&mut self, address: u64, bytes: &[u8]) {
-        self.function.put(address, bytes);
     }
 
     /// A command in slot `queue`: the first buffer is the frame, with the flags of the header in its
@@ -193,17 +177,17 @@ impl Rig for AhciRig {
         let mut header = [0; 16];
         header[..4].copy_from_slice(&first.to_le_bytes());
         header[8..].copy_from_slice(&table.to_le_bytes());
-        self.put(LISTS + slot * 32, &header);
+        self.function.put(LISTS + slot * 32, &header);
         // Frame and packet, as far as they go, with the list of data behind.
         let mut content = [0; 0x80];
         let count = frame.content.len().min(content.len());
         content[..count].copy_from_slice(&frame.content[..count]);
-        self.put(table, &content);
+        self.function.put(table, &content);
         for (index, piece) in (0..).zip(data) {
             let mut entry = [0; 16];
             entry[..8].copy_from_slice(&piece.address.to_le_bytes());
             entry[12..].copy_from_slice(&piece.length.wrapping_sub(1).to_le_bytes());
-            self.put(table + 0x80 + 16 * index, &entry);
+            self.function.put(table + 0x80 + 16 * index, &entry);
         }
     }
 
@@ -217,22 +201,8 @@ impl Rig for AhciRig {
         self.function.settle();
     }
 
-    fn save_restore(&mut self) {
-        self.function.save_restore();
-    }
-
-    fn power_cycle(&mut self) {
-        self.function.power_cycle();
-    }
-
-    fn host(&mut self, what: u8, bytes: &[u8]) {
-        self.function.host(what, bytes);
-    }
-
     /// The next driver finds a drive that says what it is.
-    fn finish(&mut self) {
-        self.save_restore();
-        self.power_cycle();
+    fn serves_the_next(&mut self) {
         self.start();
         let mut frame = command_frame(self.honest, 0, 0, 0);
         frame.resize(64, 0);

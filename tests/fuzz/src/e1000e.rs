@@ -7,9 +7,9 @@ use lodge_devices::e1000e::{E1000e, E1000eOptions};
 use lodge_devices::fuzzing::{TestLine, TestPlatform};
 
 use crate::board::Host;
-use crate::function::{Function, Slot};
+use crate::function::{Function, FunctionRig, Slot};
 use crate::input::Input;
-use crate::operation::{Offer, Piece, Rig, run};
+use crate::operation::{Offer, Piece, run};
 use crate::virtio::DATA;
 use crate::wire::{HEADER, Wire};
 
@@ -137,9 +137,17 @@ impl CardRig {
         self.set(registers(ring) + TAIL, tail);
         self.function.settle();
     }
+}
 
-    fn place(&self, range: u8, offset: u16) -> u64 {
-        let offset = u64::from(offset);
+impl FunctionRig for CardRig {
+    type Tested = E1000e;
+
+    fn function(&mut self) -> &mut Function<E1000e> {
+        &mut self.function
+    }
+
+    /// Ranges are groups of registers, and the vectors.
+    fn place(&self, range: u8, offset: u64) -> u64 {
         match range % 8 {
             0 => BASE + offset % 0x204,
             1 => BASE + RDBAL + offset % 0x140,
@@ -151,30 +159,6 @@ impl CardRig {
             6 => BASE + 0x1_0000 + offset,
             _ => BASE + offset,
         }
-    }
-}
-
-impl Rig for CardRig {
-    /// Ranges are groups of registers, the vectors; and from 0x80 on configuration space.
-    fn read(&mut self, range: u8, offset: u16, data: &mut [u8]) {
-        if range & 0x80 == 0 {
-            self.function.read(self.place(range, offset), data);
-        } else {
-            self.function.config_read(offset, data);
-        }
-    }
-
-    fn write(&mut self, range: u8, offset: u16, data: &[u8]) {
-        if range & 0x80 == 0 {
-            self.function.write(self.place(range, offset), data);
-        } else {
-            self.function.config_write(offset, data);
-        }
-        self.function.settle();
-    }
-
-    fn put(&mut self, address: u64, bytes: &[u8]) {
-        self.function.put(address, bytes);
     }
 
     /// Descriptors in ring `queue`, those for receiving from 2 on: the first buffer has their upper halves, the others
@@ -198,22 +182,8 @@ impl Rig for CardRig {
         self.show(queue % 4);
     }
 
-    fn save_restore(&mut self) {
-        self.function.save_restore();
-    }
-
-    fn power_cycle(&mut self) {
-        self.function.power_cycle();
-    }
-
-    fn host(&mut self, what: u8, bytes: &[u8]) {
-        self.function.host(what, bytes);
-    }
-
     /// The next driver sends and receives.
-    fn finish(&mut self) {
-        self.save_restore();
-        self.power_cycle();
+    fn serves_the_next(&mut self) {
         self.wire.drain();
         self.start(0);
         let frame = [[0xff; 12].as_slice(), &[0x88, 0xb5], &[7; 46]].concat();

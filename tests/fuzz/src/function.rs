@@ -10,6 +10,7 @@ use lodge_devices::state::DeviceState;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::board::{Host, ram};
+use crate::operation::{Offer, Rig};
 
 /// Offset of the command register, and what a driver switches on in it: answers to memory accesses, and its own.
 const COMMAND: usize = 4;
@@ -174,6 +175,78 @@ impl<F: PciFunction + Device> Function<F> {
     pub fn host(&mut self, what: u8, bytes: &[u8]) {
         (self.host)(what, bytes);
         self.settle();
+    }
+}
+
+/// A function with what its target knows of it. Of the ranges that inputs address, those from 0x80 on are configuration space.
+pub trait FunctionRig {
+    /// What is under test.
+    type Tested: PciFunction + Device;
+
+    /// The function.
+    fn function(&mut self) -> &mut Function<Self::Tested>;
+
+    /// The address of a register; some lie before a range, or after it.
+    fn place(&self, range: u8, offset: u64) -> u64;
+
+    /// See [`Operation::Offer`](crate::operation::Operation::Offer).
+    fn offer(&mut self, offer: &Offer);
+
+    /// See [`Operation::Ring`](crate::operation::Operation::Ring).
+    fn ring(&mut self, queue: u8);
+
+    /// The next driver finds a function that works. It was just switched on.
+    fn serves_the_next(&mut self);
+}
+
+impl<R: FunctionRig> Rig for R {
+    fn read(&mut self, range: u8, offset: u16, data: &mut [u8]) {
+        if range & 0x80 == 0 {
+            let place = self.place(range, offset.into());
+            self.function().read(place, data);
+        } else {
+            self.function().config_read(offset, data);
+        }
+    }
+
+    fn write(&mut self, range: u8, offset: u16, data: &[u8]) {
+        if range & 0x80 == 0 {
+            let place = self.place(range, offset.into());
+            self.function().write(place, data);
+        } else {
+            self.function().config_write(offset, data);
+        }
+        self.function().settle();
+    }
+
+    fn put(&mut self, address: u64, bytes: &[u8]) {
+        self.function().put(address, bytes);
+    }
+
+    fn offer(&mut self, offer: &Offer) {
+        FunctionRig::offer(self, offer);
+    }
+
+    fn ring(&mut self, queue: u8) {
+        FunctionRig::ring(self, queue);
+    }
+
+    fn save_restore(&mut self) {
+        self.function().save_restore();
+    }
+
+    fn power_cycle(&mut self) {
+        self.function().power_cycle();
+    }
+
+    fn host(&mut self, what: u8, bytes: &[u8]) {
+        self.function().host(what, bytes);
+    }
+
+    fn finish(&mut self) {
+        self.save_restore();
+        self.power_cycle();
+        self.serves_the_next();
     }
 }
 

@@ -7,9 +7,9 @@ use lodge_devices::fuzzing::TestPlatform;
 use lodge_devices::nvme::{Nvme, NvmeDiskOptions, NvmeOptions};
 
 use crate::file::{Growing, disk_file};
-use crate::function::{Function, Slot};
+use crate::function::{Function, FunctionRig, Slot};
 use crate::input::Input;
-use crate::operation::{Offer, Piece, Rig, run};
+use crate::operation::{Offer, Piece, run};
 use crate::virtio::{DATA, readable, writable};
 
 const BASE: u64 = 0xd000_0000;
@@ -188,39 +188,23 @@ impl NvmeRig {
         self.function.put(list, &addresses.collect::<Vec<_>>());
         list
     }
+}
 
-    fn place(&self, range: u8, offset: u16) -> u64 {
-        let offset = u64::from(offset);
+impl FunctionRig for NvmeRig {
+    type Tested = Nvme;
+
+    fn function(&mut self) -> &mut Function<Nvme> {
+        &mut self.function
+    }
+
+    /// Ranges are the controller's registers, doorbells, vectors, all of them.
+    fn place(&self, range: u8, offset: u64) -> u64 {
         match range % 4 {
             0 => BASE + offset % 0x40,
             1 => BASE + DOORBELLS + offset % 0x30,
             2 => BASE + MSIX + offset % 0x1040,
             _ => BASE + offset % 0x4004,
         }
-    }
-}
-
-impl Rig for NvmeRig {
-    /// Ranges are the controller's registers, doorbells, vectors, all of them; and from 0x80 on configuration space.
-    fn read(&mut self, range: u8, offset: u16, data: &mut [u8]) {
-        if range & 0x80 == 0 {
-            self.function.read(self.place(range, offset), data);
-        } else {
-            self.function.config_read(offset, data);
-        }
-    }
-
-    fn write(&mut self, range: u8, offset: u16, data: &[u8]) {
-        if range & 0x80 == 0 {
-            self.function.write(self.place(range, offset), data);
-        } else {
-            self.function.config_write(offset, data);
-        }
-        self.function.settle();
-    }
-
-    fn put(&mut self, address: u64, bytes: &[u8]) {
-        self.function.put(address, bytes);
     }
 
     /// A command in a queue: the first buffer is the command, to which the addresses of the others are added: the
@@ -261,22 +245,8 @@ impl Rig for NvmeRig {
         }
     }
 
-    fn save_restore(&mut self) {
-        self.function.save_restore();
-    }
-
-    fn power_cycle(&mut self) {
-        self.function.power_cycle();
-    }
-
-    fn host(&mut self, what: u8, bytes: &[u8]) {
-        self.function.host(what, bytes);
-    }
-
     /// The next driver finds a controller that says what it is, and a disk that can be read.
-    fn finish(&mut self) {
-        self.save_restore();
-        self.power_cycle();
+    fn serves_the_next(&mut self) {
         self.start();
         assert_eq!(self.function.get(BASE + CSTS), 1, "not ready, or broken");
         let page = [writable(DATA, PAGE as u32)];
