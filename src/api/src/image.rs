@@ -120,6 +120,24 @@ pub enum ExportFormat {
     Vmdk,
 }
 
+/// Query parameters of `GET /v1/snapshots/{snapshot}/disks/{disk}/content`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SavedDiskParams {
+    /// What it is sent as; without, `qcow2` if `since` is given, else `raw`.
+    #[serde(default)]
+    pub format: Option<ExportFormat>,
+    /// An earlier snapshot that has the same disk, by name or id: only what is another since then is sent, as a qcow2 that is to be read
+    /// upon an image of that one.
+    #[serde(default)]
+    pub since: Option<String>,
+    /// With `since`: name of the file that image is in, beside this one, which this one is to name as its backing file. It is taken for a qcow2 if
+    /// its name ends so, else for a raw image. Without, none is named, and `qemu-img rebase -u` can do that.
+    #[serde(default)]
+    pub backing: Option<String>,
+}
+
 /// Query parameters of `GET /v1/disks/{disk}/content` and `GET /v1/images/{image}/content`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -185,6 +185,23 @@ pub(crate) fn next_data(
     Ok((range.0 < range.1).then_some(range))
 }
 
+/// Fills `buffer` with what is in `file` at `at`, beyond its end with zeroes.
+pub(crate) fn read_padded(file: &File, at: u64, buffer: &mut [u8]) -> Result<(), CopyError> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => {
+                buffer[done..].fill(0);
+                return Ok(());
+            }
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(CopyError::host("reading the disk", error)),
+        }
+    }
+    Ok(())
+}
+
 struct Copier<'a> {
     from: &'a File,
     to: &'a File,

@@ -3,6 +3,7 @@
 //! Everything here is synchronous. The manager calls the [`datastore`] functions
 //! from blocking threads; the monitor runs an [`engine::Engine`] on each disk queue's thread.
 
+mod changes;
 pub mod copy;
 pub mod datastore;
 pub mod engine;

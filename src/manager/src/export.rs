@@ -10,7 +10,7 @@ use lodge_api::{ErrorCode, Name, Problem};
 use lodge_block::NewFile;
 use lodge_block::copy::{self, CopyError};
 use lodge_block::datastore::Access;
-use lodge_block::foreign::{self, Export};
+use lodge_block::foreign::{self, Backing, Export};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -50,6 +50,12 @@ pub(crate) enum Stored {
 pub(crate) enum Source {
     /// A disk, and what it is called.
     One(Stored, Name, ExportFormat),
+    /// What of a disk is another than in an earlier copy of it.
+    Changes {
+        now: Stored,
+        base: Stored,
+        backing: Option<Backing>,
+    },
     Machine(Box<Outgoing>),
 }
 
@@ -228,18 +234,28 @@ fn open<'a>(
     source: &Source,
     handle: &OperationHandle,
 ) -> Result<Opened<'a>, Problem> {
-    let (stored, name, format) = match source {
-        Source::One(stored, name, format) => (*stored, name, *format),
+    let (stored, base) = match source {
+        Source::One(stored, ..) => (*stored, None),
+        Source::Changes { now, base, .. } => (*now, Some(*base)),
         Source::Machine(outgoing) => return ova::open(core, outgoing, handle),
     };
-    let hold = hold(core, stored)?;
-    let file = hold.file().try_clone();
+    let mut holds = vec![hold(core, stored)?];
+    if let Some(base) = base {
+        holds.push(hold(core, base)?);
+    }
+    let file = holds[0].file().try_clone();
     let file = file.map_err(|error| internal(format!("opening the disk: {error}")))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let export = foreign::export(file, of_block(format), name.as_str()).map_err(copy_problem)?;
+    let export = match source {
+        Source::One(_, name, format) => foreign::export(file, of_block(*format), name.as_str()),
+        Source::Changes { backing, .. } => {
+            foreign::export_changes(file, holds[1].file(), backing.clone())
+        }
+        Source::Machine(_) => unreachable!("opened above"),
+    };
     Ok(Opened {
-        holds: vec![hold],
-        export,
+        export: export.map_err(copy_problem)?,
+        holds,
         size,
     })
 }

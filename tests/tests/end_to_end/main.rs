@@ -1,6 +1,7 @@
 //! The ISO on a virtual bare-metal machine, driven from outside. One program for all subjects, so that two machines run at any
 //! time and no processor waits for the last test of a subject.
 
+mod backup;
 mod boot;
 mod cloud_init;
 mod faces;

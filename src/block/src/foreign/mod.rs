@@ -18,7 +18,7 @@ mod vmdk;
 
 pub use convert::{ConvertError, Converted, convert};
 pub use error::ImageError;
-pub use export::{Export, ExportFormat, export};
+pub use export::{Backing, Export, ExportFormat, MAX_BACKING, export, export_changes};
 pub use source::Part;
 pub use unpack::Packing;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lodge_api::snapshot::Snapshot;
-use lodge_client::ClientError;
+use lodge_client::{Client, ClientError, encode_segment};
 
 use super::path;
 use crate::context::Context;
@@ -95,6 +95,12 @@ pub(crate) struct ExportSnapshot {
     /// The disk, by the name it had then; not needed for the only one
     #[arg(long)]
     disk: Option<lodge_api::Name>,
+    /// Only what is another since this earlier snapshot of the VM, as a qcow2 upon the image of that one
+    #[arg(long, value_name = "SNAPSHOT")]
+    since: Option<String>,
+    /// With --since: the file that the earlier snapshot was exported to, in the same folder
+    #[arg(long, value_name = "FILE", requires = "since")]
+    backing: Option<PathBuf>,
 }
 
 /// Downloads what a VM was at one moment: all of it, or a disk.
@@ -102,13 +108,18 @@ pub(super) async fn export_snapshot(
     context: &Context,
     arguments: ExportSnapshot,
 ) -> Result<(), ClientError> {
-    let ExportSnapshot { what, disk } = arguments;
+    let ExportSnapshot {
+        what,
+        disk,
+        since,
+        backing,
+    } = arguments;
     let own = path("snapshots", &what.name.name);
     let is_archive = |file: &Path| {
         file.extension()
             .is_some_and(|end| end.eq_ignore_ascii_case("ova"))
     };
-    if disk.is_none() && what.format.is_none() && is_archive(&what.file) {
+    if disk.is_none() && since.is_none() && what.format.is_none() && is_archive(&what.file) {
         return download(context, &what.name, &format!("{own}/ova"), what.file, "OVA").await;
     }
     let disk = match disk {
@@ -119,8 +130,34 @@ pub(super) async fn export_snapshot(
         .format
         .unwrap_or_else(|| ExportFormat::of(&what.file))
         .as_str();
-    let url = format!("{own}/disks/{disk}/content?format={format}");
+    let mut url = format!("{own}/disks/{disk}/content?format={format}");
+    if let Some(since) = since {
+        url += &format!("&since={}", encode_segment(&since));
+    }
+    if let Some(backing) = backing {
+        let name = beside(&backing, &what.file)?;
+        url += &format!("&backing={}", encode_segment(&name));
+    }
     download(context, &what.name, &url, what.file, format).await
+}
+
+/// The name of a file that has to lie in the folder of another.
+fn beside(file: &Path, other: &Path) -> Result<String, ClientError> {
+    let usage = |text: String| ClientError::Usage(text);
+    let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    if folder(file) != folder(other) {
+        return Err(usage(format!(
+            "{} and {} have to be in the same folder",
+            file.display(),
+            other.display()
+        )));
+    }
+    if !file.exists() {
+        return Err(usage(format!("{} is not there", file.display())));
+    }
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned)
+        .ok_or_else(|| usage(format!("{} is no name for it", file.display())))
 }
 
 async fn only_disk(
@@ -152,6 +189,22 @@ async fn download(
     format: &str,
 ) -> Result<(), ClientError> {
     let client = context.client(name.remote.as_deref())?;
+    let (file, length) = fetch(&client, url, file).await?;
+    let text = format!(
+        "{} written as {format}, {}",
+        file.display(),
+        lodge_api::Size(length)
+    );
+    output::done(context.format, &text);
+    Ok(())
+}
+
+/// Writes what is at `url` to a file that is not there yet; returns its name and length.
+pub(super) async fn fetch(
+    client: &Client,
+    url: &str,
+    file: PathBuf,
+) -> Result<(PathBuf, u64), ClientError> {
     let mut target = Partial::create(file)?;
     let bar = progress::amount("downloading");
     let begun = |length: Option<u64>| {
@@ -167,14 +220,7 @@ async fn download(
         .await;
     bar.finish_and_clear();
     taken?;
-    let (file, length) = target.finish()?;
-    let text = format!(
-        "{} written as {format}, {}",
-        file.display(),
-        lodge_api::Size(length)
-    );
-    output::done(context.format, &text);
-    Ok(())
+    target.finish()
 }
 
 /// A file that is removed again unless it becomes whole.

@@ -17,6 +17,7 @@ mod system_update;
 pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
+mod vm_backup;
 mod vm_balloon;
 mod vm_cloud_init;
 mod vm_import;

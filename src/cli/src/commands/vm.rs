@@ -12,6 +12,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::export::{ExportVm, export_vm};
+use super::vm_backup::{self, BackupVm};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
@@ -28,6 +29,10 @@ pub(crate) enum Verb {
     Import(Import),
     /// Write a stopped VM with its disks as an OVA, for other hypervisors and hosts
     Export(ExportVm),
+    /// Write a VM's disks to a folder, also while it runs; from the second time on, what changed
+    #[command(after_help = "Example: lodge vm backup web /backups/web
+The files are qcow2; qemu-img reads them, and docs/backup.md says how they come back.")]
+    Backup(BackupVm),
     /// Create a virtual machine
     Create {
         /// [REMOTE:]NAME
@@ -225,6 +230,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
     match verb {
         Verb::Import(arguments) => import(context, arguments).await,
         Verb::Export(arguments) => export_vm(context, arguments).await,
+        Verb::Backup(arguments) => vm_backup::backup(context, arguments).await,
         Verb::Create {
             name,
             settings,

@@ -1,7 +1,7 @@
 //! Snapshots of guests.
 
 use axum::extract::{Path, State};
-use lodge_api::image::ExportParams;
+use lodge_api::image::SavedDiskParams;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 use lodge_api::snapshot::{Snapshot, SnapshotClone, SnapshotCreate, VmRevert};
@@ -57,9 +57,9 @@ pub fn routes() -> Vec<Route> {
             .description("Its disks are as they were then, like after a power cut if it ran; its memory stays behind. The guest may run meanwhile.")
             .answers_other(200, "The archive.", Some((BINARY, binary()))),
         get(DISK_CONTENT, content, "snapshot_download", snapshot_download)
-            .summary("Download a disk of a snapshot, by the name that it had then")
+            .summary("Download a disk of a snapshot, by the name that it had then, or what is another since an earlier one")
             .description(DOWNLOAD)
-            .query::<ExportParams>()
+            .query::<SavedDiskParams>()
             .answers_other(200, "The content.", Some((BINARY, binary()))),
         delete(ONE, write, "snapshot_delete", snapshot_delete)
             .summary("Delete a snapshot")
@@ -126,11 +126,11 @@ async fn snapshot_download(
     State(app): State<App>,
     Path((key, disk)): Path<(String, String)>,
     who: Authenticated,
-    Query(params): Query<ExportParams>,
+    Query(params): Query<SavedDiskParams>,
 ) -> Answer {
     let manager = app.manager();
     let download = manager
-        .snapshot_disk_export(&who.caller, &key, &disk, params.format)
+        .snapshot_disk_export(&who.caller, &key, &disk, params)
         .await?;
     Ok(answer(download))
 }

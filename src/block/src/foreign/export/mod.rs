@@ -6,10 +6,8 @@ mod qcow2;
 mod vmdk;
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 
-use crate::copy::{CopyError, next_data};
+use crate::copy::{CopyError, next_data, read_padded};
 
 /// Bytes that a stream hands out at a time, more or less.
 const CHUNK: usize = 256 << 10;
@@ -53,6 +51,32 @@ pub fn export(disk: File, format: ExportFormat, name: &str) -> Result<Box<dyn Ex
     })
 }
 
+/// The image that another one is to be read upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backing {
+    /// Its file's name, at most [`MAX_BACKING`] bytes.
+    pub name: String,
+    /// It is a qcow2, and raw otherwise.
+    pub qcow2: bool,
+}
+
+/// Longest name of a backing file, in bytes (QEMU, docs/interop/qcow2.txt).
+pub const MAX_BACKING: usize = 1023;
+
+/// Begins to write what of `disk` is another than in `base` as a qcow2 that is to be read upon an image of `base`, which it names
+/// if `backing` is given.
+///
+/// # Errors
+/// When a map of what changed cannot be made.
+pub fn export_changes(
+    disk: File,
+    base: &File,
+    backing: Option<Backing>,
+) -> Result<Box<dyn Export>, CopyError> {
+    let disk = Disk::new(disk)?;
+    Ok(Box::new(qcow2::Qcow2::changes(disk, base, backing)?))
+}
+
 /// The disk that is read.
 struct Disk {
     file: File,
@@ -77,19 +101,7 @@ impl Disk {
 
     /// Fills `buffer`, beyond the end with zeroes.
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<(), CopyError> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], at + done as u64) {
-                Ok(0) => {
-                    buffer[done..].fill(0);
-                    return Ok(());
-                }
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(CopyError::host("reading the disk", error)),
-            }
-        }
-        Ok(())
+        read_padded(&self.file, at, buffer)
     }
 }
 

@@ -1,6 +1,11 @@
-//! A qcow2 of version 3 whose tables come before its data.
+//! A qcow2 of version 3 whose tables come before its data (QEMU, docs/interop/qcow2.txt).
 
-use super::{CHUNK, Disk, Export};
+mod runs;
+
+use std::fs::File;
+
+use self::runs::{Run, indices};
+use super::{Backing, CHUNK, Disk, Export};
 use crate::copy::CopyError;
 
 const BITS: u32 = 16;
@@ -15,12 +20,12 @@ const PER_BLOCK: u64 = CLUSTER / 2;
 /// An entry's cluster has one user.
 const COPIED: u64 = 1 << 63;
 
-/// Clusters of the disk one after the other that have data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    first: u64,
-    count: u64,
-}
+/// An entry without a cluster, which reads as zeroes whatever is below.
+const ZEROES: u64 = 1;
+
+/// Where the header's extensions begin, and the one that tells the backing file's format.
+const EXTENSIONS: usize = 104;
+const BACKING_FORMAT: u32 = 0xe279_2aca;
 
 /// The file in clusters: header, refcount table and blocks, first level, second level, data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,7 @@ struct Layout {
 
 pub(super) struct Qcow2 {
     disk: Disk,
+    backing: Option<Backing>,
     runs: Vec<Run>,
     layout: Layout,
     /// The next cluster of the file.
@@ -56,22 +62,36 @@ struct Cursor {
 
 impl Qcow2 {
     pub(super) fn new(disk: Disk) -> Result<Self, CopyError> {
-        let runs = runs(&disk)?;
-        let layout = layout(disk.size, &runs);
-        Ok(Self {
+        let runs = runs::of_data(&disk)?;
+        Ok(Self::of(disk, runs, None))
+    }
+
+    /// Of what is another than in `base`.
+    pub(super) fn changes(
+        disk: Disk,
+        base: &File,
+        backing: Option<Backing>,
+    ) -> Result<Self, CopyError> {
+        let runs = runs::of_changes(&disk, base)?;
+        Ok(Self::of(disk, runs, backing))
+    }
+
+    fn of(disk: Disk, runs: Vec<Run>, backing: Option<Backing>) -> Self {
+        Self {
+            layout: layout(disk.size, &runs),
             disk,
+            backing,
             runs,
-            layout,
             next: 0,
             tables: Cursor::default(),
             data: Cursor::default(),
-        })
+        }
     }
 
     fn cluster(&mut self, number: u64, cluster: &mut [u8]) -> Result<(), CopyError> {
         let layout = self.layout;
         if number == 0 {
-            header(self.disk.size, layout, cluster);
+            header(self.disk.size, layout, self.backing.as_ref(), cluster);
         } else if number < layout.refcount_blocks {
             let blocks = layout.l1 - layout.refcount_blocks;
             let first = (number - layout.refcount_table) * PER_TABLE;
@@ -116,27 +136,33 @@ impl Qcow2 {
             if *index.get_or_insert(place / PER_TABLE) != place / PER_TABLE {
                 return;
             }
-            let at = (self.layout.data + self.tables.done) * CLUSTER;
-            entries[(place % PER_TABLE) as usize] = (at | COPIED).to_be_bytes();
-            self.tables.advance(run.count);
+            let entry = match run.zeroes {
+                true => ZEROES,
+                false => ((self.layout.data + self.tables.done) * CLUSTER) | COPIED,
+            };
+            entries[(place % PER_TABLE) as usize] = entry.to_be_bytes();
+            self.tables.advance(run);
         }
     }
 
     fn next_data(&mut self, cluster: &mut [u8]) -> Result<(), CopyError> {
+        while self.runs.get(self.data.run).is_some_and(|run| run.zeroes) {
+            self.data.run += 1;
+        }
         let Some(run) = self.runs.get(self.data.run) else {
             return Ok(());
         };
         let at = (run.first + self.data.within) * CLUSTER;
-        self.data.advance(run.count);
+        self.data.advance(run);
         self.disk.read(at, cluster)
     }
 }
 
 impl Cursor {
-    fn advance(&mut self, run: u64) {
-        self.done += 1;
+    fn advance(&mut self, run: &Run) {
+        self.done += u64::from(!run.zeroes);
         self.within += 1;
-        if self.within == run {
+        if self.within == run.count {
             self.within = 0;
             self.run += 1;
         }
@@ -169,39 +195,9 @@ impl Export for Qcow2 {
     }
 }
 
-/// Where the disk has data, in whole clusters.
-fn runs(disk: &Disk) -> Result<Vec<Run>, CopyError> {
-    let mut runs: Vec<Run> = Vec::new();
-    let mut position = 0;
-    while let Some((start, end)) = disk.next_data(position)? {
-        let (mut first, end_cluster) = (start / CLUSTER, end.div_ceil(CLUSTER));
-        if let Some(last) = runs.last_mut()
-            && last.first + last.count >= first
-        {
-            first = last.first;
-            last.count = end_cluster - first;
-        } else {
-            let count = end_cluster - first;
-            runs.push(Run { first, count });
-        }
-        position = end_cluster * CLUSTER;
-    }
-    Ok(runs)
-}
-
-/// Entries of the first level that have a table, in order.
-fn indices(runs: &[Run]) -> impl Iterator<Item = u64> {
-    let mut next = 0;
-    runs.iter().flat_map(move |run| {
-        let first = (run.first / PER_TABLE).max(next);
-        let end = (run.first + run.count).div_ceil(PER_TABLE);
-        next = next.max(end);
-        first..end
-    })
-}
-
 fn layout(size: u64, runs: &[Run]) -> Layout {
-    let data: u64 = runs.iter().map(|run| run.count).sum();
+    let data = runs.iter().filter(|run| !run.zeroes);
+    let data: u64 = data.map(|run| run.count).sum();
     let tables = indices(runs).count() as u64;
     let first_level = size.div_ceil(CLUSTER * PER_TABLE).div_ceil(PER_TABLE);
     let others = 1 + first_level + tables + data;
@@ -235,7 +231,7 @@ fn fill(cluster: &mut [u8], entries: impl Iterator<Item = u64>) {
     }
 }
 
-fn header(size: u64, layout: Layout, cluster: &mut [u8]) {
+fn header(size: u64, layout: Layout, backing: Option<&Backing>, cluster: &mut [u8]) {
     let mut put = |at: usize, bytes: &[u8]| cluster[at..at + bytes.len()].copy_from_slice(bytes);
     let refcount_clusters = layout.refcount_blocks - layout.refcount_table;
     put(0, b"QFI\xfb");
@@ -249,8 +245,20 @@ fn header(size: u64, layout: Layout, cluster: &mut [u8]) {
     put(56, &(refcount_clusters as u32).to_be_bytes());
     // Refcounts of 2^4 bits.
     put(96, &4_u32.to_be_bytes());
+    put(100, &(EXTENSIONS as u32).to_be_bytes());
     // What follows is zero: the end of the header's extensions.
-    put(100, &104_u32.to_be_bytes());
+    let Some(Backing { name, qcow2 }) = backing else {
+        return;
+    };
+    let format: &[u8] = if *qcow2 { b"qcow2" } else { b"raw" };
+    put(EXTENSIONS, &BACKING_FORMAT.to_be_bytes());
+    put(EXTENSIONS + 4, &(format.len() as u32).to_be_bytes());
+    put(EXTENSIONS + 8, format);
+    // Behind it and the end of the extensions, eight bytes each.
+    let place = EXTENSIONS + 24;
+    put(8, &(place as u64).to_be_bytes());
+    put(16, &(name.len() as u32).to_be_bytes());
+    put(place, name.as_bytes());
 }
 
 #[cfg(test)]
@@ -259,7 +267,13 @@ mod tests {
 
     #[test]
     fn the_layout_counts_itself() {
-        let runs = |count| [Run { first: 0, count }];
+        let runs = |count| {
+            [Run {
+                first: 0,
+                count,
+                zeroes: false,
+            }]
+        };
         for count in [
             0,
             1,
@@ -275,17 +289,5 @@ mod tests {
             let table = layout.refcount_blocks - layout.refcount_table;
             assert!(table * PER_TABLE >= blocks, "{count}: {layout:?}");
         }
-    }
-
-    #[test]
-    fn tables_are_counted_once() {
-        let run = |first, count| Run { first, count };
-        let runs = [
-            run(0, 1),
-            run(5, PER_TABLE),
-            run(3 * PER_TABLE, 1),
-            run(3 * PER_TABLE + 7, 1),
-        ];
-        assert_eq!(indices(&runs).collect::<Vec<_>>(), [0, 1, 3]);
     }
 }

@@ -8,7 +8,11 @@ use super::*;
 fn write(workshop: &Workshop, format: ExportFormat) -> Vec<u8> {
     let disk = File::open(workshop.path("raw")).unwrap();
     let size = disk.metadata().unwrap().len();
-    let mut stream = export(disk, format, "web").unwrap();
+    write_all(workshop, export(disk, format, "web").unwrap(), size)
+}
+
+/// Writes `image`, of a disk of `size` bytes.
+fn write_all(workshop: &Workshop, mut stream: Box<dyn Export>, size: u64) -> Vec<u8> {
     let (mut image, mut position) = (Vec::new(), 0);
     loop {
         let before = image.len();
@@ -101,6 +105,79 @@ fn tables_in_all_places() {
             &["compare", "-f", "raw", "-F", "raw", "out", "raw"],
         );
     }
+}
+
+/// What changed, read upon what was there before, is what is there now.
+#[test]
+fn changes() {
+    use std::os::unix::fs::FileExt as _;
+    let workshop = Workshop::new();
+    let table = 512 << 20;
+    let before = [
+        (0, 300_000),
+        (table - 4096, 8192),
+        (table + (40 << 20), 1 << 20),
+    ];
+    for (size, grown) in [
+        (table + (64 << 20), 0),
+        (table + (64 << 20), (1 << 20) + 512),
+    ] {
+        sparse(&workshop, size, &before);
+        std::fs::rename(workshop.path("raw"), workshop.path("base")).unwrap();
+        sparse(&workshop, size + grown, &before);
+        let now = File::options()
+            .write(true)
+            .open(workshop.path("raw"))
+            .unwrap();
+        now.write_all_at(&[7; 5000], 100_000).unwrap();
+        now.write_all_at(&[8; 5000], 30 << 20).unwrap();
+        now.write_all_at(&[9; 512], size + grown - 512).unwrap();
+        let hole = nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE
+            | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        nix::fcntl::fallocate(&now, hole, (table + (40 << 20)) as i64, 1 << 20).unwrap();
+        for (name, qcow2) in [("base", false), ("base.qcow2", true)] {
+            workshop.run(
+                "qemu-img",
+                &["convert", "-f", "raw", "-O", "qcow2", "base", "base.qcow2"],
+            );
+            let [disk, base] = ["raw", "base"].map(|name| File::open(workshop.path(name)).unwrap());
+            let backing = Backing {
+                name: name.to_owned(),
+                qcow2,
+            };
+            let stream = export_changes(disk, &base, Some(backing)).unwrap();
+            let image = write_all(&workshop, stream, size + grown);
+            assert!(image.len() < 3 << 20, "{} bytes", image.len());
+            workshop.run("qemu-img", &["check", "-f", "qcow2", "image"]);
+            workshop.run(
+                "qemu-img",
+                &["compare", "-f", "qcow2", "-F", "raw", "image", "raw"],
+            );
+        }
+        // One image of another is not taken for the whole.
+        assert!(workshop.open("image").is_err());
+    }
+}
+
+#[test]
+fn nothing_changed() {
+    let workshop = Workshop::new();
+    sparse(&workshop, 8 << 20, &[(4096, 1 << 20)]);
+    let [disk, base] = ["raw", "raw"].map(|name| File::open(workshop.path(name)).unwrap());
+    let stream = export_changes(disk, &base, None).unwrap();
+    let image = write_all(&workshop, stream, 8 << 20);
+    assert!(image.len() < 512 << 10, "{} bytes", image.len());
+    workshop.run("qemu-img", &["check", "-f", "qcow2", "image"]);
+    workshop.run(
+        "qemu-img",
+        &[
+            "rebase", "-u", "-f", "qcow2", "-b", "raw", "-F", "raw", "image",
+        ],
+    );
+    workshop.run(
+        "qemu-img",
+        &["compare", "-f", "qcow2", "-F", "raw", "image", "raw"],
+    );
 }
 
 #[test]

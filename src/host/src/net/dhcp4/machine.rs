@@ -17,8 +17,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(64);
 /// Requests for an offer that nobody acknowledges before looking for another server.
 const REQUEST_TRIES: u32 = 4;
-/// Requests for an earlier lease that nobody answers before looking for a new one.
-const REBOOT_TRIES: u32 = 3;
+/// Requests for an earlier lease that nobody answers before looking for a new one. Servers that do not know the lease are silent (RFC 2131,
+/// section 4.3.2), and one that does offers it again: waiting for longer only keeps a host that has restarted from its network.
+const REBOOT_TRIES: u32 = 1;
 /// Shortest time between renewals that nobody answers (RFC 2131, section 4.4.5).
 const RENEW_WAIT: Duration = Duration::from_secs(60);
 /// Questions whether somebody else has an address. RFC 5227 takes seconds for it; a machine that boots does not.

@@ -1,0 +1,179 @@
+//! `lodge vm backup`: a VM's disks into a folder, in full or what changed since the last time.
+//!
+//! The files are qcow2, each of which names the one before as its backing file. The snapshot that a backup was made of stays on
+//! the host until the next one, which begins with it.
+
+mod catalog;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+use lodge_api::operation::Operation;
+use lodge_api::snapshot::{Snapshot, SnapshotCreate};
+use lodge_api::vm::Vm;
+use lodge_api::{ErrorCode, Name, Size};
+use lodge_client::{Client, ClientError, encode_segment};
+use uuid::Uuid;
+
+use self::catalog::{Backup, Catalog, DiskFile, Folder};
+use super::export::fetch;
+use super::path;
+use crate::context::Context;
+use crate::output::{self, Format};
+use crate::progress;
+use crate::target::Target;
+
+/// A VM, and where its backups are.
+#[derive(Debug, Args)]
+pub(crate) struct BackupVm {
+    /// [REMOTE:]NAME
+    name: Target,
+    /// A folder for the backups of this VM alone; it is made if it is not there
+    folder: PathBuf,
+    /// Write all of the disks, also where only what changed since the last backup would do
+    #[arg(long)]
+    full: bool,
+}
+
+pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(), ClientError> {
+    let BackupVm { name, folder, full } = arguments;
+    let client = context.client(name.remote.as_deref())?;
+    let vm: Vm = client.get(&path("vms", &name.name)).await?;
+    let folder = Folder::open(&folder)?;
+    let mut catalog = folder.read(vm.id)?;
+    let last = catalog.backups.last().cloned();
+    let base = match &last {
+        Some(last) if !full && there(&client, &last.snapshot).await? => Some(last),
+        _ => None,
+    };
+    let snapshot = take(&client, &vm).await?;
+    let number = catalog.next_number();
+    let made = write(&client, &folder, &snapshot, number, base).await;
+    let backup = match made {
+        Ok(backup) => backup,
+        Err(error) => {
+            // What was written is in no list, and is written over the next time.
+            delete(&client, &snapshot.name).await;
+            return Err(error);
+        }
+    };
+    catalog.backups.push(backup.clone());
+    if let Err(error) = folder.write(&catalog) {
+        delete(&client, &snapshot.name).await;
+        return Err(error);
+    }
+    if let Some(last) = last {
+        delete(&client, &last.snapshot).await;
+    }
+    told(context, &vm, &catalog, &backup)
+}
+
+/// Whether the host still has a snapshot.
+async fn there(client: &Client, snapshot: &Name) -> Result<bool, ClientError> {
+    let url = path("snapshots", snapshot.as_str());
+    match client.get::<Snapshot>(&url).await {
+        Ok(_) => Ok(true),
+        Err(error)
+            if error
+                .problem()
+                .is_some_and(|problem| problem.code == ErrorCode::NotFound) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a snapshot of the disks.
+async fn take(client: &Client, vm: &Vm) -> Result<Snapshot, ClientError> {
+    let digits = Uuid::new_v4().simple().to_string();
+    let name = format!("backup-{}", &digits[..12]);
+    let name: Name = name
+        .parse()
+        .map_err(|error| ClientError::Usage(format!("{name}: {error}")))?;
+    let own = path("snapshots", name.as_str());
+    let body = SnapshotCreate {
+        name,
+        description: format!("Kept for the next backup of {}", vm.spec.name),
+        memory: Some(false),
+    };
+    let url = format!("{}:snapshot", path("vms", vm.spec.name.as_str()));
+    let operation: Operation = client.send(Method::POST, &url, &body, None).await?;
+    progress::follow(client, operation).await?;
+    client.get(&own).await
+}
+
+/// Deletes a snapshot that nobody needs any more. Should that fail, it is there to be seen.
+async fn delete(client: &Client, snapshot: &Name) {
+    if let Err(error) = client.delete(&path("snapshots", snapshot.as_str())).await {
+        eprintln!("warning: the snapshot {snapshot} stays on the host: {error}");
+    }
+}
+
+/// Writes a backup, which is in no list yet.
+async fn write(
+    client: &Client,
+    folder: &Folder,
+    snapshot: &Snapshot,
+    number: u32,
+    base: Option<&Backup>,
+) -> Result<Backup, ClientError> {
+    let configuration = format!("vm.{number:04}.json");
+    folder.write_file(&configuration, &snapshot.spec)?;
+    let mut backup = Backup {
+        number,
+        taken_at: snapshot.created_at.to_string(),
+        snapshot: snapshot.name.clone(),
+        configuration,
+        disks: Default::default(),
+    };
+    for disk in &snapshot.spec.disks {
+        let disk = &disk.disk;
+        let base = base.and_then(|base| Some((base, base.disks.get(disk)?)));
+        // One that was moved away is no base any more.
+        let base = base.filter(|(_, file)| folder.at(&file.file).exists());
+        let file = write_disk(client, folder, &backup, disk, base).await?;
+        backup.disks.insert(disk.clone(), file);
+    }
+    Ok(backup)
+}
+
+async fn write_disk(
+    client: &Client,
+    folder: &Folder,
+    backup: &Backup,
+    disk: &Name,
+    base: Option<(&Backup, &DiskFile)>,
+) -> Result<DiskFile, ClientError> {
+    let file = format!("{disk}.{:04}.qcow2", backup.number);
+    folder.remove(&file)?;
+    let own = path("snapshots", backup.snapshot.as_str());
+    let mut url = format!("{own}/disks/{disk}/content?format=qcow2");
+    if let Some((base, below)) = base {
+        let (since, backing) = (base.snapshot.as_str(), encode_segment(&below.file));
+        url += &format!("&since={since}&backing={backing}");
+    }
+    let (_, bytes) = fetch(client, &url, folder.at(&file)).await?;
+    Ok(DiskFile {
+        file,
+        bytes,
+        since: base.map(|(base, _)| base.number),
+    })
+}
+
+fn told(context: &Context, vm: &Vm, catalog: &Catalog, backup: &Backup) -> Result<(), ClientError> {
+    if context.format != Format::Table {
+        return output::structured(context.format, backup);
+    }
+    for (disk, file) in &backup.disks {
+        let what = match file.since {
+            Some(since) => format!("what changed since backup {since}"),
+            None => "all of it".to_owned(),
+        };
+        println!("{disk}: {}, {what}", Size(file.bytes));
+    }
+    let (name, number, count) = (&vm.spec.name, backup.number, catalog.backups.len());
+    println!("VM {name} backed up, number {number} of {count} here");
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Incremental backups: what changed between two snapshots, put together again by `qemu-img` and taken back.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use lodge_tests::host::Host;
+use lodge_tests::process::tool;
+use lodge_tests::shared::Shared;
+use lodge_tests::terminal::GuestConsole;
+
+use crate::hotplug::tell;
+
+/// Has the guest write numbers without order, `count` MiB from `at` MiB on.
+fn write(console: &mut GuestConsole, at: u32, count: u32, name: &str) -> Result<()> {
+    let write = format!("dd if=/dev/urandom of=/dev/vda bs=1M seek={at} count={count} conv=fsync");
+    tell(console, &write, name).map(drop)
+}
+
+fn compare(one: &str, other: &str) -> Result<()> {
+    tool("qemu-img", ["compare", one, other]).map(drop)
+}
+
+/// The only snapshot that there is.
+fn kept_snapshot(host: &Host) -> Result<String> {
+    let snapshots = host.cli.json(&["snapshot", "list"])?;
+    let snapshots = snapshots.as_array().context("a list")?;
+    ensure!(snapshots.len() == 1, "{snapshots:?}");
+    let name = snapshots[0]["name"].as_str().context("a name")?;
+    Ok(name.to_owned())
+}
+
+/// What cannot be said about changes.
+fn refusals(host: &Host, folder: &Path) -> Result<()> {
+    let name = kept_snapshot(host)?;
+    let export = |file: &str, more: &[&str]| {
+        let file = folder.join(file).display().to_string();
+        let export = ["snapshot", "export", &name, &file, "--since", &name];
+        let said = host.cli.fails(&[&export[..], more].concat());
+        ensure!(!Path::new(&file).exists(), "{file} is there");
+        said
+    };
+    let said = export("a.qcow2", &["--backing", "/nowhere.qcow2"])?;
+    ensure!(said.contains("same folder"), "{said}");
+    let said = export("a.raw", &[])?;
+    ensure!(said.contains("qcow2 only"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_changed_is_backed_up_and_comes_back() {
+    let host = Shared::take().unwrap();
+    let create = ["disk", "create", "kept", "--size", "256MiB"];
+    host.cli.ok(&create).unwrap();
+    let options = ["--memory", "192MiB", "--disk", "kept"];
+    host.create_guest("worker", "shell", &options).unwrap();
+    host.cli.ok(&["vm", "start", "worker"]).unwrap();
+    let mut console = GuestConsole::open(&host.cli, "worker").unwrap();
+    console.wait("LODGE-GUEST-SHELL").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let backups = at("backups");
+    let backup = || host.cli.ok(&["vm", "backup", "worker", &backups]).unwrap();
+
+    write(&mut console, 0, 8, "eight").unwrap();
+    write(&mut console, 100, 4, "four").unwrap();
+    let said = backup();
+    assert!(said.contains("all of it"), "{said}");
+    let first = kept_snapshot(&host).unwrap();
+    write(&mut console, 2, 1, "one").unwrap();
+    write(&mut console, 200, 1, "another").unwrap();
+    let forget = "blkdiscard -o 104857600 -l 2097152 /dev/vda";
+    tell(&mut console, forget, "two-given-back").unwrap();
+    let said = backup();
+    assert!(said.contains("since backup 1"), "{said}");
+    let second = kept_snapshot(&host).unwrap();
+    assert_ne!(first, second, "the next backup begins with the last one's");
+    // What comes later is in neither.
+    write(&mut console, 0, 1, "later").unwrap();
+    refusals(&host, folder.path()).unwrap();
+
+    let whole = at("whole.raw");
+    host.cli
+        .ok(&["snapshot", "export", &second, &whole])
+        .unwrap();
+    let [full, changes] = [1, 2].map(|number| format!("{backups}/kept.000{number}.qcow2"));
+    tool("qemu-img", ["check", "-q", &changes]).unwrap();
+    compare(&changes, &whole).unwrap();
+    compare(&full, &changes).unwrap_err();
+    let size = |file: &str| std::fs::metadata(file).unwrap().len();
+    assert!(size(&full) > 12 << 20, "{}", size(&full));
+    assert!(size(&changes) < 3 << 20, "{}", size(&changes));
+
+    let one = at("one.qcow2");
+    tool("qemu-img", ["convert", "-O", "qcow2", &changes, &one]).unwrap();
+    let upload = ["image", "upload", &one, "back", "--kind", "disk"];
+    host.cli.ok(&upload).unwrap();
+    let restore = ["disk", "create", "restored", "--image", "back"];
+    host.cli.ok(&restore).unwrap();
+    let back = at("back.raw");
+    host.cli.ok(&["disk", "export", "restored", &back]).unwrap();
+    compare(&back, &whole).unwrap();
+}
