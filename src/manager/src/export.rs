@@ -234,28 +234,32 @@ fn open<'a>(
     source: &Source,
     handle: &OperationHandle,
 ) -> Result<Opened<'a>, Problem> {
-    let (stored, base) = match source {
-        Source::One(stored, ..) => (*stored, None),
-        Source::Changes { now, base, .. } => (*now, Some(*base)),
-        Source::Machine(outgoing) => return ova::open(core, outgoing, handle),
-    };
-    let mut holds = vec![hold(core, stored)?];
-    if let Some(base) = base {
-        holds.push(hold(core, base)?);
+    match source {
+        Source::One(stored, name, format) => begin(vec![hold(core, *stored)?], |file, _| {
+            foreign::export(file, of_block(*format), name.as_str())
+        }),
+        Source::Changes { now, base, backing } => {
+            let holds = vec![hold(core, *now)?, hold(core, *base)?];
+            begin(holds, |file, holds| {
+                foreign::export_changes(file, holds[1].file(), backing.clone())
+            })
+        }
+        Source::Machine(outgoing) => ova::open(core, outgoing, handle),
     }
+}
+
+/// Begins to send the first of what is held.
+fn begin<'a>(
+    holds: Vec<Hold<'a>>,
+    export: impl FnOnce(File, &[Hold<'a>]) -> Result<Box<dyn Export>, CopyError>,
+) -> Result<Opened<'a>, Problem> {
     let file = holds[0].file().try_clone();
     let file = file.map_err(|error| internal(format!("opening the disk: {error}")))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let export = match source {
-        Source::One(_, name, format) => foreign::export(file, of_block(*format), name.as_str()),
-        Source::Changes { backing, .. } => {
-            foreign::export_changes(file, holds[1].file(), backing.clone())
-        }
-        Source::Machine(_) => unreachable!("opened above"),
-    };
+    let export = export(file, &holds).map_err(copy_problem)?;
     Ok(Opened {
-        export: export.map_err(copy_problem)?,
         holds,
+        export,
         size,
     })
 }

@@ -278,7 +278,8 @@ impl Drop for Partial {
     }
 }
 
-fn failed(path: &Path, source: io::Error) -> ClientError {
+/// A local file that cannot be read or written.
+pub(super) fn failed(path: &Path, source: io::Error) -> ClientError {
     ClientError::File {
         path: path.display().to_string(),
         source,

@@ -10,6 +10,8 @@ use lodge_client::ClientError;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::commands::export::failed;
+
 const FILE: &str = "backups.json";
 
 /// The backups of one VM in one folder.
@@ -131,13 +133,6 @@ impl Catalog {
     /// The number of the next backup.
     pub fn next_number(&self) -> u32 {
         self.backups.last().map_or(1, |last| last.number + 1)
-    }
-}
-
-fn failed(path: &Path, source: io::Error) -> ClientError {
-    ClientError::File {
-        path: path.display().to_string(),
-        source,
     }
 }
 
