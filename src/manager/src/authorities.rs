@@ -5,20 +5,24 @@ use lodge_api::authority::Authority;
 use lodge_api::event::Change;
 use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Name, Problem};
-use lodge_store::{Batch, Precondition, Record, Snapshot};
+use lodge_store::{Batch, Record, Versioned};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::filter::{self, Field};
-use crate::{Caller, Manager, catalogue};
+use crate::catalogue::{self, Object};
+use crate::filter::Field;
+use crate::{Caller, Manager};
 
 /// Most authorities.
 const MOST: usize = 32;
 
 const FIELDS: &[Field] = &[("name", "/name"), ("fingerprint", "/fingerprint")];
 
-/// An authority as stored, by its name.
+/// An authority as stored.
 #[derive(Clone, Serialize, Deserialize)]
 struct AuthorityRecord {
+    id: Uuid,
+    name: Name,
     /// PEM.
     certificate: String,
     fingerprint: String,
@@ -28,6 +32,19 @@ struct AuthorityRecord {
 impl Record for AuthorityRecord {
     const TABLE: &'static str = "authorities";
     const SCHEMA: u32 = 1;
+}
+
+impl Object for AuthorityRecord {
+    const KIND: &'static str = "certificate authority";
+    const PATH: &'static str = "authorities";
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
 }
 
 /// A certificate that was looked at.
@@ -42,12 +59,8 @@ pub struct Certificate {
 impl Manager {
     /// The certificates of all authorities, as PEM.
     pub fn authority_certificates(&self) -> Vec<String> {
-        let records = self.core.snapshot().list::<AuthorityRecord>();
-        let certificate = |(_, record): (String, _)| {
-            let record: lodge_store::Versioned<AuthorityRecord> = record;
-            record.value.certificate
-        };
-        records.into_iter().map(certificate).collect()
+        let records = catalogue::list::<AuthorityRecord>(&self.core.snapshot()).into_iter();
+        records.map(|record| record.value.certificate).collect()
     }
 
     /// All of them. Filter fields: `name fingerprint`.
@@ -55,8 +68,10 @@ impl Manager {
     /// # Errors
     /// `InvalidRequest` for wrong parameters.
     pub fn authority_list(&self, params: &ListParams) -> Result<Page<Authority>, Problem> {
-        let all = views(&self.core.snapshot());
-        filter::page(all, params, FIELDS, |authority| authority.name.to_string())
+        let view = |record: &Versioned<AuthorityRecord>| view(&record.value);
+        catalogue::page(&self.core.snapshot(), params, FIELDS, view, |authority| {
+            &authority.name
+        })
     }
 
     /// Trusts another one.
@@ -73,26 +88,26 @@ impl Manager {
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
             let _changing = core.catalogue.lock().await;
-            let present = views(&core.snapshot());
-            require_new(&present, &name, &certificate.fingerprint)?;
+            let snapshot = core.snapshot();
+            catalogue::require_free::<AuthorityRecord>(&snapshot, &name)?;
+            require_room(&catalogue::list(&snapshot), &certificate.fingerprint)?;
             let record = AuthorityRecord {
+                id: Uuid::now_v7(),
+                name,
                 certificate: certificate.pem,
                 fingerprint: certificate.fingerprint,
                 created_at: Timestamp::now(),
             };
             let mut batch = Batch::new();
-            batch
-                .put(name.as_str(), &record, Precondition::Absent)
-                .map_err(|error| catalogue::record_problem(&error))?;
+            catalogue::insert(&mut batch, &record)?;
             core.commit(batch).await?;
-            let view = view(name, record);
             core.make_known(
                 &caller,
                 "authority_create",
-                path(&view.name),
+                record.target(),
                 Change::Created,
             );
-            Ok(view)
+            Ok(view(&record))
         })
         .await
     }
@@ -106,34 +121,22 @@ impl Manager {
         self.to_the_end(move |manager| async move {
             let core = &manager.core;
             let _changing = core.catalogue.lock().await;
-            let mut present = views(&core.snapshot()).into_iter();
-            let found = present.find(|authority| authority.name.as_str() == key);
-            let Some(Authority { name, .. }) = found else {
-                return Err(Problem::not_found("authority", catalogue::shown(&key)));
-            };
+            let record = catalogue::find::<AuthorityRecord>(&core.snapshot(), &key)?;
             let mut batch = Batch::new();
-            batch
-                .delete::<AuthorityRecord>(name.as_str(), Precondition::Present)
-                .map_err(|error| catalogue::record_problem(&error))?;
+            catalogue::remove(&mut batch, &record)?;
             core.commit(batch).await?;
-            core.make_known(&caller, "authority_delete", path(&name), Change::Deleted);
+            let target = record.value.target();
+            core.make_known(&caller, "authority_delete", target, Change::Deleted);
             Ok(())
         })
         .await
     }
 }
 
-fn require_new(present: &[Authority], name: &Name, fingerprint: &str) -> Result<(), Problem> {
-    if present.iter().any(|other| other.name == *name) {
-        let detail = format!("there is an authority \"{name}\" already");
-        return Err(Problem::new(ErrorCode::AlreadyExists, detail)
-            .with_pointer("/name")
-            .with_hint("choose another name, or delete the other one first"));
-    }
-    if let Some(other) = present
-        .iter()
-        .find(|other| other.fingerprint == fingerprint)
-    {
+/// Refuses a certificate that is there already, and one too many.
+fn require_room(present: &[Versioned<AuthorityRecord>], fingerprint: &str) -> Result<(), Problem> {
+    let mut records = present.iter().map(|record| &record.value);
+    if let Some(other) = records.find(|other| other.fingerprint == fingerprint) {
         let detail = format!("it is there already, as \"{}\"", other.name);
         return Err(Problem::new(ErrorCode::AlreadyExists, detail).with_pointer("/certificate"));
     }
@@ -145,21 +148,10 @@ fn require_new(present: &[Authority], name: &Name, fingerprint: &str) -> Result<
     Ok(())
 }
 
-fn path(name: &Name) -> String {
-    format!("/v1/authorities/{name}")
-}
-
-fn views(snapshot: &Snapshot) -> Vec<Authority> {
-    let all = snapshot.list::<AuthorityRecord>().into_iter();
-    // Nothing else was ever put there.
-    all.filter_map(|(name, record)| Some(view(name.parse().ok()?, record.value)))
-        .collect()
-}
-
-fn view(name: Name, record: AuthorityRecord) -> Authority {
+fn view(record: &AuthorityRecord) -> Authority {
     Authority {
-        name,
-        fingerprint: record.fingerprint,
+        name: record.name.clone(),
+        fingerprint: record.fingerprint.clone(),
         created_at: record.created_at,
     }
 }

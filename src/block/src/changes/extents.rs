@@ -137,9 +137,9 @@ impl<'a> Extents<'a> {
         let mapped = (request.mapped as usize).min(BATCH);
         for raw in &request.extents[..mapped] {
             let end = raw.logical.saturating_add(raw.length);
-            // Kernels give them in order, and none that is empty.
+            // Kernels give them in order, and none that is empty. Should one not, nothing that it told is taken for all there is.
             if end <= start.max(raw.logical) {
-                break;
+                return Err(Errno::EIO);
             }
             self.next = (raw.flags & flag::LAST == 0).then_some(end);
             if raw.flags & flag::UNWRITTEN == 0 {

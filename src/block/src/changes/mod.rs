@@ -6,8 +6,9 @@
 
 mod extents;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 
 use self::extents::Extents;
 use crate::copy::{CopyError, next_data, read_padded};
@@ -29,7 +30,8 @@ impl<'a> Changes<'a> {
     /// # Errors
     /// When the filesystem does not answer.
     pub fn between(base: &'a File, now: &'a File) -> Result<Self, CopyError> {
-        if same_filesystem(base, now)?
+        // Places on different filesystems cannot be compared.
+        if status(base)?.dev() == status(now)?.dev()
             && let (Some(base), Some(now)) = (Extents::of(base)?, Extents::of(now)?)
         {
             return Ok(Self(How::Places(Places { base, now, at: 0 })));
@@ -38,12 +40,13 @@ impl<'a> Changes<'a> {
     }
 
     fn by_contents(base: &'a File, now: &'a File) -> Result<Self, CopyError> {
-        let size = length(base)?.max(length(now)?);
+        let size = status(base)?.len().max(status(now)?.len());
         Ok(Self(How::Contents(Contents {
             base,
             now,
             size,
             at: 0,
+            pieces: [(); 2].map(|()| vec![0; PIECE as usize]),
         })))
     }
 
@@ -59,19 +62,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn length(file: &File) -> Result<u64, CopyError> {
-    let metadata = file.metadata();
-    let metadata = metadata.map_err(|error| CopyError::host("reading a disk's status", error))?;
-    Ok(metadata.len())
-}
-
-fn same_filesystem(one: &File, other: &File) -> Result<bool, CopyError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let device = |file: &File| file.metadata().map(|metadata| metadata.dev());
-    match (device(one), device(other)) {
-        (Ok(one), Ok(other)) => Ok(one == other),
-        (Err(error), _) | (_, Err(error)) => Err(CopyError::host("reading a disk's status", error)),
-    }
+fn status(file: &File) -> Result<Metadata, CopyError> {
+    file.metadata()
+        .map_err(|error| CopyError::host("reading a disk's status", error))
 }
 
 /// By where data are.
@@ -133,14 +126,15 @@ struct Contents<'a> {
     size: u64,
     /// All before is told.
     at: u64,
+    /// What is compared, of each.
+    pieces: [Vec<u8>; 2],
 }
 
 impl Contents<'_> {
     fn next(&mut self) -> Result<Option<Range<u64>>, CopyError> {
-        let mut pieces = [vec![0; PIECE as usize], vec![0; PIECE as usize]];
+        let files = [self.base, self.now];
         loop {
-            let data = [self.base, self.now].map(|file| next_data(file, self.at, self.size));
-            let [base, now] = data;
+            let [base, now] = files.map(|file| next_data(file, self.at, self.size));
             let starts = [base?, now?].map(|data| data.map(|(start, _)| start));
             let Some(start) = starts.into_iter().flatten().min() else {
                 return Ok(None);
@@ -148,11 +142,11 @@ impl Contents<'_> {
             let start = (start / PIECE * PIECE).max(self.at);
             let end = (start / PIECE + 1) * PIECE;
             let length = (end - start) as usize;
-            for (file, piece) in [self.base, self.now].into_iter().zip(&mut pieces) {
+            for (file, piece) in files.into_iter().zip(&mut self.pieces) {
                 read_padded(file, start, &mut piece[..length])?;
             }
             self.at = end;
-            if pieces[0][..length] != pieces[1][..length] {
+            if self.pieces[0][..length] != self.pieces[1][..length] {
                 return Ok(Some(start..end));
             }
         }

@@ -1,5 +1,6 @@
 //! The SATA controller (AHCI 1.3.1): registers in any order, command lists and tables where none can be.
 
+use super::bars::touch;
 use crate::World;
 use crate::io::{Width, load, store};
 use crate::memory::{ARENA, target};
@@ -35,11 +36,7 @@ pub fn registers(world: &mut World) {
     store(function.bar + 4, Width::Double, 0x8000_0002);
     for _ in 0..world.rounds * 800 {
         let offset = world.random.below(0x100 + 0x80 * 8);
-        let width = world.random.pick(Width::ALL);
-        load(function.bar + offset, width);
-        if !places_structures(&function, offset) {
-            store(function.bar + offset, width, world.random.value());
-        }
+        touch(world, &function, offset);
     }
     ends_well(world, &function);
 }

@@ -32,26 +32,27 @@ fn sweep(world: &mut World, function: Function) {
         let end = function.length.min(page + 0x1000);
         if world.thorough() {
             for offset in page..end {
-                touch(world, function, offset);
+                touch(world, &function, offset);
             }
             continue;
         }
         for offset in (page..page + first).chain(end - 7..end) {
-            touch(world, function, offset);
+            touch(world, &function, offset);
         }
         for _ in 0..16 {
             let offset = world.random.below(end - page);
-            touch(world, function, page + offset);
+            touch(world, &function, page + offset);
         }
     }
 }
 
-fn touch(world: &mut World, function: Function, offset: u64) {
+/// Reads a register and writes anything to it, unless it says where structures are.
+pub fn touch(world: &mut World, function: &Function, offset: u64) {
     for &width in world.widths(Width::ALL) {
         load(function.bar + offset, width);
-        let places = ahci::places_structures(&function, offset)
-            || nvme::places_structures(&function, offset)
-            || e1000e::places_structures(&function, offset);
+        let places = ahci::places_structures(function, offset)
+            || nvme::places_structures(function, offset)
+            || e1000e::places_structures(function, offset);
         if !places {
             store(function.bar + offset, width, world.random.value());
         }

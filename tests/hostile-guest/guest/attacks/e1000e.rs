@@ -1,6 +1,7 @@
 //! The Intel network card (82574 datasheet): registers in any order, rings where none can be, descriptors of all kinds
 //! with packets anywhere.
 
+use super::bars::touch;
 use crate::World;
 use crate::io::{Width, load, store};
 use crate::memory::{ARENA, clear, target};
@@ -60,11 +61,7 @@ pub fn registers(world: &mut World) {
                 2 => 0x4000 + world.random.below(0x1c00),
                 _ => world.random.below(function.length),
             };
-            let width = world.random.pick(Width::ALL);
-            load(function.bar + offset, width);
-            if !places_structures(&function, offset) {
-                store(function.bar + offset, width, world.random.value());
-            }
+            touch(world, &function, offset);
         }
     }
     ends_well(world, &function);

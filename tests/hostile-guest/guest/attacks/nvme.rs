@@ -1,6 +1,7 @@
 //! The NVM Express controller (NVM Express 1.4): registers in any order, queues where none can be, commands of all kinds
 //! with data anywhere.
 
+use super::bars::touch;
 use crate::World;
 use crate::io::{Width, load, store};
 use crate::memory::{ARENA, clear, target};
@@ -54,11 +55,7 @@ pub fn registers(world: &mut World) {
                 1 => DOORBELLS + world.random.below(0x48),
                 _ => world.random.below(function.length),
             };
-            let width = world.random.pick(Width::ALL);
-            load(function.bar + offset, width);
-            if !places_structures(&function, offset) {
-                store(function.bar + offset, width, world.random.value());
-            }
+            touch(world, &function, offset);
         }
     }
     ends_well(world, &function);

@@ -48,8 +48,7 @@ pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(),
         _ => None,
     };
     let snapshot = take(&client, &vm).await?;
-    let number = catalog.next_number();
-    let made = write(&client, &folder, &snapshot, number, base).await;
+    let made = add(&client, &folder, &mut catalog, &snapshot, base).await;
     let backup = match made {
         Ok(backup) => backup,
         Err(error) => {
@@ -58,11 +57,6 @@ pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(),
             return Err(error);
         }
     };
-    catalog.backups.push(backup.clone());
-    if let Err(error) = folder.write(&catalog) {
-        delete(&client, &snapshot.name).await;
-        return Err(error);
-    }
     if let Some(last) = last {
         delete(&client, &last.snapshot).await;
     }
@@ -109,6 +103,20 @@ async fn delete(client: &Client, snapshot: &Name) {
     if let Err(error) = client.delete(&path("snapshots", snapshot.as_str())).await {
         eprintln!("warning: the snapshot {snapshot} stays on the host: {error}");
     }
+}
+
+/// Writes a backup, and then the list with it.
+async fn add(
+    client: &Client,
+    folder: &Folder,
+    catalog: &mut Catalog,
+    snapshot: &Snapshot,
+    base: Option<&Backup>,
+) -> Result<Backup, ClientError> {
+    let backup = write(client, folder, snapshot, catalog.next_number(), base).await?;
+    catalog.backups.push(backup.clone());
+    folder.write(catalog)?;
+    Ok(backup)
 }
 
 /// Writes a backup, which is in no list yet.
