@@ -2,7 +2,7 @@
 //! by the next manager after the first was killed.
 //!
 //! This program is also the monitor (`guests vmm`), as `lodge` is, and the manager that gets killed
-//! (`guests manager DIRECTORY VERB`). Hence it brings its own list of tests.
+//! (`guests manager DIRECTORY VERB`), and what stands between the two (`guests relay FRONT BEHIND`). Hence it brings its own list of tests.
 #![allow(unsafe_code, reason = "guests are assembled into this program")]
 
 mod balloon;
@@ -19,6 +19,7 @@ mod nvram;
 mod plug;
 mod programs;
 mod refusals;
+mod relay;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
@@ -84,6 +85,7 @@ tests!(
         a_disk_comes_to_a_running_guest_and_leaves_it,
         waiting_for_a_device_can_be_cancelled_and_a_reset_takes_it,
         a_manager_killed_while_devices_come_and_go_leaves_no_doubt,
+        what_is_told_late_of_a_device_takes_no_other_out,
     ],
     limits: [
         processor_time_is_limited_while_a_guest_runs_or_that_is_refused,
@@ -117,6 +119,7 @@ fn main() -> ExitCode {
             runtime().block_on(network::network_scenario());
             return ExitCode::SUCCESS;
         }
+        Some("relay") => return relay::run(args[2].as_ref(), args[3].as_ref()),
         Some("manager") => return manager_process::run(args[2].as_ref(), &args[3]),
         _ => {}
     }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::common::{attach as console, host_with, reads};
 use crate::manager_process::ManagerProcess;
 use crate::programs;
+use crate::relay::Relay;
 use crate::support::{self, Host, admin, wait, within};
 
 pub async fn create_disk(host: &Host, name: &str) {
@@ -262,6 +263,41 @@ pub async fn a_manager_killed_while_devices_come_and_go_leaves_no_doubt() {
         assert_eq!((disks(&host, "web").len(), users(&host, "data")), (0, 0));
         host.manager.close().await;
     }
+    host.manager = support::open(&host.config).await;
+    host.done("web", VmAction::Kill).await;
+    host.manager.close().await;
+}
+
+/// That a device is out is found by a look at the guest, too, and may be told when the same one is in again.
+pub async fn what_is_told_late_of_a_device_takes_no_other_out() {
+    let mut host = host_with("web", programs::lets_go()).await;
+    create_disk(&host, "data").await;
+    host.done("web", VmAction::Start).await;
+    reads(&host, "web", "r").await;
+    host.manager.close().await;
+    let relay = Relay::start(&host, "web");
+    host.manager = support::open(&host.config).await;
+    for _ in 0..2 {
+        attach(&host, "web", json!({"disk": {"disk": "data"}}))
+            .await
+            .unwrap();
+        // The guest's task hears what there is to hear.
+        host.done("web", VmAction::Pause).await;
+        host.done("web", VmAction::Resume).await;
+        assert_eq!(
+            (disks(&host, "web"), users(&host, "data")),
+            (vec!["data".to_owned()], 1)
+        );
+        let forced = VmDetach {
+            force: true,
+            ..named("data")
+        };
+        let operation = detach(&host, "web", forced).await;
+        assert_eq!(operation.status, OperationStatus::Succeeded);
+        assert_eq!((disks(&host, "web").len(), users(&host, "data")), (0, 0));
+    }
+    host.manager.close().await;
+    relay.end();
     host.manager = support::open(&host.config).await;
     host.done("web", VmAction::Kill).await;
     host.manager.close().await;

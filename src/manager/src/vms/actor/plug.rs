@@ -51,6 +51,8 @@ impl Actor {
         }
         let problem = match self.plug(&device).await {
             Ok(Answer::Done) => {
+                // What is told of one that was here before under the same name was told before this answer.
+                self.hear();
                 let noted = self.note(|note| device.add_to(note));
                 self.in_doubt = noted.is_err();
                 self.show_devices();
@@ -113,13 +115,16 @@ impl Actor {
         Ok(())
     }
 
-    /// A device is out: it leaves the configuration as well.
+    /// A device is out: it leaves the configuration as well. This may be told of it twice, by the monitor and by a look at what it has.
     pub(super) fn detached(&mut self, key: &DeviceKey) {
         let all = self.guest.as_ref().map(|guest| Device::all(&guest.note));
         let mut all = all.unwrap_or_default().into_iter();
         let Some(device) = all.find(|device| device.key() == *key) else {
             return;
         };
+        if self.gone.contains(&device) {
+            return;
+        }
         self.unclaim(&device);
         self.gone.push(device.clone());
         self.show_devices();
