@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{Name, Size};
@@ -39,6 +39,16 @@ pub struct DiskCreate {
     /// Image of kind `disk` to copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Name>,
+}
+
+/// Query parameters of `POST /v1/disks/{disk}:apply`, whose body is a qcow2 of what changed (`application/octet-stream`), streamed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DiskApply {
+    /// SHA-256 of the content in hexadecimal; a mismatch changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// Body of `PATCH /v1/disks/{disk}`. What is absent stays.

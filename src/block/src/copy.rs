@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
+use nix::fcntl::FallocateFlags;
 use nix::unistd::{Whence, lseek64};
 
 /// Bytes copied between two calls of the progress callback.
@@ -103,6 +104,15 @@ pub(crate) fn share_range(
     // SAFETY: FICLONERANGE reads the structure, which lives until the call returns.
     let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const range) };
     can_share(result, "sharing a range")
+}
+
+/// Makes a hole of `length` bytes of `to`, which then read as zeroes.
+pub(crate) fn punch(to: &File, start: u64, length: u64) -> Result<(), CopyError> {
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    // No file is longer.
+    let (start, length) = (start.cast_signed(), length.cast_signed());
+    nix::fcntl::fallocate(to, mode, start, length)
+        .map_err(|errno| CopyError::host("making a hole", errno))
 }
 
 /// Copies the data of `from` to the empty file `to`, leaving holes as holes.

@@ -288,7 +288,11 @@ impl Datastore {
         new.replace(name)
     }
 
-    fn copy_of(
+    /// As [`Datastore::clone_file`], to a file that has no name yet.
+    ///
+    /// # Errors
+    /// [`DatastoreError::Cancelled`], [`DatastoreError::NoSpace`].
+    pub fn copy_of(
         &self,
         source: &File,
         progress: Progress<'_>,

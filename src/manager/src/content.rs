@@ -125,6 +125,29 @@ fn disk_head(found: Format) -> Result<(), Problem> {
     )
 }
 
+/// Refuses what has no changes to a disk.
+pub(crate) fn check_changes(head: &[u8]) -> Result<(), Problem> {
+    match format::detect(head, &[]).format {
+        Format::Qcow2 => Ok(()),
+        found => Err(
+            invalid(format!("the upload is {found}, not a qcow2 of what changed")).with_hint(
+                "`lodge snapshot export --since` and `lodge vm backup` make one; a whole disk is uploaded as an image of kind `disk`",
+            ),
+        ),
+    }
+}
+
+/// As [`check_changes`], of a complete file.
+pub(crate) fn changes(file: &File) -> Result<(), Problem> {
+    if detect(file)?.format != Format::Qcow2 {
+        return check_changes(&[]);
+    }
+    let part = Part::whole(file)
+        .map_err(|error| crate::core::internal(format!("reading the upload: {error}")))?;
+    let opened = foreign::open_changes(part).map(drop);
+    opened.map_err(|error| image_problem(&error))
+}
+
 /// Refuses what is no archive.
 pub(crate) fn check_archive(head: &[u8]) -> Result<(), Problem> {
     match format::detect(head, &[]).format {

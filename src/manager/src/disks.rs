@@ -84,7 +84,7 @@ impl Object for DiskRecord {
     }
 }
 
-fn check_size(size: Size) -> Result<(), Problem> {
+pub(crate) fn check_size(size: Size) -> Result<(), Problem> {
     let problem = |detail: &str| {
         Problem::invalid("/size", detail)
             .with_hint("give a multiple of 1 MiB up to 64 TiB, like \"20GiB\"")
@@ -116,7 +116,11 @@ struct Plan {
 }
 
 impl Core {
-    fn disk_of(&self, record: &Versioned<DiskRecord>, vms: &[Versioned<VmRecord>]) -> Disk {
+    pub(crate) fn disk_of(
+        &self,
+        record: &Versioned<DiskRecord>,
+        vms: &[Versioned<VmRecord>],
+    ) -> Disk {
         let disk = &record.value;
         let info = file_name(disk.id)
             .ok()

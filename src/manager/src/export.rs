@@ -60,9 +60,9 @@ pub(crate) enum Source {
 }
 
 /// What is about to be sent.
-pub(crate) struct Opened<'a> {
+pub(crate) struct Opened {
     /// What must not change meanwhile.
-    pub(crate) holds: Vec<Hold<'a>>,
+    pub(crate) holds: Vec<Hold>,
     pub(crate) export: Box<dyn Export>,
     /// What its position ends at, in bytes.
     pub(crate) size: u64,
@@ -154,16 +154,16 @@ pub(crate) fn file_name_of(name: &Name, format: ExportFormat) -> String {
 }
 
 /// What is held while a disk is read.
-pub(crate) enum Hold<'a> {
+pub(crate) enum Hold {
     /// A copy that shares the disk's extents, and goes with this.
     Copy(NewFile),
     /// The disk, to which nobody writes meanwhile.
-    Disk { file: File, _claim: DiskClaim<'a> },
+    Disk { file: File, _claim: DiskClaim },
     /// An image, or part of a snapshot, which never changes.
     Fixed(File),
 }
 
-impl Hold<'_> {
+impl Hold {
     pub(crate) fn file(&self) -> &File {
         match self {
             Self::Copy(copy) => copy.file(),
@@ -229,11 +229,7 @@ fn send_pieces(
     }
 }
 
-fn open<'a>(
-    core: &'a Core,
-    source: &Source,
-    handle: &OperationHandle,
-) -> Result<Opened<'a>, Problem> {
+fn open(core: &Core, source: &Source, handle: &OperationHandle) -> Result<Opened, Problem> {
     match source {
         Source::One(stored, name, format) => begin(vec![hold(core, *stored)?], |file, _| {
             foreign::export(file, of_block(*format), name.as_str())
@@ -249,10 +245,10 @@ fn open<'a>(
 }
 
 /// Begins to send the first of what is held.
-fn begin<'a>(
-    holds: Vec<Hold<'a>>,
-    export: impl FnOnce(File, &[Hold<'a>]) -> Result<Box<dyn Export>, CopyError>,
-) -> Result<Opened<'a>, Problem> {
+fn begin(
+    holds: Vec<Hold>,
+    export: impl FnOnce(File, &[Hold]) -> Result<Box<dyn Export>, CopyError>,
+) -> Result<Opened, Problem> {
     let file = holds[0].file().try_clone();
     let file = file.map_err(|error| internal(format!("opening the disk: {error}")))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
@@ -265,7 +261,7 @@ fn begin<'a>(
 }
 
 /// Holds a disk as it is now.
-pub(crate) fn hold(core: &Core, stored: Stored) -> Result<Hold<'_>, Problem> {
+pub(crate) fn hold(core: &Core, stored: Stored) -> Result<Hold, Problem> {
     let failed = |error| datastore_problem(&error);
     let id = match stored {
         Stored::Disk(id) => id,

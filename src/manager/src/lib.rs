@@ -14,6 +14,7 @@ mod config;
 mod content;
 mod convert;
 mod core;
+mod disk_apply;
 mod disks;
 mod events;
 mod export;

@@ -10,6 +10,7 @@ use lodge_api::Problem;
 use lodge_api::image::{DiskFormat, ImageKind};
 use lodge_block::NewFile;
 use lodge_block::datastore::{Datastore, DatastoreError};
+use lodge_block::format::Format;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,6 +41,8 @@ pub(crate) struct Received {
 pub(crate) enum Expected {
     /// An image, and the format that a disk image is said to have.
     Image(ImageKind, Option<DiskFormat>),
+    /// A qcow2 of what changed on a disk.
+    Changes,
     /// An OVA, which is looked into when it is there.
     Archive,
     /// An ISO with a signature behind it, which is checked when it is there.
@@ -50,6 +53,7 @@ impl Expected {
     fn check_head(self, head: &[u8]) -> Result<(), Problem> {
         match self {
             Self::Image(kind, declared) => content::check_head(kind, declared, head),
+            Self::Changes => content::check_changes(head),
             Self::Archive => content::check_archive(head),
             Self::Update => content::check_head(ImageKind::Iso, None, head),
         }
@@ -58,6 +62,7 @@ impl Expected {
     fn check(self, file: &File) -> Result<Found, Problem> {
         match self {
             Self::Image(kind, declared) => content::check(kind, declared, file),
+            Self::Changes => content::changes(file).map(|()| Found::Foreign(Format::Qcow2)),
             Self::Archive => content::archive(file).map(|()| Found::Ready("ova".to_owned())),
             Self::Update => Ok(Found::Ready("update".to_owned())),
         }

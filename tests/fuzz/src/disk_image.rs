@@ -12,12 +12,13 @@ use crate::file::empty_file;
 /// Most bytes that are carried over: enough for every way there is, and soon done.
 const MOST: u64 = 4 << 20;
 
-/// A qcow2.
+/// A qcow2, of a disk and of what changed on one.
 ///
 /// # Panics
 /// When the reader does something wrong.
 pub fn qcow2(data: &[u8]) {
     read(data, Format::Qcow2);
+    changes(data);
 }
 
 /// A VMDK, or the text that describes one.
@@ -84,6 +85,23 @@ fn read(data: &[u8], format: Format) {
     }
 }
 
+fn changes(data: &[u8]) {
+    let mut file = empty_file().expect("the host has memory");
+    file.write_all(data).expect("the host has memory");
+    let open = || foreign::open_changes(whole(&file));
+    let Ok(mut image) = open() else { return };
+    if walk(image.as_mut(), data.len() as u64).is_none_or(|bytes| bytes > MOST) {
+        return;
+    }
+    let mut image = open().expect("it was opened before");
+    let to = empty_file().expect("the host has memory");
+    to.set_len(512).expect("the host has memory");
+    // Damaged data are no reason to panic.
+    let _ = foreign::apply(image.as_mut(), whole(&file), &to, 1, &mut |_| {
+        ControlFlow::Continue(())
+    });
+}
+
 fn whole(file: &File) -> Part<'_> {
     Part::whole(file).expect("it is open")
 }
@@ -102,6 +120,7 @@ fn walk(image: &mut dyn Image, length: u64) -> Option<u64> {
         bytes += extent.length;
         match extent.content {
             Content::Plain { at } => assert!(at < length),
+            Content::Zeroes => {}
             Content::Packed {
                 at,
                 length: packed,

@@ -1,4 +1,4 @@
-//! Incremental backups: what changed between two snapshots, put together again by `qemu-img` and taken back.
+//! Incremental backups: what changed between two snapshots, put together again by `qemu-img` and by the host.
 
 use std::path::Path;
 
@@ -90,13 +90,36 @@ fn what_changed_is_backed_up_and_comes_back() {
     assert!(size(&full) > 12 << 20, "{}", size(&full));
     assert!(size(&changes) < 3 << 20, "{}", size(&changes));
 
-    let one = at("one.qcow2");
-    tool("qemu-img", ["convert", "-O", "qcow2", &changes, &one]).unwrap();
-    let upload = ["image", "upload", &one, "back", "--kind", "disk"];
-    host.cli.ok(&upload).unwrap();
-    let restore = ["disk", "create", "restored", "--image", "back"];
-    host.cli.ok(&restore).unwrap();
-    let back = at("back.raw");
-    host.cli.ok(&["disk", "export", "restored", &back]).unwrap();
-    compare(&back, &whole).unwrap();
+    restore(&host, &backups, &whole, &full).unwrap();
+}
+
+/// Makes guests of the backups, whose disks are as they were.
+fn restore(host: &Host, backups: &str, whole: &str, full: &str) -> Result<()> {
+    let said = host.cli.fails(&["vm", "restore", backups])?;
+    ensure!(said.contains("a VM worker already"), "{said}");
+    let said = host
+        .cli
+        .fails(&["vm", "restore", backups, "x", "--number", "3"])?;
+    ensure!(said.contains("there are: 1 of"), "{said}");
+    for (name, number, expected) in [("newest", 2, whole), ("first", 1, full)] {
+        let number = number.to_string();
+        let restore = ["vm", "restore", backups, name, "--number", &number];
+        let said = host.cli.ok(&restore)?;
+        ensure!(said.contains(&format!("from backup {number} of")), "{said}");
+        let disk = format!("{name}-disk0");
+        let vm = host.cli.json(&["vm", "show", name])?;
+        ensure!(vm["spec"]["disks"][0]["disk"] == disk.as_str(), "{vm}");
+        let back = format!("{backups}/{name}.raw");
+        host.cli.ok(&["disk", "export", &disk, &back])?;
+        compare(&back, expected)?;
+    }
+    let images = host.cli.json(&["image", "list"])?;
+    let images = images.as_array().context("a list")?;
+    let left = |image: &&serde_json::Value| {
+        image["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("restore-"))
+    };
+    ensure!(!images.iter().any(|image| left(&image)), "{images:?}");
+    Ok(())
 }

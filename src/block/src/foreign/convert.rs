@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::unpack::Unpacker;
 use super::{Content, Extent, Image, ImageError, Part};
-use crate::copy::{CopyError, CopyProgress, Progress, share_range};
+use crate::copy::{CopyError, CopyProgress, Progress, punch, share_range};
 use crate::format::Format;
 
 /// Bytes of the disk that one job carries over, and that a plain extent is read in.
@@ -58,6 +58,39 @@ pub fn convert(
     threads: usize,
     progress: Progress<'_>,
 ) -> Result<Converted, ConvertError> {
+    carry(image, (from, to), false, threads, progress)
+}
+
+/// Brings the disk `to` to where it was when the changes in `from`, which `image` reads, were made: what is in none of the extents stays. A disk that has
+/// grown meanwhile grows. Otherwise as [`convert`].
+///
+/// # Errors
+/// [`ConvertError`]; that of a disk that is longer than the one the changes are of is an [`ImageError::Refused`].
+pub fn apply(
+    image: &mut dyn Image,
+    from: Part<'_>,
+    to: &File,
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<Converted, ConvertError> {
+    let metadata = to.metadata();
+    let metadata = metadata.map_err(|error| CopyError::host("reading the disk's status", error))?;
+    let (has, size) = (metadata.len(), image.size());
+    if has > size {
+        let problem = format!("with changes of a disk of {size} bytes, and this one has {has}");
+        let remedy = "apply it to the disk that the changes are of, as it was before them";
+        return Err(ImageError::refused(image.format(), problem, remedy).into());
+    }
+    carry(image, (from, to), true, threads, progress)
+}
+
+fn carry(
+    image: &mut dyn Image,
+    (from, to): (Part<'_>, &File),
+    over: bool,
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<Converted, ConvertError> {
     let size = image.size();
     to.set_len(size)
         .map_err(|error| CopyError::host("setting the size", error))?;
@@ -65,6 +98,7 @@ pub fn convert(
         format: image.format(),
         from,
         to,
+        over,
         sharing: AtomicBool::new(true),
         failed: AtomicBool::new(false),
         position: AtomicU64::new(0),
@@ -103,6 +137,8 @@ struct Shared<'a> {
     format: Format,
     from: Part<'a>,
     to: &'a File,
+    /// There is something in it already: zeroes have to be written, too.
+    over: bool,
     /// Whether the filesystem has not yet refused to share extents.
     sharing: AtomicBool,
     failed: AtomicBool,
@@ -262,6 +298,7 @@ impl Worker<'_> {
     fn carry(&mut self, extent: &Extent) -> Result<(), ConvertError> {
         match extent.content {
             Content::Plain { at } => self.plain(extent, at),
+            Content::Zeroes => self.shared.clear(extent.start, extent.length),
             Content::Packed {
                 at,
                 length,
@@ -315,7 +352,7 @@ impl Worker<'_> {
 }
 
 impl Shared<'_> {
-    /// Writes the blocks that are not zero.
+    /// Writes the blocks that are not zero, and makes holes of the others.
     fn write(&self, start: u64, data: &[u8]) -> Result<(), ConvertError> {
         let mut from = 0;
         while from < data.len() {
@@ -328,13 +365,23 @@ impl Shared<'_> {
                 }
                 to = end;
             }
-            if !zeroes {
+            if zeroes {
+                self.clear(start + from as u64, (to - from) as u64)?;
+            } else {
                 self.to
                     .write_all_at(&data[from..to], start + from as u64)
                     .map_err(|error| CopyError::host("writing", error))?;
                 self.copied.fetch_add((to - from) as u64, Ordering::Relaxed);
             }
             from = to;
+        }
+        Ok(())
+    }
+
+    /// Sees that there are zeroes.
+    fn clear(&self, start: u64, length: u64) -> Result<(), ConvertError> {
+        if self.over {
+            punch(self.to, start, length)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
-pub use convert::{ConvertError, Converted, convert};
+pub use convert::{ConvertError, Converted, apply, convert};
 pub use error::ImageError;
 pub use export::{Backing, Export, ExportFormat, MAX_BACKING, export, export_changes};
 pub use source::Part;
@@ -47,6 +47,8 @@ pub enum Content {
         /// Place in the file in bytes.
         at: u64,
     },
+    /// Nowhere: zeroes, whatever is there in the image below. Only images of changes have that.
+    Zeroes,
     /// Compressed.
     Packed {
         /// Place in the file in bytes.
@@ -105,6 +107,15 @@ pub fn open(part: Part<'_>, format: Format) -> Result<Box<dyn Image>, ImageError
             ));
         }
     })
+}
+
+/// A reader for a qcow2 of what changed on a disk ([`export_changes`]). That it names a file to be read upon is all right: what it does
+/// not have is there, and is in none of its extents.
+///
+/// # Errors
+/// [`ImageError`].
+pub fn open_changes(part: Part<'_>) -> Result<Box<dyn Image>, ImageError> {
+    Ok(Box::new(qcow2::Qcow2::open_changes(part)?))
 }
 
 /// Fails for a size that no disk can have.

@@ -40,6 +40,8 @@ pub(super) struct Qcow2 {
     cluster_bits: u32,
     extended: bool,
     packing: Packing,
+    /// It is read upon another: zeroes are told apart from what it does not have.
+    changes: bool,
     /// Tables of the first level, and of the second the one in use with its index in the first.
     l1: Table,
     l2: Option<(u64, Table)>,
@@ -49,6 +51,15 @@ pub(super) struct Qcow2 {
 
 impl Qcow2 {
     pub(super) fn open(part: Part<'_>) -> Result<Self, ImageError> {
+        Self::new(part, false)
+    }
+
+    /// As [`Qcow2::open`], of one that is to be read upon another.
+    pub(super) fn open_changes(part: Part<'_>) -> Result<Self, ImageError> {
+        Self::new(part, true)
+    }
+
+    fn new(part: Part<'_>, changes: bool) -> Result<Self, ImageError> {
         let mut source = Source::new(part, Format::Qcow2)?;
         let mut header = [0; HEADER];
         // A header of version 2 ends earlier, and a file may end with it.
@@ -56,7 +67,10 @@ impl Qcow2 {
         source.read(0, &mut header[..length])?;
         source.require(0, 72)?;
         let header = Header::new(&source, &header)?;
-        header.refuse(&source)?;
+        if !changes {
+            header.refuse_backing(&source)?;
+        }
+        header.refuse()?;
         let entries = header.l1_entries(&source)?;
         let l1 = Table::new(&mut source, header.l1_offset, entries, 8)?;
         Ok(Self {
@@ -66,6 +80,7 @@ impl Qcow2 {
             cluster_bits: header.cluster_bits,
             extended: header.extended(),
             packing: header.packing,
+            changes,
             l1,
             l2: None,
             position: 0,
@@ -117,11 +132,19 @@ impl Qcow2 {
         if entry & ZERO != 0 && self.version < 3 {
             return Err(self.source.damaged("a cluster of zeroes in version 2"));
         }
-        if at == 0 || entry & ZERO != 0 {
+        if entry & ZERO != 0 {
+            return Ok((rest, self.zeroes()));
+        }
+        if at == 0 {
             return Ok((rest, None));
         }
         self.source.claim_data(at, rest)?;
         Ok((rest, Some(Content::Plain { at })))
+    }
+
+    /// What there is to say of zeroes: nothing, of an image that is whole.
+    fn zeroes(&self) -> Option<Content> {
+        self.changes.then_some(Content::Zeroes)
     }
 
     /// The run of equal subclusters at the present position.
@@ -135,12 +158,14 @@ impl Qcow2 {
         let size = self.cluster() / u64::from(SUBCLUSTERS);
         let within = self.position % self.cluster();
         let first = (within / size) as u32;
-        let is_allocated = |number: u32| allocated >> number & 1 != 0;
+        let state = |number: u32| (allocated >> number & 1 != 0, zeroes >> number & 1 != 0);
         let run = (first..SUBCLUSTERS)
-            .take_while(|number| is_allocated(*number) == is_allocated(first))
+            .take_while(|number| state(*number) == state(first))
             .count() as u64;
-        if !is_allocated(first) {
-            return Ok((run * size, None));
+        match state(first) {
+            (true, _) => {}
+            (false, true) => return Ok((run * size, self.zeroes())),
+            (false, false) => return Ok((run * size, None)),
         }
         self.source.claim_data(at + within, run * size)?;
         Ok((run * size, Some(Content::Plain { at: at + within })))
@@ -271,22 +296,28 @@ impl Header {
         self.features & feature::EXTENDED_L2 != 0
     }
 
+    /// Refuses what has only a part of a disk.
+    fn refuse_backing(&self, source: &Source) -> Result<(), ImageError> {
+        if self.backing.0 == 0 {
+            return Ok(());
+        }
+        let mut name = vec![0; self.backing.1.min(1023) as usize];
+        source.read(self.backing.0, &mut name)?;
+        Err(ImageError::refused(
+            Format::Qcow2,
+            format!(
+                "that has only the changes to its backing file \"{}\"",
+                shown(&name)
+            ),
+            "make one file of both where they are: `qemu-img convert -O qcow2 FILE NEW`",
+        ))
+    }
+
     /// Refuses what needs other files, keys or repair.
-    fn refuse(&self, source: &Source) -> Result<(), ImageError> {
+    fn refuse(&self) -> Result<(), ImageError> {
         let refused = |problem: String, remedy: &str| {
             Err(ImageError::refused(Format::Qcow2, problem, remedy))
         };
-        if self.backing.0 != 0 {
-            let mut name = vec![0; self.backing.1.min(1023) as usize];
-            source.read(self.backing.0, &mut name)?;
-            return refused(
-                format!(
-                    "that has only the changes to its backing file \"{}\"",
-                    shown(&name)
-                ),
-                "make one file of both where they are: `qemu-img convert -O qcow2 FILE NEW`",
-            );
-        }
         if self.encryption != 0 {
             return refused(
                 "that is encrypted".to_owned(),

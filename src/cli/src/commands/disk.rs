@@ -1,5 +1,7 @@
 //! `lodge disk`: virtual disks.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use http::Method;
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
@@ -8,6 +10,7 @@ use lodge_api::{Name, Size};
 use lodge_client::ClientError;
 
 use super::export::{Export, export};
+use super::image_upload::{Sent, send};
 use super::{all, path};
 use crate::context::{Context, ask};
 use crate::output;
@@ -50,6 +53,13 @@ pub(crate) enum Verb {
     },
     /// Download, as raw, qcow2 or VMDK
     Export(Export),
+    /// Write what changed to a disk that is as it was before, from a qcow2 of `snapshot export --since` or `vm backup`
+    Apply {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// The file of changes
+        file: PathBuf,
+    },
     /// Delete with all data on it
     #[command(visible_alias = "rm")]
     Delete {
@@ -127,6 +137,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             Ok(())
         }
         Verb::Export(arguments) => export(context, "disks", arguments).await,
+        Verb::Apply { name, file } => apply(context, &name, &file).await,
         Verb::Delete { names, yes } => delete(context, &names, yes).await,
     }
 }
@@ -161,4 +172,15 @@ fn users(disk: &Disk) -> String {
 pub(super) fn parse_name(text: &str) -> Result<Name, ClientError> {
     text.parse()
         .map_err(|error: lodge_api::NameError| ClientError::Usage(error.to_string()))
+}
+
+async fn apply(context: &Context, name: &Target, file: &Path) -> Result<(), ClientError> {
+    let object = path("disks", &name.name);
+    let url = format!("{object}:apply");
+    let sent: Sent<Disk> = send(context, file, name, &url, &object).await?;
+    if context.format != output::Format::Table {
+        return output::structured(context.format, &sent.answer);
+    }
+    println!("Changes applied to disk {}", sent.answer.name);
+    Ok(())
 }

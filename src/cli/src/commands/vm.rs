@@ -12,7 +12,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::export::{ExportVm, export_vm};
-use super::vm_backup::{self, BackupVm};
+use super::vm_backup::{self, BackupVm, RestoreVm};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
@@ -33,6 +33,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: lodge vm backup web /backups/web
 The files are qcow2; qemu-img reads them, and docs/backup.md says how they come back.")]
     Backup(BackupVm),
+    /// Make a VM of its backups in a folder
+    #[command(after_help = "Example: lodge vm restore /backups/web web-restored --number 3")]
+    Restore(RestoreVm),
     /// Create a virtual machine
     Create {
         /// [REMOTE:]NAME
@@ -231,6 +234,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Import(arguments) => import(context, arguments).await,
         Verb::Export(arguments) => export_vm(context, arguments).await,
         Verb::Backup(arguments) => vm_backup::backup(context, arguments).await,
+        Verb::Restore(arguments) => vm_backup::restore(context, arguments).await,
         Verb::Create {
             name,
             settings,

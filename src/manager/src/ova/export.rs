@@ -68,11 +68,11 @@ impl Manager {
 }
 
 /// Holds the disks of a guest that does not run, and measures its archive.
-pub(crate) fn open<'a>(
-    core: &'a Core,
+pub(crate) fn open(
+    core: &Core,
     outgoing: &Outgoing,
     handle: &OperationHandle,
-) -> Result<Opened<'a>, Problem> {
+) -> Result<Opened, Problem> {
     let held = hold_all(core, outgoing)?;
     let sizes = held
         .iter()
@@ -104,7 +104,7 @@ pub(crate) fn open<'a>(
 }
 
 /// All disks at one moment: nobody writes to them until every one is held.
-fn hold_all<'a>(core: &'a Core, outgoing: &Outgoing) -> Result<Vec<Hold<'a>>, Problem> {
+fn hold_all(core: &Core, outgoing: &Outgoing) -> Result<Vec<Hold>, Problem> {
     let all: Vec<_> = outgoing
         .disks
         .iter()

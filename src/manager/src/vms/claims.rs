@@ -1,7 +1,7 @@
 //! What running guests hold of the host: disks, memory, user ids.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodge_api::{ErrorCode, Problem, Size};
 use uuid::Uuid;
@@ -29,24 +29,27 @@ struct Held {
 }
 
 /// Disks claimed for as long as this lives.
-pub(crate) struct DiskClaim<'a> {
-    claims: &'a Claims,
+pub(crate) struct DiskClaim {
+    claims: Arc<Claims>,
     holder: Uuid,
 }
 
-impl<'a> DiskClaim<'a> {
+impl DiskClaim {
     /// Claims disks for something that is no guest, by an id that nobody else has.
     pub(crate) fn new(
-        claims: &'a Claims,
+        claims: &Arc<Claims>,
         holder: Uuid,
         disks: &[(Uuid, bool)],
     ) -> Result<Self, Conflict> {
         claims.disks(holder, disks)?;
-        Ok(Self { claims, holder })
+        Ok(Self {
+            claims: Arc::clone(claims),
+            holder,
+        })
     }
 }
 
-impl Drop for DiskClaim<'_> {
+impl Drop for DiskClaim {
     fn drop(&mut self) {
         self.claims.release(self.holder);
     }

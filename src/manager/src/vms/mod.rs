@@ -120,7 +120,7 @@ impl Object for VmRecord {
 #[derive(Debug)]
 pub(crate) struct Registry {
     handles: RwLock<HashMap<Uuid, Handle>>,
-    pub(crate) claims: Claims,
+    pub(crate) claims: Arc<Claims>,
     /// Held while a monitor is started. All guests at once would only make each the slower, until
     /// none is ready within the time for it.
     pub(crate) launches: Semaphore,
@@ -133,7 +133,7 @@ impl Default for Registry {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             handles: RwLock::default(),
-            claims: Claims::default(),
+            claims: Arc::default(),
             launches: Semaphore::new(2 * processors),
             encoders: Arc::new(Semaphore::new(ENCODERS)),
         }

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use lodge_api::disk::{Disk, DiskApply};
 use lodge_api::image::{DiskFormat, Image, ImageKind, ImageUpload};
 use lodge_api::operation::OperationStatus;
 use lodge_api::page::ListParams;
 use lodge_api::{ErrorCode, Problem, Size};
 use lodge_manager::Manager;
+use serde_json::json;
 
-use crate::support::{Host, admin, name, pieces, within};
+use crate::support::{Host, admin, name, pieces, wait, within};
 
 fn qemu_img(directory: &Path, arguments: &[&str]) {
     let status = Command::new("qemu-img")
@@ -144,4 +146,77 @@ async fn are_gone_after_a_crash() {
     host.restart().await;
     assert_eq!(host.files("images"), 0);
     host.manager.close().await;
+}
+
+async fn apply(
+    manager: &Manager,
+    disk: &str,
+    sha256: Option<&str>,
+    content: Vec<u8>,
+) -> Result<Disk, Problem> {
+    let apply = DiskApply {
+        sha256: sha256.map(str::to_owned),
+    };
+    let length = Some(content.len() as u64);
+    within(manager.disk_apply(&admin(), disk, apply, length, pieces(&content))).await
+}
+
+#[tokio::test]
+async fn what_changed_is_applied_to_a_disk_or_nothing_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = make(directory.path());
+    let changed = |base: &str, image: &str| {
+        let convert = [
+            "convert", "-f", "raw", "-O", "qcow2", "-B", base, "-F", "raw", "raw", image,
+        ];
+        qemu_img(directory.path(), &convert);
+        fs::read(directory.path().join(image)).unwrap()
+    };
+    fs::write(directory.path().join("base"), vec![7; 2 << 20]).unwrap();
+    let changes = changed("base", "changes");
+    let host = Host::new().await;
+    let create = serde_json::from_value(json!({"name": "data", "size": "2MiB"})).unwrap();
+    let operation = host.manager.disk_create(&admin(), create).await.unwrap();
+    wait(&host.manager, &operation).await;
+    let id = host.manager.disk_view("data").unwrap().id.to_string();
+    let file = host.config.data_dir.join("disks").join(id);
+    fs::write(&file, vec![7; 2 << 20]).unwrap();
+    let refused = async |sha256: Option<&str>, content: Vec<u8>, code: ErrorCode| {
+        let problem = apply(&host.manager, "data", sha256, content).await;
+        let problem = problem.unwrap_err();
+        assert_eq!(problem.code, code, "{problem}");
+        assert!(fs::read(&file).unwrap() == vec![7; 2 << 20], "{problem}");
+        assert_eq!(host.files("disks"), 1, "{problem}");
+    };
+    let other = "0".repeat(64);
+    refused(Some(&other), changes.clone(), ErrorCode::ChecksumMismatch).await;
+    refused(Some("x"), changes.clone(), ErrorCode::InvalidRequest).await;
+    let half = changes[..changes.len() / 2].to_vec();
+    refused(None, half, ErrorCode::InvalidContent).await;
+    refused(None, disk.clone(), ErrorCode::InvalidContent).await;
+    refused(None, Vec::new(), ErrorCode::InvalidContent).await;
+
+    let applied = apply(&host.manager, "data", None, changes.clone()).await;
+    let applied = applied.unwrap();
+    assert_eq!(applied.size, Size(4 << 20), "it has grown");
+    assert!(fs::read(&file).unwrap() == disk);
+    assert_eq!(host.manager.disk_view("data").unwrap(), applied);
+    assert_eq!(host.files("disks"), 1);
+    let operations = host.manager.operation_list(&ListParams::default()).unwrap();
+    let last = operations
+        .items
+        .iter()
+        .find(|one| one.kind == "disk_apply" && one.error.is_none());
+    assert!(
+        last.is_some_and(|one| one.target == "/v1/disks/data"),
+        "{operations:?}"
+    );
+
+    // It is longer than the disk was that these are of.
+    fs::write(directory.path().join("raw"), vec![1; 1 << 20]).unwrap();
+    let problem = apply(&host.manager, "data", None, changed("base", "smaller")).await;
+    assert_eq!(problem.unwrap_err().code, ErrorCode::InvalidContent);
+    assert!(fs::read(&file).unwrap() == disk);
+    let problem = apply(&host.manager, "none", None, changes).await;
+    assert_eq!(problem.unwrap_err().code, ErrorCode::NotFound);
 }

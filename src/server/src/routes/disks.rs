@@ -1,11 +1,14 @@
 //! Disks.
 
+use axum::body::Body;
 use axum::extract::{Path, State};
-use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
+use http::HeaderMap;
+use lodge_api::disk::{Disk, DiskApply, DiskCreate, DiskPatch};
 use lodge_api::image::ExportParams;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 
+use super::content::upload_of;
 use super::download::{BINARY, DOWNLOAD, answer, binary};
 use crate::app::App;
 use crate::auth::Authenticated;
@@ -18,6 +21,7 @@ use crate::wire::wait::Wait;
 
 const LIST: &str = "/v1/disks";
 const ONE: &str = "/v1/disks/{disk}";
+const ONE_APPLY: &str = "/v1/disks/{disk}:apply";
 const ONE_CONTENT: &str = "/v1/disks/{disk}/content";
 
 pub fn routes() -> Vec<Route> {
@@ -49,6 +53,16 @@ pub fn routes() -> Vec<Route> {
             .description(DOWNLOAD)
             .query::<ExportParams>()
             .answers_other(200, "The content.", Some((BINARY, binary()))),
+        post(ONE_APPLY, write, "disk_apply", disk_apply)
+            .summary("Write what changed to a disk that is as it was before")
+            .description(
+                "The body is a qcow2 of changes, as `GET /v1/snapshots/{snapshot}/disks/{disk}/content?since=…` makes them. The disk has to be \
+                 as it was at the earlier snapshot, and no guest may run with it: what is not in the changes stays. A file that they name to be read upon is not looked for. Until \
+                 the answer the disk stays what it was, and what is not complete, or has another `sha256`, changes nothing.",
+            )
+            .query::<DiskApply>()
+            .takes_other(&[BINARY], binary())
+            .answers_object::<Disk>(200, "Changed."),
         delete(ONE, write, "disk_delete", disk_delete)
             .summary("Delete a disk no guest names")
             .if_match()
@@ -100,6 +114,23 @@ async fn disk_delete(
         .disk_delete(&who.caller, &key, revision)
         .await?;
     reply::nothing()
+}
+
+async fn disk_apply(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    Query(apply): Query<DiskApply>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let (length, content) = upload_of(&headers, body)?;
+    let manager = app.manager();
+    let result = manager
+        .disk_apply(&who.caller, &key, apply, length, content.pieces)
+        .await;
+    let disk = content.stalled.explain(&app, result)?;
+    reply::object(&disk, disk.revision)
 }
 
 async fn disk_export(

@@ -107,7 +107,7 @@ fn tables_in_all_places() {
     }
 }
 
-/// What changed, read upon what was there before, is what is there now.
+/// What changed, read upon or written to what was there before, is what is there now.
 #[test]
 fn changes() {
     use std::os::unix::fs::FileExt as _;
@@ -153,6 +153,7 @@ fn changes() {
                 "qemu-img",
                 &["compare", "-f", "qcow2", "-F", "raw", "image", "raw"],
             );
+            workshop.apply("image", "base");
         }
         // One image of another is not taken for the whole.
         assert!(workshop.open("image").is_err());

@@ -136,6 +136,30 @@ impl Workshop {
         Ok((std::fs::read(self.path("out")).unwrap(), done))
     }
 
+    /// Writes the changes in `image` to a copy of `base`, which is `raw` then.
+    #[track_caller]
+    fn apply(&self, image: &str, base: &str) {
+        let from = File::open(self.path(image)).unwrap();
+        let mut changes = open_changes(Part::whole(&from).unwrap()).unwrap();
+        self.run("cp", &["--sparse=always", base, "out"]);
+        let to = File::options()
+            .read(true)
+            .write(true)
+            .open(self.path("out"))
+            .unwrap();
+        let part = Part::whole(&from).unwrap();
+        apply(changes.as_mut(), part, &to, 2, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        self.run(
+            "qemu-img",
+            &["compare", "-f", "raw", "-F", "raw", "out", "raw"],
+        );
+        let length = |name: &str| std::fs::metadata(self.path(name)).unwrap().len();
+        assert_eq!(length("out"), length("raw"));
+    }
+
     /// `image` has the content of `disk`, and zeroes behind if it is larger.
     #[track_caller]
     fn assert_is(&self, disk: &[u8], what: &str) {

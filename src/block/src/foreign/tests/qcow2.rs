@@ -1,6 +1,9 @@
 //! qcow2 with every option of `qemu-img`.
 
-use super::Workshop;
+use std::fs::File;
+use std::ops::ControlFlow;
+
+use super::{Part, Workshop, apply, open_changes};
 
 /// No whole number of clusters of most sizes.
 const SIZE: usize = (3 << 20) + 512 * 7;
@@ -135,4 +138,46 @@ fn says_what_it_is() {
     );
     workshop.make(&["-O", "qcow2", "-o", "compat=0.10"]);
     assert_eq!(workshop.open("image").unwrap().1.describe(), "qcow2 v2");
+}
+
+/// Zeroes of an image of changes are told from what it does not have, in every way there is to write them.
+#[test]
+fn zeroes_upon_something() {
+    let workshop = Workshop::new();
+    workshop.raw(SIZE);
+    std::fs::write(workshop.path("base"), vec![0x77; SIZE - 512]).unwrap();
+    for options in [
+        "compat=1.1",
+        "compat=1.1,cluster_size=512",
+        "compat=1.1,cluster_size=2M",
+        "compat=0.10",
+        "extended_l2=on,cluster_size=16k",
+        "extended_l2=on,cluster_size=2M",
+    ] {
+        for more in [&[][..], &["-c"]] {
+            let mut arguments = vec!["-O", "qcow2", "-B", "base", "-F", "raw", "-o", options];
+            arguments.extend(more);
+            workshop.make(&arguments);
+            assert!(workshop.open("image").is_err(), "it is not whole");
+            workshop.apply("image", "base");
+        }
+    }
+}
+
+#[test]
+fn changes_of_a_smaller_disk_are_refused() {
+    let workshop = Workshop::new();
+    workshop.raw(SIZE);
+    workshop.make(&["-O", "qcow2"]);
+    let from = File::open(workshop.path("image")).unwrap();
+    let part = Part::whole(&from).unwrap();
+    let mut changes = open_changes(part).unwrap();
+    let to = File::create(workshop.path("out")).unwrap();
+    to.set_len(SIZE as u64 + 512).unwrap();
+    let refused = apply(changes.as_mut(), part, &to, 1, &mut |_| {
+        ControlFlow::Continue(())
+    });
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("3149312"), "{text}");
+    assert_eq!(to.metadata().unwrap().len(), SIZE as u64 + 512);
 }

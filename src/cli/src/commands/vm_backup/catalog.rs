@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lodge_api::Name;
 use lodge_client::ClientError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -48,10 +49,10 @@ pub(super) struct DiskFile {
     pub since: Option<u32>,
 }
 
-/// A folder that nobody else writes backups to meanwhile.
+/// A folder. Nobody else writes backups to it meanwhile, unless it is only read.
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -66,8 +67,16 @@ impl Folder {
         })?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: file,
+            _lock: Some(file),
         })
+    }
+
+    /// One that is only read, while others may write to it: what is in the list stays as it is.
+    pub fn to_read(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            _lock: None,
+        }
     }
 
     /// A file in it.
@@ -77,18 +86,11 @@ impl Folder {
 
     /// What is in it, if it has backups. Those of another VM are not added to.
     pub fn read(&self, vm: Uuid) -> Result<Catalog, ClientError> {
-        let path = self.at(FILE);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let backups = Vec::new();
-                return Ok(Catalog { vm, backups });
-            }
-            Err(source) => return Err(failed(&path, source)),
-        };
-        let catalog: Catalog = serde_json::from_slice(&text).map_err(|error| {
-            ClientError::Usage(format!("{} cannot be read: {error}", path.display()))
-        })?;
+        if !self.at(FILE).exists() {
+            let backups = Vec::new();
+            return Ok(Catalog { vm, backups });
+        }
+        let catalog = self.contents()?;
         if catalog.vm != vm {
             let folder = self.path.display();
             let text =
@@ -96,6 +98,27 @@ impl Folder {
             return Err(ClientError::Usage(text));
         }
         Ok(catalog)
+    }
+
+    /// What is in it.
+    pub fn contents(&self) -> Result<Catalog, ClientError> {
+        self.read_file(FILE)
+    }
+
+    /// What is in a file of JSON.
+    pub fn read_file<T: DeserializeOwned>(&self, name: &str) -> Result<T, ClientError> {
+        let path = self.at(name);
+        let text = std::fs::read(&path).map_err(|source| failed(&path, source))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            ClientError::Usage(format!("{} cannot be read: {error}", path.display()))
+        })
+    }
+
+    /// Fails if a file is not there.
+    pub fn require(&self, name: &str) -> Result<(), ClientError> {
+        let path = self.at(name);
+        let found = std::fs::metadata(&path).map(drop);
+        found.map_err(|source| failed(&path, source))
     }
 
     /// Writes what is in it; before that is done, the old list is there.
@@ -134,6 +157,43 @@ impl Catalog {
     pub fn next_number(&self) -> u32 {
         self.backups.last().map_or(1, |last| last.number + 1)
     }
+
+    /// The backup of that number, or the newest.
+    pub fn backup(&self, number: Option<u32>) -> Result<&Backup, ClientError> {
+        let found = match number {
+            Some(number) => self.backups.iter().find(|one| one.number == number),
+            None => self.backups.last(),
+        };
+        found.ok_or_else(|| {
+            let there = self.backups.iter();
+            let there: Vec<_> = there
+                .map(|one| format!("{} of {}", one.number, one.taken_at))
+                .collect();
+            let text = format!("there is no such backup; there are: {}", there.join(", "));
+            ClientError::Usage(text)
+        })
+    }
+
+    /// The files of a disk, from the whole one to that of the backup.
+    pub fn chain(&self, backup: &Backup, disk: &Name) -> Result<Vec<&DiskFile>, ClientError> {
+        let (mut files, mut number) = (Vec::new(), backup.number);
+        loop {
+            let one = self.backups.iter().find(|one| one.number == number);
+            let Some(file) = one.and_then(|one| one.disks.get(disk)) else {
+                let text = format!("{FILE} has no file of the disk {disk} in backup {number}");
+                return Err(ClientError::Usage(text));
+            };
+            files.insert(0, file);
+            match file.since {
+                None => return Ok(files),
+                Some(since) if since < number => number = since,
+                Some(since) => {
+                    let text = format!("{FILE} says that backup {number} is made of {since}");
+                    return Err(ClientError::Usage(text));
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -166,10 +226,54 @@ mod tests {
         let folder = Folder::open(&path).unwrap();
         let again = folder.read(vm).unwrap();
         assert_eq!((again.next_number(), again), (2, catalog));
+        assert!(Folder::to_read(&path).contents().is_ok(), "others may read");
         assert!(folder.read(Uuid::from_u128(8)).is_err(), "another VM's");
         std::fs::write(folder.at(FILE), "{").unwrap();
         assert!(folder.read(vm).is_err(), "damaged");
         folder.remove(FILE).unwrap();
         folder.remove(FILE).unwrap();
+    }
+
+    #[test]
+    fn chains_begin_with_what_is_whole() {
+        let disk: Name = "data".parse().unwrap();
+        let backup = |number: u32, since: Option<u32>| Backup {
+            number,
+            taken_at: format!("day {number}"),
+            snapshot: "backup".parse().unwrap(),
+            configuration: String::new(),
+            disks: [(
+                disk.clone(),
+                DiskFile {
+                    file: number.to_string(),
+                    bytes: 1,
+                    since,
+                },
+            )]
+            .into(),
+        };
+        let mut catalog = Catalog {
+            vm: Uuid::nil(),
+            backups: vec![
+                backup(1, None),
+                backup(2, Some(1)),
+                backup(3, None),
+                backup(4, Some(3)),
+                backup(5, Some(4)),
+            ],
+        };
+        let chain = |catalog: &Catalog, number| {
+            let backup = catalog.backup(number)?;
+            let files = catalog.chain(backup, &disk)?;
+            Ok::<_, ClientError>(files.iter().map(|one| one.file.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(chain(&catalog, None).unwrap(), ["3", "4", "5"]);
+        assert_eq!(chain(&catalog, Some(2)).unwrap(), ["1", "2"]);
+        let problem = chain(&catalog, Some(6)).unwrap_err().to_string();
+        assert!(problem.contains("5 of day 5"), "{problem}");
+        catalog.backups.remove(2);
+        assert!(chain(&catalog, None).is_err(), "one is missing");
+        catalog.backups[0] = backup(1, Some(1));
+        assert!(chain(&catalog, Some(2)).is_err(), "made of itself");
     }
 }

@@ -1,9 +1,10 @@
-//! `lodge vm backup`: a VM's disks into a folder, in full or what changed since the last time.
+//! `lodge vm backup`: a VM's disks into a folder, in full or what changed since the last time; and the way back.
 //!
 //! The files are qcow2, each of which names the one before as its backing file. The snapshot that a backup was made of stays on
 //! the host until the next one, which begins with it.
 
 mod catalog;
+mod restore;
 
 use std::path::PathBuf;
 
@@ -14,9 +15,11 @@ use lodge_api::snapshot::{Snapshot, SnapshotCreate};
 use lodge_api::vm::Vm;
 use lodge_api::{ErrorCode, Name, Size};
 use lodge_client::{Client, ClientError, encode_segment};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use self::catalog::{Backup, Catalog, DiskFile, Folder};
+pub(super) use self::restore::{RestoreVm, restore};
 use super::export::fetch;
 use super::path;
 use crate::context::Context;
@@ -44,7 +47,7 @@ pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(),
     let mut catalog = folder.read(vm.id)?;
     let last = catalog.backups.last().cloned();
     let base = match &last {
-        Some(last) if !full && there(&client, &last.snapshot).await? => Some(last),
+        Some(last) if !full && has(&client, &last.snapshot).await? => Some(last),
         _ => None,
     };
     let snapshot = take(&client, &vm).await?;
@@ -64,9 +67,14 @@ pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(),
 }
 
 /// Whether the host still has a snapshot.
-async fn there(client: &Client, snapshot: &Name) -> Result<bool, ClientError> {
+async fn has(client: &Client, snapshot: &Name) -> Result<bool, ClientError> {
     let url = path("snapshots", snapshot.as_str());
-    match client.get::<Snapshot>(&url).await {
+    there::<Snapshot>(client, &url).await
+}
+
+/// Whether there is a `T` at `url`.
+async fn there<T: DeserializeOwned>(client: &Client, url: &str) -> Result<bool, ClientError> {
+    match client.get::<T>(url).await {
         Ok(_) => Ok(true),
         Err(error)
             if error

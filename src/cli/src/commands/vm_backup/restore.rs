@@ -1,0 +1,250 @@
+//! `lodge vm restore`: a VM out of a folder of backups.
+//!
+//! The whole of each disk is uploaded as an image, and what changed later is applied to the disk that is made of it, in order.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+use lodge_api::disk::Disk;
+use lodge_api::image::Image;
+use lodge_api::operation::Operation;
+use lodge_api::vm::{Vm, VmSpec};
+use lodge_api::{Name, Size};
+use lodge_client::{Client, ClientError};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::catalog::{Backup, Catalog, DiskFile, Folder};
+use crate::commands::disk::parse_name;
+use crate::commands::image_upload::{Sent, send};
+use crate::commands::path;
+use crate::context::Context;
+use crate::output::{self, Format};
+use crate::progress;
+use crate::target::Target;
+
+/// A folder of backups, and what is made of it.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreVm {
+    /// The folder that `lodge vm backup` wrote to
+    folder: PathBuf,
+    /// [REMOTE:]NAME of the VM to make, with disks and addresses of its own; without, those that it had
+    name: Option<Target>,
+    /// Which backup; without, the newest
+    #[arg(long)]
+    number: Option<u32>,
+}
+
+pub(crate) async fn restore(context: &Context, arguments: RestoreVm) -> Result<(), ClientError> {
+    let RestoreVm {
+        folder,
+        name,
+        number,
+    } = arguments;
+    let folder = Folder::to_read(&folder);
+    let catalog = folder.contents()?;
+    let backup = catalog.backup(number)?;
+    let plan = plan(&folder, &catalog, backup, name.as_ref())?;
+    let remote = name.and_then(|name| name.remote);
+    let client = context.client(remote.as_deref())?;
+    require_possible(&client, &plan).await?;
+    let mut restoring = Restoring {
+        context,
+        client: &client,
+        remote,
+        made: Vec::new(),
+    };
+    match restoring.make(&folder, &plan).await {
+        Ok(vm) => told(context, &vm, backup, &plan),
+        Err(error) => {
+            restoring.undo().await;
+            Err(error)
+        }
+    }
+}
+
+/// A VM to be.
+struct Plan<'a> {
+    spec: VmSpec,
+    /// Of each of its disks the files, from the whole one on.
+    disks: Vec<Vec<&'a DiskFile>>,
+}
+
+fn plan<'a>(
+    folder: &Folder,
+    catalog: &'a Catalog,
+    backup: &'a Backup,
+    name: Option<&Target>,
+) -> Result<Plan<'a>, ClientError> {
+    let mut spec: VmSpec = folder.read_file(&backup.configuration)?;
+    let mut disks = Vec::new();
+    for entry in &spec.disks {
+        let files = catalog.chain(backup, &entry.disk)?;
+        for file in &files {
+            folder.require(&file.file)?;
+        }
+        disks.push(files);
+    }
+    if let Some(name) = name.filter(|name| name.name != spec.name.as_str()) {
+        make_another(&mut spec, &name.name)?;
+    }
+    Ok(Plan { spec, disks })
+}
+
+/// Makes it one that may be beside the one that it was.
+fn make_another(spec: &mut VmSpec, name: &str) -> Result<(), ClientError> {
+    spec.name = parse_name(name)?;
+    spec.snapshot_schedule = None;
+    for nic in &mut spec.nics {
+        nic.mac = None;
+    }
+    for (number, entry) in spec.disks.iter_mut().enumerate() {
+        entry.disk = parse_name(&format!("{name}-disk{number}"))?;
+    }
+    Ok(())
+}
+
+/// Finds out before anything is sent what would fail at the end.
+async fn require_possible(client: &Client, plan: &Plan<'_>) -> Result<(), ClientError> {
+    let spec = &plan.spec;
+    let disks = spec
+        .disks
+        .iter()
+        .map(|entry| ("disks", "disk", &entry.disk));
+    for (collection, kind, name) in [("vms", "VM", &spec.name)].into_iter().chain(disks) {
+        if is_there(client, collection, name).await? {
+            let text = format!(
+                "there is a {kind} {name} already; give the VM another name: lodge vm restore FOLDER NAME"
+            );
+            return Err(ClientError::Usage(text));
+        }
+    }
+    let networks = spec
+        .nics
+        .iter()
+        .map(|nic| ("networks", "network", &nic.network));
+    let discs = spec.cdroms.iter().filter_map(|drive| drive.image.as_ref());
+    let files = [&spec.boot.kernel, &spec.boot.initrd].into_iter().flatten();
+    let images = files.chain(discs).map(|name| ("images", "image", name));
+    for (collection, kind, name) in networks.chain(images) {
+        if !is_there(client, collection, name).await? {
+            let text =
+                format!("the VM needs the {kind} {name}, which the host has not: make it first");
+            return Err(ClientError::Usage(text));
+        }
+    }
+    Ok(())
+}
+
+async fn is_there(client: &Client, collection: &str, name: &Name) -> Result<bool, ClientError> {
+    super::there::<Value>(client, &path(collection, name.as_str())).await
+}
+
+/// What has been made, to be taken back if not all can be.
+struct Restoring<'a> {
+    context: &'a Context,
+    client: &'a Client,
+    remote: Option<String>,
+    made: Vec<String>,
+}
+
+impl Restoring<'_> {
+    async fn make(&mut self, folder: &Folder, plan: &Plan<'_>) -> Result<Vm, ClientError> {
+        for (entry, files) in plan.spec.disks.iter().zip(&plan.disks) {
+            self.make_disk(folder, &entry.disk, files).await?;
+        }
+        let url = "/v1/vms";
+        self.client.send(Method::POST, url, &plan.spec, None).await
+    }
+
+    async fn make_disk(
+        &mut self,
+        folder: &Folder,
+        name: &Name,
+        files: &[&DiskFile],
+    ) -> Result<(), ClientError> {
+        let Some((whole, changes)) = files.split_first() else {
+            return Ok(());
+        };
+        let digits = Uuid::new_v4().simple().to_string();
+        let image = self.target(&format!("restore-{}", &digits[..12]));
+        let image_path = path("images", &image.name);
+        let url = format!("/v1/images?name={}&kind=disk&format=qcow2", image.name);
+        let file = folder.at(&whole.file);
+        let _: Sent<Image> = send(self.context, &file, &image, &url, &image_path).await?;
+        self.made.push(image_path.clone());
+        let create = json!({"name": name, "image": image.name});
+        let operation: Operation = self
+            .client
+            .send(Method::POST, "/v1/disks", &create, None)
+            .await?;
+        progress::follow(self.client, operation).await?;
+        let disk_path = path("disks", name.as_str());
+        self.made.push(disk_path.clone());
+        let disk = self.target(name.as_str());
+        for change in changes {
+            let (file, url) = (folder.at(&change.file), format!("{disk_path}:apply"));
+            let _: Sent<Disk> = send(self.context, &file, &disk, &url, &disk_path).await?;
+        }
+        self.made.retain(|made| *made != image_path);
+        self.delete(&image_path).await;
+        Ok(())
+    }
+
+    fn target(&self, name: &str) -> Target {
+        Target {
+            remote: self.remote.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    async fn undo(&mut self) {
+        for made in std::mem::take(&mut self.made) {
+            self.delete(&made).await;
+        }
+    }
+
+    /// Deletes what is not needed. Should that fail, it is there to be seen.
+    async fn delete(&self, made: &str) {
+        if let Err(error) = self.client.delete(made).await {
+            eprintln!("warning: {made} stays on the host: {error}");
+        }
+    }
+}
+
+fn told(context: &Context, vm: &Vm, backup: &Backup, plan: &Plan<'_>) -> Result<(), ClientError> {
+    if context.format != Format::Table {
+        return output::structured(context.format, vm);
+    }
+    for (entry, files) in plan.spec.disks.iter().zip(&plan.disks) {
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        println!("{}: {} of {} files", entry.disk, Size(bytes), files.len());
+    }
+    let (number, at) = (backup.number, &backup.taken_at);
+    println!("VM {} restored from backup {number} of {at}", vm.spec.name);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_vm_has_disks_and_addresses_of_its_own() {
+        let mut spec: VmSpec = serde_json::from_value(json!({
+            "name": "web",
+            "nics": [{"network": "lan", "mac": "52:54:00:00:00:01"}],
+            "disks": [{"disk": "root"}, {"disk": "data"}],
+        }))
+        .unwrap();
+        make_another(&mut spec, "test").unwrap();
+        let disks: Vec<_> = spec.disks.iter().map(|entry| entry.disk.as_str()).collect();
+        assert_eq!(
+            (spec.name.as_str(), disks),
+            ("test", vec!["test-disk0", "test-disk1"])
+        );
+        assert_eq!(spec.nics[0].mac, None);
+        assert!(make_another(&mut spec, "Not a name").is_err());
+    }
+}
