@@ -31,7 +31,7 @@ pub(crate) enum Verb {
     Export(ExportVm),
     /// Write a VM's disks to a folder, also while it runs; from the second time on, what changed
     #[command(after_help = "Example: lodge vm backup web /backups/web
-The files are qcow2; qemu-img reads them, and docs/backup.md says how they come back.")]
+The files are qcow2, which qemu-img reads, too; `lodge vm restore` makes a VM of them. docs/backup.md says more.")]
     Backup(BackupVm),
     /// Make a VM of its backups in a folder
     #[command(after_help = "Example: lodge vm restore /backups/web web-restored --number 3")]

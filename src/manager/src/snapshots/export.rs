@@ -2,17 +2,34 @@
 
 use lodge_api::Problem;
 use lodge_api::image::{ExportFormat, SavedDiskParams};
+use lodge_api::nvram::VmVariable;
+use lodge_api::page::Page;
 use lodge_block::foreign::{Backing, MAX_BACKING};
 use lodge_store::Snapshot;
 use uuid::Uuid;
 
-use super::SnapshotRecord;
+use super::{Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
+use crate::core::blocking;
 use crate::export::{Source, Stored, file_name_of};
 use crate::ova::export::Outgoing;
+use crate::vms::nvram;
 use crate::{Caller, Download, Manager};
 
 impl Manager {
+    /// The UEFI variables that the guest had; none if it had not begun with its own, or has no UEFI.
+    pub async fn snapshot_nvram(&self, key: &str) -> Result<Page<VmVariable>, Problem> {
+        let snapshot = catalogue::find::<SnapshotRecord>(&self.core.snapshot(), key)?.value;
+        if !snapshot.variables {
+            return Ok(Page {
+                items: Vec::new(),
+                next_page: None,
+            });
+        }
+        let saved = self.core.saved.clone();
+        blocking(move || nvram::all_of(files::open(&saved, snapshot.id, Part::Variables)?)).await
+    }
+
     /// Sends a disk of a snapshot, by the name that it had then: all of it, or what is another since an earlier one.
     ///
     /// # Errors

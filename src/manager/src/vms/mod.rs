@@ -12,7 +12,7 @@ mod disk_error;
 mod display;
 mod launch;
 mod limits;
-mod nvram;
+pub(crate) mod nvram;
 mod plug;
 mod restart;
 mod run_dir;

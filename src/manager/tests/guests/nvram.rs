@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lodge_api::nvram::VmVariableSet;
+use lodge_api::snapshot::SnapshotCreate;
 use lodge_api::vm::VmAction;
 use lodge_api::{ErrorCode, Problem};
 use lodge_manager::IfMatch;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::common::host_with;
 use crate::programs;
-use crate::support::{Host, admin};
+use crate::support::{Host, admin, wait};
 
 const TIMEOUT: &str = "Timeout-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const OWN: &str = "With blank-00000000-0000-0000-0000-000000000007";
@@ -23,6 +24,13 @@ async fn set(host: &Host, variable: &str, data: &str) -> Result<(), Problem> {
     let caller = admin();
     let set = host.manager.variable_set(&caller, "new", variable, set);
     set.await.map(drop)
+}
+
+async fn take_snapshot(host: &Host) {
+    let kept: SnapshotCreate = serde_json::from_value(json!({"name": "kept"})).unwrap();
+    let taken = host.manager.vm_snapshot(&admin(), "new", kept).await;
+    let taken = wait(&host.manager, &taken.unwrap()).await;
+    assert_eq!(taken.error, None);
 }
 
 async fn names(host: &Host) -> Vec<String> {
@@ -72,12 +80,17 @@ pub async fn variables_of_a_guest_at_rest_are_read_and_changed() {
     host.restart().await;
     assert_eq!(names(&host).await, ["Timeout", "With blank"]);
     assert_eq!(data(&host, TIMEOUT).await.unwrap(), "0a00");
-    assert_eq!(data(&host, OWN).await, Ok(large));
+    assert_eq!(data(&host, OWN).await, Ok(large.clone()));
 
+    take_snapshot(&host).await;
     host.manager
         .variable_delete(&admin(), "new", OWN)
         .await
         .unwrap();
+    // A snapshot keeps what there was.
+    let kept = host.manager.snapshot_nvram("kept").await.unwrap().items;
+    let kept = kept.iter().find(|one| one.info.name == "With blank");
+    assert_eq!(kept.map(|one| &one.data), Some(&large));
     assert_eq!(data(&host, OWN).await, Err(ErrorCode::NotFound));
     let again = host.manager.variable_delete(&admin(), "new", OWN).await;
     assert_eq!(again.unwrap_err().code, ErrorCode::NotFound);
@@ -104,5 +117,14 @@ pub async fn a_guest_without_uefi_has_no_variables() {
         assert_eq!(problem.code, ErrorCode::WrongState);
         assert!(problem.detail.contains("UEFI"), "{problem}");
     }
+    take_snapshot(&host).await;
+    assert!(
+        host.manager
+            .snapshot_nvram("kept")
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     host.manager.close().await;
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use lodge_api::image::SavedDiskParams;
+use lodge_api::nvram::VmVariable;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
 use lodge_api::snapshot::{Snapshot, SnapshotClone, SnapshotCreate, VmRevert};
@@ -56,6 +57,10 @@ pub fn routes() -> Vec<Route> {
             .summary("Download the guest of a snapshot as an OVA")
             .description("Its disks are as they were then, like after a power cut if it ran; its memory stays behind. The guest may run meanwhile.")
             .answers_other(200, "The archive.", Some((BINARY, binary()))),
+        get("/v1/snapshots/{snapshot}/nvram", read, "snapshot_nvram", snapshot_nvram)
+            .summary("List the UEFI variables that the guest of a snapshot had, with their data")
+            .description("All of them, on one page; none of a guest that had not been started, or has no UEFI.")
+            .answers_page::<VmVariable>(),
         get(DISK_CONTENT, content, "snapshot_download", snapshot_download)
             .summary("Download a disk of a snapshot, by the name that it had then, or what is another since an earlier one")
             .description(DOWNLOAD)
@@ -89,6 +94,10 @@ async fn vm_revert(
 ) -> Answer {
     let operation = app.manager().vm_revert(&who.caller, &key, body).await?;
     reply::started(&app, wait, operation).await
+}
+
+async fn snapshot_nvram(State(app): State<App>, Path(key): Path<String>) -> Answer {
+    reply::value(&app.manager().snapshot_nvram(&key).await?)
 }
 
 async fn snapshot_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {

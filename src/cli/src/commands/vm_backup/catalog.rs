@@ -35,6 +35,9 @@ pub(super) struct Backup {
     pub snapshot: Name,
     /// The VM's configuration.
     pub configuration: String,
+    /// Its UEFI variables, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<String>,
     /// Its disks, by their names.
     pub disks: BTreeMap<Name, DiskFile>,
 }
@@ -219,6 +222,7 @@ mod tests {
             taken_at: "2026-11-30T10:00:00Z".to_owned(),
             snapshot: "backup-1".parse().unwrap(),
             configuration: "vm.0001.json".to_owned(),
+            variables: None,
             disks: [("data".parse().unwrap(), file)].into(),
         });
         folder.write(&catalog).unwrap();
@@ -242,6 +246,7 @@ mod tests {
             taken_at: format!("day {number}"),
             snapshot: "backup".parse().unwrap(),
             configuration: String::new(),
+            variables: None,
             disks: [(
                 disk.clone(),
                 DiskFile {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use http::Method;
+use lodge_api::nvram::VmVariable;
 use lodge_api::operation::Operation;
+use lodge_api::page::Page;
 use lodge_api::snapshot::{Snapshot, SnapshotCreate};
 use lodge_api::vm::Vm;
 use lodge_api::{ErrorCode, Name, Size};
@@ -142,6 +144,7 @@ async fn write(
         taken_at: snapshot.created_at.to_string(),
         snapshot: snapshot.name.clone(),
         configuration,
+        variables: write_variables(client, folder, snapshot, number).await?,
         disks: Default::default(),
     };
     for disk in &snapshot.spec.disks {
@@ -153,6 +156,22 @@ async fn write(
         backup.disks.insert(disk.clone(), file);
     }
     Ok(backup)
+}
+
+async fn write_variables(
+    client: &Client,
+    folder: &Folder,
+    snapshot: &Snapshot,
+    number: u32,
+) -> Result<Option<String>, ClientError> {
+    let url = format!("{}/nvram", path("snapshots", snapshot.name.as_str()));
+    let variables: Page<VmVariable> = client.get(&url).await?;
+    if variables.items.is_empty() {
+        return Ok(None);
+    }
+    let file = format!("nvram.{number:04}.json");
+    folder.write_file(&file, &variables.items)?;
+    Ok(Some(file))
 }
 
 async fn write_disk(

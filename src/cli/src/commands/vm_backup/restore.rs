@@ -8,10 +8,11 @@ use clap::Args;
 use http::Method;
 use lodge_api::disk::Disk;
 use lodge_api::image::Image;
+use lodge_api::nvram::{VmVariable, VmVariableSet};
 use lodge_api::operation::Operation;
 use lodge_api::vm::{Vm, VmSpec};
 use lodge_api::{Name, Size};
-use lodge_client::{Client, ClientError};
+use lodge_client::{Client, ClientError, encode_segment};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -69,6 +70,7 @@ struct Plan<'a> {
     spec: VmSpec,
     /// Of each of its disks the files, from the whole one on.
     disks: Vec<Vec<&'a DiskFile>>,
+    variables: Vec<VmVariable>,
 }
 
 fn plan<'a>(
@@ -86,10 +88,18 @@ fn plan<'a>(
         }
         disks.push(files);
     }
+    let variables = match &backup.variables {
+        Some(file) => folder.read_file(file)?,
+        None => Vec::new(),
+    };
     if let Some(name) = name.filter(|name| name.name != spec.name.as_str()) {
         make_another(&mut spec, &name.name)?;
     }
-    Ok(Plan { spec, disks })
+    Ok(Plan {
+        spec,
+        disks,
+        variables,
+    })
 }
 
 /// Makes it one that may be beside the one that it was.
@@ -155,7 +165,29 @@ impl Restoring<'_> {
             self.make_disk(folder, &entry.disk, files).await?;
         }
         let url = "/v1/vms";
-        self.client.send(Method::POST, url, &plan.spec, None).await
+        let vm: Vm = self
+            .client
+            .send(Method::POST, url, &plan.spec, None)
+            .await?;
+        self.made.push(path("vms", vm.spec.name.as_str()));
+        self.set_variables(&vm, &plan.variables).await?;
+        Ok(vm)
+    }
+
+    /// Else firmware would look for the system where it is on sticks only.
+    async fn set_variables(&self, vm: &Vm, variables: &[VmVariable]) -> Result<(), ClientError> {
+        let all = format!("{}/nvram", path("vms", vm.spec.name.as_str()));
+        for variable in variables {
+            let VmVariable { info, data } = variable;
+            let name = encode_segment(&format!("{}-{}", info.name, info.guid));
+            let set = VmVariableSet {
+                data: data.clone(),
+                attributes: Some(info.attributes),
+            };
+            let url = format!("{all}/{name}");
+            let _: VmVariable = self.client.send(Method::PUT, &url, &set, None).await?;
+        }
+        Ok(())
     }
 
     async fn make_disk(
@@ -200,7 +232,7 @@ impl Restoring<'_> {
     }
 
     async fn undo(&mut self) {
-        for made in std::mem::take(&mut self.made) {
+        for made in std::mem::take(&mut self.made).into_iter().rev() {
             self.delete(&made).await;
         }
     }

@@ -171,12 +171,24 @@ pub(crate) fn apply(core: &Core, id: Uuid, edit: Edit) -> Result<(), Problem> {
     new.replace(&file_name(id)?).map_err(failed)
 }
 
+/// All variables in the image of a chip, which was kept.
+pub(crate) fn all_of(image: File) -> Result<Page<VmVariable>, Problem> {
+    Ok(Page {
+        items: parse(image)?.variables.iter().map(view).collect(),
+        next_page: None,
+    })
+}
+
 /// What the guest has, or what it will begin with.
 fn load(core: &Core, id: Uuid) -> Result<Store, Problem> {
     let file = match core.variables.open_file(&file_name(id)?, Access::default()) {
         Err(DatastoreError::NotFound { .. }) => boot::fresh_variables()?,
         opened => opened.map_err(|error| datastore_problem(&error))?,
     };
+    parse(file)
+}
+
+fn parse(file: File) -> Result<Store, Problem> {
     let image = read(file).map_err(|error| internal(format!("reading UEFI variables: {error}")))?;
     Store::parse(image).map_err(|error: Unreadable| {
         Problem::new(ErrorCode::WrongState, error.to_string()).with_hint(
