@@ -78,6 +78,11 @@ def disks: (.[] | select(.figure == "disk"))
     | (1e6 / .value)
     | one("disk, time for 4 KiB"; $report.monitor; $name; "us");
 
+def imports: (.[] | select(.figure == "import"))
+    as $report
+    | (($report.data.line | capture("bytes=(?<bytes>[0-9]+)").bytes | tonumber) / $report.data.line_ms / 1000)
+    | one("import, of the raw disk"; $report.monitor; $report.detail; "MB/s");
+
 def nets: (.[] | select(.figure == "net"))
     as $report
     | $report.data.line | pairs[]
@@ -114,5 +119,5 @@ def ready: log as $log
       end;
 
 . as $text | reports as $reports
-| [$reports | starts, firmwares, restores, rates, memories, densities, exits, disks, nets]
+| [$reports | starts, firmwares, restores, rates, memories, densities, exits, disks, imports, nets]
   + [$text | ready] + [$reports | api]

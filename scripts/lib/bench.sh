@@ -31,7 +31,8 @@ bench_iso_file() {
 # bench_programs : compiles what starts guests and measures.
 bench_programs() {
     say "Building the measuring programs"
-    cargo_image -p lodge -p lodge-tests -p lodge-vmm -p lodge-client --example boot-guest --example measure-guest --example measure-api
+    cargo_image -p lodge -p lodge-tests -p lodge-vmm -p lodge-client -p lodge-block \
+        --example boot-guest --example measure-guest --example measure-api --example convert
 }
 
 # bench_root NAME : a fresh folder with what every archive has; prints it.
@@ -78,6 +79,23 @@ bench_guests() {
     truncate -s 0 "$1/tools.raw"
     truncate -s 128M "$1/tools.raw"
     mke2fs -q -t ext4 -d "$BENCH/tools.root" "$1/tools.raw"
+}
+
+# bench_images DESTINATION : an uncompressed kernel, as good as any disk, in formats that are imported.
+bench_images() {
+    local kind
+    rm -rf "$1"
+    mkdir -p "$1"
+    for kind in qcow2:compat=1.1 qcow2-zlib:compression_type=zlib qcow2-zstd:compression_type=zstd vmdk:subformat=streamOptimized; do
+        bench_image "${kind%%:*}" "${kind#*:}" "$1"
+    done
+}
+
+# bench_image KIND OPTION DESTINATION : what has a method in its name is compressed.
+bench_image() {
+    local compress=()
+    [[ $1 != *-* ]] || compress=(-c)
+    qemu-img convert "${compress[@]}" -f raw -O "${1%%-*}" -o "$2" "$ROOT/build/guests/vmlinux" "$3/$1"
 }
 
 # bench_guest_initrd OUTPUT TREE : the small initramfs of the measured guests, with modules for devices if there is a TREE
@@ -183,9 +201,10 @@ bench_run_guests() {
     local root
     say "Gathering monitors and guests"
     root=$(bench_root guests)
-    install -m 0755 "$CARGO_IMAGE"/examples/{boot-guest,measure-guest} "$root/bench/"
+    install -m 0755 "$CARGO_IMAGE"/examples/{boot-guest,measure-guest,convert} "$root/bench/"
     bench_guests "$root/bench/guests"
-    bench_tools "$root/bench/tools" qemu-system-x86_64 iperf3
+    bench_images "$root/bench/images"
+    bench_tools "$root/bench/tools" qemu-system-x86_64 qemu-img iperf3
     bench_firmware "$root/bench/firmware"
     bench_initrd "$root" "$BENCH/guests.initrd"
     say "Measuring guests on the virtual clock ($1)"

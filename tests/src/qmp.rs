@@ -64,6 +64,14 @@ impl Qmp {
         self.command("send-key", &keys).map(drop)
     }
 
+    /// Presses the reset button.
+    ///
+    /// # Errors
+    /// See [`Qmp::command`].
+    pub fn reset(&mut self) -> Result<()> {
+        self.command("system_reset", &json!({})).map(drop)
+    }
+
     /// Plugs or pulls the cable of a network card.
     ///
     /// # Errors

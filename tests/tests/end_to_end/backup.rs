@@ -95,6 +95,11 @@ fn what_changed_is_backed_up_and_comes_back() {
 
 /// Makes guests of the backups, whose disks are as they were.
 fn restore(host: &Host, backups: &str, whole: &str, full: &str) -> Result<()> {
+    let listed = host.cli.ok(&["vm", "backups", backups])?;
+    ensure!(
+        listed.lines().count() == 3 && listed.contains("MADE OF"),
+        "{listed}"
+    );
     let said = host.cli.fails(&["vm", "restore", backups])?;
     ensure!(said.contains("a VM worker already"), "{said}");
     let said = host
@@ -108,7 +113,7 @@ fn restore(host: &Host, backups: &str, whole: &str, full: &str) -> Result<()> {
         ensure!(said.contains(&format!("from backup {number} of")), "{said}");
         let disk = format!("{name}-disk0");
         let vm = host.cli.json(&["vm", "show", name])?;
-        ensure!(vm["spec"]["disks"][0]["disk"] == disk.as_str(), "{vm}");
+        ensure!(vm["disks"][0]["disk"] == disk.as_str(), "{vm}");
         let back = format!("{backups}/{name}.raw");
         host.cli.ok(&["disk", "export", &disk, &back])?;
         compare(&back, expected)?;
@@ -121,5 +126,9 @@ fn restore(host: &Host, backups: &str, whole: &str, full: &str) -> Result<()> {
             .is_some_and(|name| name.starts_with("restore-"))
     };
     ensure!(!images.iter().any(|image| left(&image)), "{images:?}");
+    let last = ["vm", "backup", "worker", backups, "--full", "--keep", "1"];
+    let said = host.cli.ok(&last)?;
+    ensure!(said.contains("number 3 of 1 here"), "{said}");
+    ensure!(!Path::new(full).exists() && Path::new(&full.replace("0001", "0003")).exists());
     Ok(())
 }

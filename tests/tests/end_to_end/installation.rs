@@ -6,7 +6,7 @@ use lodge_tests::machine::{Builder, Bus, Firmware, Medium, TARGET_SERIAL};
 use lodge_tests::media;
 use serde_json::Value;
 
-use crate::update::{comes_and_goes, unreachable_comes_back};
+use crate::update::{comes_and_goes, hung_and_unreachable_come_back};
 
 /// Size of the disks: the smallest on which there is room for the data of these tests.
 const SIZE: u64 = 4 << 30;
@@ -19,7 +19,7 @@ fn install_and_restart(
     firmware: Firmware,
     medium: Medium,
     bus: Bus,
-    more: impl FnOnce(&Host) -> Result<()>,
+    more: impl FnOnce(&mut Host) -> Result<()>,
 ) {
     let directory = tempfile::tempdir().unwrap();
     let disk = media::blank_disk(directory.path(), "target.raw", SIZE).unwrap();
@@ -53,7 +53,7 @@ fn install_and_restart(
     host.shut_down().unwrap();
 
     let installed = Builder::new().firmware(firmware).medium(Medium::Disk);
-    let host =
+    let mut host =
         Host::boot_with_password(&installed.target_disk(&disk, bus), Some(PASSWORD)).unwrap();
     assert_eq!(host.fingerprint, fingerprint, "the same host");
     let text = host.machine.console.text();
@@ -65,7 +65,7 @@ fn install_and_restart(
     let found = listed(&disks, TARGET_SERIAL);
     let used = found["in_use"].as_str().unwrap();
     assert!(used.contains("this host was started from it"), "{found}");
-    more(&host).unwrap();
+    more(&mut host).unwrap();
     moved(&host);
     host.shut_down().unwrap();
 }
@@ -135,7 +135,9 @@ fn read_at(path: &std::path::Path, at: u64, length: usize) -> Vec<u8> {
 
 #[test]
 fn a_stick_becomes_a_host_by_bios() {
-    install_and_restart(Firmware::Bios, Medium::Usb, Bus::Nvme, comes_and_goes);
+    install_and_restart(Firmware::Bios, Medium::Usb, Bus::Nvme, |host| {
+        comes_and_goes(host)
+    });
 }
 
 #[test]
@@ -145,12 +147,12 @@ fn a_cd_becomes_a_host_by_uefi() {
 
 #[test]
 #[ignore = "an update is given up after five minutes, which are waited for"]
-fn an_update_without_a_network_undoes_itself() {
+fn updates_that_hang_or_have_no_network_undo_themselves() {
     install_and_restart(
         Firmware::Bios,
         Medium::Usb,
         Bus::Nvme,
-        unreachable_comes_back,
+        hung_and_unreachable_come_back,
     );
 }
 

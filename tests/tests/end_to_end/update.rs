@@ -19,6 +19,8 @@ const OTHER_VERSION: &str = "9.9.9";
 const SPARE: &str = "log_buf_len=4M panic=10 cryptomgr.notests";
 /// With these the kernel finds no first process.
 const NO_INIT: &str = "panic=10 rdinit=/not/there";
+/// With these it finds none, and stays where it is.
+const HANGS: &str = "panic=0 rdinit=/not/there";
 /// With these the host has no network, hence nobody reaches its API.
 const NO_NETWORK: &str = "panic=10 module_blacklist=virtio_net";
 
@@ -42,12 +44,23 @@ pub fn comes_and_goes(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// An update with which nobody reaches the host any more: it is given up after five minutes.
-pub fn unreachable_comes_back(host: &Host) -> Result<()> {
+/// An update that hangs, until somebody presses the button, and one with which nobody reaches the host any more.
+pub fn hung_and_unreachable_come_back(host: &mut Host) -> Result<()> {
     let key = host.machine.directory().join("first.key");
-    let broken = signed(host, "broken", &key, with_options(&iso()?, NO_NETWORK)?)?;
+    let hangs = signed(host, "hangs", &key, with_options(&iso()?, HANGS)?)?;
     let public = text(&key.with_extension("pub"));
     host.cli.ok(&["system", "update-key", "add", &public])?;
+    let from = host.machine.console.position();
+    host.cli.ok(&["system", "update", &text(&hangs), "--yes"])?;
+    host.machine.console.wait_panic(from)?;
+    host.machine.qmp.reset()?;
+    is_back(host)?;
+    unreachable_comes_back(host, &key)
+}
+
+/// It is given up after five minutes.
+fn unreachable_comes_back(host: &Host, key: &Path) -> Result<()> {
+    let broken = signed(host, "broken", key, with_options(&iso()?, NO_NETWORK)?)?;
     let mut ticker = Ticker::start(host)?;
     let console = &host.machine.console;
     let from = console.position();

@@ -12,7 +12,7 @@ use lodge_client::{Client, ClientError, age};
 use serde_json::{Map, Value, json};
 
 use super::export::{ExportVm, export_vm};
-use super::vm_backup::{self, BackupVm, RestoreVm};
+use super::vm_backup::{self, BackupVm, ListBackups, RestoreVm};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
@@ -33,6 +33,8 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: lodge vm backup web /backups/web
 The files are qcow2, which qemu-img reads, too; `lodge vm restore` makes a VM of them. docs/backup.md says more.")]
     Backup(BackupVm),
+    /// List the backups in a folder
+    Backups(ListBackups),
     /// Make a VM of its backups in a folder
     #[command(after_help = "Example: lodge vm restore /backups/web web-restored --number 3")]
     Restore(RestoreVm),
@@ -234,6 +236,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Import(arguments) => import(context, arguments).await,
         Verb::Export(arguments) => export_vm(context, arguments).await,
         Verb::Backup(arguments) => vm_backup::backup(context, arguments).await,
+        Verb::Backups(arguments) => vm_backup::list(context, &arguments),
         Verb::Restore(arguments) => vm_backup::restore(context, arguments).await,
         Verb::Create {
             name,

@@ -1,6 +1,6 @@
 //! What lies in a folder of backups, and which of them are made of which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,20 @@ pub(super) struct Backup {
     pub variables: Option<String>,
     /// Its disks, by their names.
     pub disks: BTreeMap<Name, DiskFile>,
+}
+
+impl Backup {
+    /// What its disks take in the folder.
+    pub fn bytes(&self) -> u64 {
+        self.disks.values().map(|disk| disk.bytes).sum()
+    }
+
+    /// All that belongs to it alone.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let disks = self.disks.values().map(|disk| disk.file.as_str());
+        let others = [Some(&self.configuration), self.variables.as_ref()];
+        disks.chain(others.into_iter().flatten().map(String::as_str))
+    }
 }
 
 /// A disk in a backup.
@@ -177,6 +191,24 @@ impl Catalog {
         })
     }
 
+    /// Takes out what is older than the newest `keep` backups and none of them is made of.
+    pub fn prune(&mut self, keep: usize) -> Vec<Backup> {
+        let old = self.backups.len().saturating_sub(keep);
+        let mut needed: BTreeSet<u32> = self.backups[old..].iter().map(|one| one.number).collect();
+        // Each is made of one before it.
+        for backup in self.backups.iter().rev() {
+            if needed.contains(&backup.number) {
+                needed.extend(backup.disks.values().filter_map(|disk| disk.since));
+            }
+        }
+        let all = std::mem::take(&mut self.backups);
+        let (kept, gone) = all
+            .into_iter()
+            .partition(|one| needed.contains(&one.number));
+        self.backups = kept;
+        gone
+    }
+
     /// The files of a disk, from the whole one to that of the backup.
     pub fn chain(&self, backup: &Backup, disk: &Name) -> Result<Vec<&DiskFile>, ClientError> {
         let (mut files, mut number) = (Vec::new(), backup.number);
@@ -276,6 +308,17 @@ mod tests {
         assert_eq!(chain(&catalog, Some(2)).unwrap(), ["1", "2"]);
         let problem = chain(&catalog, Some(6)).unwrap_err().to_string();
         assert!(problem.contains("5 of day 5"), "{problem}");
+        let mut kept = catalog.clone();
+        let mut pruned = |keep| {
+            let gone = kept.prune(keep);
+            let files = gone.iter().flat_map(Backup::files).map(str::to_owned);
+            files.filter(|file| !file.is_empty()).collect::<Vec<_>>()
+        };
+        assert_eq!(pruned(9), [""; 0]);
+        assert_eq!(pruned(4), [""; 0], "1 is what 2 is made of");
+        assert_eq!(pruned(2), ["1", "2"]);
+        assert_eq!(pruned(1), [""; 0]);
+        assert_eq!(chain(&kept, None).unwrap(), ["3", "4", "5"]);
         catalog.backups.remove(2);
         assert!(chain(&catalog, None).is_err(), "one is missing");
         catalog.backups[0] = backup(1, Some(1));

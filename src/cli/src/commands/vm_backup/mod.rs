@@ -6,6 +6,7 @@
 mod catalog;
 mod restore;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -39,10 +40,45 @@ pub(crate) struct BackupVm {
     /// Write all of the disks, also where only what changed since the last backup would do
     #[arg(long)]
     full: bool,
+    /// Delete older backups when it is done: how many are kept, with those that they are made of
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+}
+
+/// A folder of backups.
+#[derive(Debug, Args)]
+pub(crate) struct ListBackups {
+    /// The folder that `lodge vm backup` wrote to
+    folder: PathBuf,
+}
+
+/// Shows what is in a folder.
+pub(super) fn list(context: &Context, arguments: &ListBackups) -> Result<(), ClientError> {
+    let catalog = Folder::to_read(&arguments.folder).contents()?;
+    let head = ["NUMBER", "TAKEN", "SIZE", "MADE OF"];
+    output::list(context.format, &catalog.backups, &head, |backup| {
+        let since: BTreeSet<u32> = backup
+            .disks
+            .values()
+            .filter_map(|disk| disk.since)
+            .collect();
+        let since: Vec<String> = since.iter().map(u32::to_string).collect();
+        vec![
+            backup.number.to_string(),
+            backup.taken_at.clone(),
+            Size(backup.bytes()).to_string(),
+            since.join(", "),
+        ]
+    })
 }
 
 pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(), ClientError> {
-    let BackupVm { name, folder, full } = arguments;
+    let BackupVm {
+        name,
+        folder,
+        full,
+        keep,
+    } = arguments;
     let client = context.client(name.remote.as_deref())?;
     let vm: Vm = client.get(&path("vms", &name.name)).await?;
     let folder = Folder::open(&folder)?;
@@ -65,7 +101,23 @@ pub(super) async fn backup(context: &Context, arguments: BackupVm) -> Result<(),
     if let Some(last) = last {
         delete(&client, &last.snapshot).await;
     }
+    if let Some(keep) = keep {
+        prune(&folder, &mut catalog, keep)?;
+    }
     told(context, &vm, &catalog, &backup)
+}
+
+/// Deletes what is older than the newest backups and not needed for them: from the list first.
+fn prune(folder: &Folder, catalog: &mut Catalog, keep: u32) -> Result<(), ClientError> {
+    let gone = catalog.prune(keep as usize);
+    if gone.is_empty() {
+        return Ok(());
+    }
+    folder.write(catalog)?;
+    for file in gone.iter().flat_map(Backup::files) {
+        folder.remove(file)?;
+    }
+    Ok(())
 }
 
 /// Whether the host still has a snapshot.
