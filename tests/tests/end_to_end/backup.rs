@@ -78,7 +78,7 @@ fn what_changed_is_backed_up_and_comes_back() {
     write(&mut console, 0, 1, "later").unwrap();
     refusals(&host, folder.path()).unwrap();
 
-    let whole = at("whole.raw");
+    let whole = at("whole.qcow2");
     host.cli
         .ok(&["snapshot", "export", &second, &whole])
         .unwrap();
@@ -114,7 +114,7 @@ fn restore(host: &Host, backups: &str, whole: &str, full: &str) -> Result<()> {
         let disk = format!("{name}-disk0");
         let vm = host.cli.json(&["vm", "show", name])?;
         ensure!(vm["disks"][0]["disk"] == disk.as_str(), "{vm}");
-        let back = format!("{backups}/{name}.raw");
+        let back = format!("{backups}/{name}.qcow2");
         host.cli.ok(&["disk", "export", &disk, &back])?;
         compare(&back, expected)?;
     }
