@@ -213,6 +213,12 @@ pub struct VmNic {
     /// Whether its cable is plugged in: it can be pulled and plugged in again while the guest runs.
     #[serde(default)]
     pub link: NicLink,
+    /// Pairs of queues, so that several vCPUs send and receive at a time; more than one for virtio only, and at most one for each
+    /// vCPU. The guest's system says how many it uses; Linux uses all. A change takes effect at the guest's next start.
+    /// Absent: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 8)]
+    pub queues: Option<u8>,
     /// Most that it moves.
     #[serde(default, skip_serializing_if = "VmNicLimits::is_none")]
     pub limits: VmNicLimits,

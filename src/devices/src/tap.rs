@@ -14,6 +14,8 @@ pub(crate) const HEADER_BYTES: usize = 12;
 pub(crate) const MAX_PACKET: usize = HEADER_BYTES + 18 + 65_535;
 
 const IFF_TAP: i16 = 0x2;
+const IFF_ATTACH_QUEUE: i16 = 0x200;
+const IFF_DETACH_QUEUE: i16 = 0x400;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
 
@@ -32,6 +34,11 @@ mod ioctl {
         tunsetvnethdrsz,
         nix::request_code_write!(b'T', 216, size_of::<libc::c_int>()),
         libc::c_int
+    );
+    nix::ioctl_write_ptr_bad!(
+        tunsetqueue,
+        nix::request_code_write!(b'T', 217, size_of::<libc::c_int>()),
+        libc::ifreq
     );
 }
 
@@ -85,6 +92,26 @@ impl Tap {
         }
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
         unsafe { ioctl::tunsetoffload(self.fd.as_raw_fd(), flags.cast_signed()) }?;
+        Ok(())
+    }
+
+    /// Has the kernel hand packets to this queue of a tap with several, or none. It is one or the other already, and the tap was
+    /// opened with `IFF_MULTI_QUEUE`. A queue that gets none loses those it had, and reads and writes of it fail.
+    pub fn set_attached(&self, attached: bool) -> io::Result<()> {
+        // There a socket stands for the tap.
+        #[cfg(feature = "fuzzing")]
+        if crate::fuzzing::by_hand() {
+            return Ok(());
+        }
+        // SAFETY: `ifreq` is plain data, for which zeroes are valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_ifru.ifru_flags = if attached {
+            IFF_ATTACH_QUEUE
+        } else {
+            IFF_DETACH_QUEUE
+        };
+        // SAFETY: TUNSETQUEUE reads the structure.
+        unsafe { ioctl::tunsetqueue(self.fd.as_raw_fd(), &raw const request) }?;
         Ok(())
     }
 

@@ -45,6 +45,11 @@ fn interface(name: &[u8], flags: i16) -> libc::ifreq {
 /// A tap attached with `flags`, in a namespace that the calling thread is in from now on.
 pub fn tap(flags: i16) -> OwnedFd {
     nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+    queue(flags)
+}
+
+/// A queue of the tap in the namespace, attached with `flags`.
+fn queue(flags: i16) -> OwnedFd {
     let tap = OpenOptions::new()
         .read(true)
         .write(true)
@@ -59,6 +64,18 @@ pub fn tap(flags: i16) -> OwnedFd {
 /// A tap as devices want it, which is up.
 pub fn wire() -> (OwnedFd, Wire) {
     let tap = tap(0x2 | 0x1000 | 0x4000);
+    (tap, wire_of_tap())
+}
+
+/// The queues of a tap that has so many, at least one, and is up.
+pub fn wire_of_queues(count: usize) -> (Vec<OwnedFd>, Wire) {
+    const FLAGS: i16 = 0x2 | 0x100 | 0x1000 | 0x4000;
+    let mut queues = vec![tap(FLAGS)];
+    queues.extend((1..count).map(|_| queue(FLAGS)));
+    (queues, wire_of_tap())
+}
+
+fn wire_of_tap() -> Wire {
     let socket = socket::socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -74,7 +91,7 @@ pub fn wire() -> (OwnedFd, Wire) {
     socket::setsockopt(&socket, socket::sockopt::ReceiveTimeout, &timeout).unwrap();
     let wire = Wire { socket, index };
     socket::bind(wire.socket.as_raw_fd(), &wire.address()).unwrap();
-    (tap, wire)
+    wire
 }
 
 impl Wire {

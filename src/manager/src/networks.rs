@@ -173,16 +173,17 @@ pub(crate) fn unmanaged() -> Problem {
 }
 
 impl Core {
-    /// A tap for a guest's interface.
+    /// A tap for a guest's interface, with so many queues.
     pub(crate) async fn attach_tap(
         &self,
         network: &Name,
         key: &str,
+        queues: u8,
     ) -> Result<lodge_host::net::Tap, Problem> {
         let host = self.network.as_ref().ok_or_else(unmanaged)?;
         let deadline = Instant::now() + RELEASE_PATIENCE;
         loop {
-            match host.attach_tap(network.as_str(), key, None).await {
+            match host.attach_tap(network.as_str(), key, None, queues).await {
                 // The kernel frees a tap a moment after the monitor that held it has ended.
                 Err(NetError::NameTaken { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(20)).await;

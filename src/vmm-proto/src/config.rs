@@ -223,6 +223,10 @@ pub struct NicConfig {
     /// `/dev/vhost-net`, when the host has it; for [`NicModel::Virtio`] only.
     #[serde(default)]
     pub vhost: Option<FdIndex>,
+    /// What its second pair of queues and those after it are served by, at most [`NicConfig::MAX_QUEUE_PAIRS`] less one; for
+    /// [`NicModel::Virtio`] only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_pairs: Vec<QueuePair>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// The largest packet payload the link carries, in bytes (68 to 65535).
@@ -231,6 +235,16 @@ pub struct NicConfig {
     /// Whether the guest finds the link up, until [`crate::RequestBody::SetLink`].
     #[serde(default = "link_up")]
     pub link_up: bool,
+}
+
+/// What a pair of queues of a network interface is served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuePair {
+    /// Another queue of the interface's tap, opened with the flags of the first; all of them with `IFF_MULTI_QUEUE`.
+    pub tap: FdIndex,
+    /// `/dev/vhost-net`, opened once more, when the host has it.
+    #[serde(default)]
+    pub vhost: Option<FdIndex>,
 }
 
 fn link_up() -> bool {
@@ -377,8 +391,7 @@ impl Launch {
             all.extend(cdrom.disc.map(|fd| (format!("cdroms.{slot}.disc"), fd)));
         }
         for (slot, nic) in self.guest.nics.iter().enumerate() {
-            all.push((format!("nics.{slot}.tap"), nic.tap));
-            all.extend(nic.vhost.map(|fd| (format!("nics.{slot}.vhost"), fd)));
+            all.extend(nic.descriptors(&format!("nics.{slot}")));
         }
         let vsock = self.guest.vsock.as_ref();
         all.extend(vsock.map(|vsock| ("vsock.vhost".to_owned(), vsock.vhost)));
@@ -400,6 +413,32 @@ impl DiskConfig {
 }
 
 impl NicConfig {
+    /// Most pairs of queues of one network interface.
+    pub const MAX_QUEUE_PAIRS: usize = 8;
+
+    /// All pairs of queues, the first included.
+    pub fn pairs(&self) -> impl Iterator<Item = QueuePair> {
+        let first = QueuePair {
+            tap: self.tap,
+            vhost: self.vhost,
+        };
+        std::iter::once(first).chain(self.further_pairs.iter().copied())
+    }
+
+    /// Its descriptors by their fields; `at` is the field that holds it.
+    pub(crate) fn descriptors(&self, at: &str) -> Vec<(String, FdIndex)> {
+        let mut all = Vec::new();
+        for (number, pair) in self.pairs().enumerate() {
+            let at = match number.checked_sub(1) {
+                None => at.to_owned(),
+                Some(further) => format!("{at}.further_pairs.{further}"),
+            };
+            all.push((format!("{at}.tap"), pair.tap));
+            all.extend(pair.vhost.map(|fd| (format!("{at}.vhost"), fd)));
+        }
+        all
+    }
+
     /// `at` is the field that holds it.
     pub(crate) fn validate(&self, at: &str) -> Result<(), ConfigError> {
         if self.mac[0] & 1 != 0 {
@@ -412,6 +451,16 @@ impl NicConfig {
             return Err(ConfigError::new(
                 format!("{at}.vhost"),
                 "serves virtio cards only",
+            ));
+        }
+        let most = match self.model {
+            NicModel::Virtio => Self::MAX_QUEUE_PAIRS,
+            NicModel::E1000e => 1,
+        };
+        if self.further_pairs.len() >= most {
+            return Err(ConfigError::new(
+                format!("{at}.further_pairs"),
+                format!("at most {most} pairs of queues, the first included"),
             ));
         }
         if self.mtu < 68 {

@@ -29,7 +29,7 @@ pub use channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE};
 pub use config::{
     Boot, BootDevice, CdromConfig, ConfigError, DiskBus, DiskConfig, FdIndex, GuestConfig, Launch,
     LaunchError, LaunchReply, MAX_VCPUS, MIN_MEMORY, NetworkRom, NicConfig, NicModel, OnReset,
-    Restore, VsockConfig, WatchdogAction,
+    QueuePair, Restore, VsockConfig, WatchdogAction,
 };
 pub use control::{
     Answer, BALLOON_LEAVES, ConsolePort, ErrorCode, GuestEvent, GuestStatus, MAX_PIECE,

@@ -21,12 +21,9 @@ impl NewDevice {
     /// # Errors
     /// Names the field that is out of its range.
     pub fn validate(&self, fds: usize) -> Result<(), ConfigError> {
-        let descriptors: Vec<(&str, FdIndex)> = match self {
-            Self::Disk(disk) => vec![("disk.file", disk.file)],
-            Self::Nic(nic) => {
-                let vhost = nic.vhost.map(|vhost| ("nic.vhost", vhost));
-                std::iter::once(("nic.tap", nic.tap)).chain(vhost).collect()
-            }
+        let descriptors: Vec<(String, FdIndex)> = match self {
+            Self::Disk(disk) => vec![("disk.file".to_owned(), disk.file)],
+            Self::Nic(nic) => nic.descriptors("nic"),
         };
         for (field, index) in descriptors {
             if usize::from(index.0) >= fds {
@@ -84,6 +81,7 @@ impl PluggedDevices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{NicModel, QueuePair};
 
     #[test]
     fn a_device_out_of_bounds_is_refused() {
@@ -97,19 +95,29 @@ mod tests {
                 on_error: crate::OnDiskError::default(),
             })
         };
-        let nic = |vhost, mac, mtu| {
+        let with = |model, further_pairs, vhost, mac, mtu| {
             NewDevice::Nic(NicConfig {
                 link_up: true,
                 tap: FdIndex(0),
-                model: crate::NicModel::Virtio,
+                model,
                 vhost,
+                further_pairs,
                 mac,
                 mtu,
             })
         };
+        let nic = |vhost, mac, mtu| with(NicModel::Virtio, Vec::new(), vhost, mac, mtu);
+        let pairs = |model, index, count: usize| {
+            let pair = QueuePair {
+                tap: FdIndex(index),
+                vhost: None,
+            };
+            with(model, vec![pair; count], None, [2, 0, 0, 0, 0, 1], 1500)
+        };
         let good = [2, 0, 0, 0, 0, 1];
         assert_eq!(disk(0, "d").validate(1), Ok(()));
         assert_eq!(nic(Some(FdIndex(1)), good, 1500).validate(2), Ok(()));
+        assert_eq!(pairs(NicModel::Virtio, 0, 7).validate(1), Ok(()));
         for (device, field) in [
             (disk(1, "d"), "disk.file"),
             (disk(0, ""), "disk.serial"),
@@ -117,6 +125,9 @@ mod tests {
             (nic(Some(FdIndex(1)), good, 1500), "nic.vhost"),
             (nic(None, [1, 0, 0, 0, 0, 1], 1500), "nic.mac"),
             (nic(None, good, 67), "nic.mtu"),
+            (pairs(NicModel::Virtio, 1, 2), "nic.further_pairs.0.tap"),
+            (pairs(NicModel::Virtio, 0, 8), "nic.further_pairs"),
+            (pairs(NicModel::E1000e, 0, 1), "nic.further_pairs"),
         ] {
             assert_eq!(device.validate(1).unwrap_err().field, field);
         }

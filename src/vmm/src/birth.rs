@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use lodge_block::raw::RawDisk;
-use lodge_devices::virtio::net;
 use lodge_vmm_proto::{
     BIRTH_FD, Boot, Channel, ConfigError, ExitReason, ExitRecord, FdIndex, GuestConfig, Launch,
     LaunchError, LaunchReply, NetworkRom, PROTOCOL_VERSION,
@@ -250,22 +249,8 @@ fn cdroms(
 }
 
 fn nics(guest: &GuestConfig, descriptors: &mut Descriptors) -> Result<Vec<Nic>, Failure> {
-    let nics = guest.nics.iter().map(|config| {
-        Ok(Nic {
-            tap: descriptors.take(config.tap)?,
-            vhost: match config.vhost {
-                Some(vhost) => Some(descriptors.take(vhost)?),
-                None => None,
-            },
-            model: config.model,
-            options: net::Options {
-                mac: config.mac,
-                mtu: config.mtu,
-            },
-            link_up: config.link_up,
-        })
-    });
-    nics.collect()
+    let nics = guest.nics.iter();
+    nics.map(|config| Nic::new(config, descriptors)).collect()
 }
 
 /// Points at the launch message's field that is out of its range.

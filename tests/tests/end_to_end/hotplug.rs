@@ -77,8 +77,12 @@ fn a_disk_comes_grows_and_leaves(host: &Host, console: &mut GuestConsole) -> Res
 
 fn a_network_interface_comes_and_leaves(host: &Host, console: &mut GuestConsole) -> Result<()> {
     host.cli.ok(&["network", "create", "inside"])?;
-    host.cli.ok(&["vm", "nic", "add", "plugged", "default"])?;
+    let several = ["vm", "nic", "add", "plugged", "default,queues=2"];
+    host.cli.ok(&several)?;
     until(console, "[ -e /sys/class/net/eth0 ]", "nic-came")?;
+    // Linux uses a pair of queues for each of its processors as soon as the device says that it does.
+    let both = "cd /sys/class/net/eth0/queues && [ -e rx-1 ] && [ -e tx-1 ]";
+    until(console, both, "both-pairs")?;
     // Its packets move, by vhost-net: the host's network answers.
     tell(
         console,
@@ -130,8 +134,8 @@ fn a_snapshot_has_what_was_plugged_in(host: &Host, console: &mut GuestConsole) -
 #[test]
 fn devices_come_and_go() {
     let host = Shared::take().unwrap();
-    host.create_guest("plugged", "shell", &["--memory", "192MiB"])
-        .unwrap();
+    let options = ["--memory", "192MiB", "--cpus", "2"];
+    host.create_guest("plugged", "shell", &options).unwrap();
     host.cli.ok(&["vm", "start", "plugged"]).unwrap();
     let mut console = GuestConsole::open(&host.cli, "plugged").unwrap();
     console.wait("LODGE-GUEST-SHELL").unwrap();

@@ -144,10 +144,14 @@ pub(super) fn nic_word(word: &str) -> Option<(&'static str, Value)> {
 
 /// What a network interface has that most have not, in one line.
 pub(super) fn nic_settings(nic: &VmNic) -> String {
+    let queues = match nic.queues {
+        None | Some(1) => String::new(),
+        Some(count) => format!(" ({count} pairs of queues)"),
+    };
     let limits = nic_limits(&nic.limits);
     match nic.link {
-        NicLink::Up => limits,
-        NicLink::Down => format!("{limits} (link down)"),
+        NicLink::Up => format!("{queues}{limits}"),
+        NicLink::Down => format!("{queues}{limits} (link down)"),
     }
 }
 

@@ -62,8 +62,12 @@ pub(crate) enum NicVerb {
     Add {
         /// [REMOTE:]NAME of the VM
         name: Target,
-        /// Its network, like lan, lan,52:54:00:12:34:56 or lan,e1000e (an Intel card, not virtio)
-        #[arg(value_name = "NETWORK[,MAC][,e1000e]", default_value = "default")]
+        /// Its network, like lan, lan,52:54:00:12:34:56, lan,e1000e (an Intel card, not virtio) or lan,queues=4 (so many pairs of queues, at
+        /// most one for each virtual CPU)
+        #[arg(
+            value_name = "NETWORK[,MAC][,e1000e][,queues=COUNT]",
+            default_value = "default"
+        )]
         nic: String,
     },
     /// Limit what a network interface moves, or pull its cable, at once if the VM runs; what is not given stays

@@ -73,10 +73,10 @@ pub(crate) struct Settings {
     #[arg(long = "cdrom", value_name = "IMAGE", allow_hyphen_values = true)]
     cdroms: Vec<String>,
     /// A network interface, like lan, lan,52:54:00:12:34:56, lan,e1000e (an Intel card, not virtio), lan,receive=100,transmit=100 (at most so many
-    /// Mbit/s) or lan,link=down (with its cable pulled); repeat for more
+    /// Mbit/s), lan,queues=4 (so many pairs of queues, at most one for each virtual CPU) or lan,link=down (with its cable pulled); repeat for more
     #[arg(
         long = "nic",
-        value_name = "NETWORK[,MAC][,e1000e][,receive=MBPS][,transmit=MBPS][,link=down]"
+        value_name = "NETWORK[,MAC][,e1000e][,receive=MBPS][,transmit=MBPS][,queues=COUNT][,link=down]"
     )]
     nics: Vec<String>,
     /// Start it when the host starts
@@ -232,6 +232,13 @@ pub(super) fn nic(text: &str) -> Value {
             limits.insert(field.to_owned(), value);
             continue;
         }
+        if let Some(count) = word.strip_prefix("queues=") {
+            let count = count
+                .parse::<u32>()
+                .map_or_else(|_| json!(count), |count| json!(count));
+            nic.insert("queues".to_owned(), count);
+            continue;
+        }
         // What is no model is an address, or left for the host to refuse.
         let (field, value) = match word {
             "e1000e" | "virtio" => ("model", word),
@@ -280,6 +287,10 @@ mod tests {
         assert_eq!(nic("lan,receive=100,e1000e"), limited);
         let pulled = json!({"network": "lan", "link": "down", "limits": {"transmit_mbps": 1}});
         assert_eq!(nic("lan,link=down,transmit=1"), pulled);
+        let several = json!({"network": "lan", "queues": 4, "mac": "52:54:00:12:34:56"});
+        assert_eq!(nic("lan,queues=4,52:54:00:12:34:56"), several);
+        let wrong = json!({"network": "lan", "queues": "many"});
+        assert_eq!(nic("lan,queues=many"), wrong, "for the host to refuse");
         let wrong = json!({"network": "lan", "mac": "ne2000"});
         assert_eq!(nic("lan,ne2000"), wrong, "for the host to refuse");
     }

@@ -381,6 +381,7 @@ impl Worker {
         network: &str,
         name: &str,
         mtu: Option<u32>,
+        queues: u8,
     ) -> Result<Tap, NetError> {
         config::check_mtu("mtu", mtu, MIN_MTU)?;
         let unknown = || NetError::UnknownNetwork {
@@ -397,7 +398,7 @@ impl Worker {
         })?;
         self.ensure_guard().await;
         let mtu = mtu.unwrap_or(bridge.mtu);
-        let fd = tap::create(name)?;
+        let (fd, further) = tap::create(name, queues)?;
         let link = self.just_made(name).await?;
         // What the guest sends is for the bridge, never for the host's own IPv6.
         sysctl::set_ipv6(name, Ipv6Mode::Off)?;
@@ -410,6 +411,7 @@ impl Worker {
         self.kernel.set_up(link.index, true).await?;
         Ok(Tap {
             fd,
+            further,
             name: name.to_owned(),
             mtu,
         })

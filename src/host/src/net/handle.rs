@@ -36,6 +36,7 @@ pub(super) enum Command {
         network: String,
         tap: String,
         mtu: Option<u32>,
+        queues: u8,
         reply: oneshot::Sender<Result<Tap, NetError>>,
     },
     /// Hold a tap to limits.
@@ -129,7 +130,7 @@ impl HostNetwork {
     ///
     /// `key` identifies the interface (the guest's id and the number of its interface, say): the same key gives
     /// the same kernel name. The tap lives as long as its descriptor is open in any process. `mtu` in bytes;
-    /// `None` takes that of the network.
+    /// `None` takes that of the network. It has as many `queues`, at least one.
     ///
     /// # Errors
     /// [`NetError::UnknownNetwork`], [`NetError::NameTaken`] while another process still holds the tap,
@@ -139,12 +140,14 @@ impl HostNetwork {
         network: &str,
         key: &str,
         mtu: Option<u32>,
+        queues: u8,
     ) -> Result<Tap, NetError> {
         let (network, tap) = (network.to_owned(), super::tap::tap_name(key));
         self.ask(|reply| Command::AttachTap {
             network,
             tap,
             mtu,
+            queues,
             reply,
         })
         .await?

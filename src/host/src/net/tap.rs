@@ -27,6 +27,8 @@ pub struct Tap {
     /// Reads and writes Ethernet frames, each behind a 12-byte virtio network header; non-blocking,
     /// close-on-exec. The tap disappears when the last copy is closed.
     pub fd: OwnedFd,
+    /// The same for its further queues: the kernel hands each frame to one of them.
+    pub further: Vec<OwnedFd>,
     /// Kernel name.
     pub name: String,
     /// MTU in bytes.
@@ -44,10 +46,19 @@ pub fn tap_name(key: &str) -> String {
     format!("{TAP_PREFIX}{:012x}", hash >> 16)
 }
 
-/// Creates a tap that is down and attached to nothing.
-pub(super) fn create(name: &str) -> Result<OwnedFd, NetError> {
+/// Creates a tap of one or more queues that is down and attached to nothing.
+pub(super) fn create(name: &str, queues: u8) -> Result<(OwnedFd, Vec<OwnedFd>), NetError> {
+    let several = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+    // The first makes it, and the others are added to it.
+    let first = open_queue(name, several | libc::IFF_TUN_EXCL)?;
+    let further = (1..queues).map(|_| open_queue(name, several));
+    Ok((first, further.collect::<Result<_, _>>()?))
+}
+
+/// Opens a queue of a tap, which has it from now on.
+fn open_queue(name: &str, flags: libc::c_int) -> Result<OwnedFd, NetError> {
     let file = open_device(TUN_DEVICE, "tun")?;
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
     // SAFETY: an all-zero ifreq is a valid value of this plain C structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request

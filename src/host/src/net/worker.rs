@@ -232,9 +232,10 @@ impl Worker {
                 network,
                 tap,
                 mtu,
+                queues,
                 reply,
             } => {
-                let _ = reply.send(self.attach_tap(&network, &tap, mtu).await);
+                let _ = reply.send(self.attach_tap(&network, &tap, mtu, queues).await);
             }
             Command::LimitTap { key, limits, reply } => {
                 let _ = reply.send(self.limit_tap(&key, limits).await);

@@ -47,11 +47,11 @@ fn taps_of_a_network_hear_each_other() {
         let network = start(config).await;
         assert_eq!(ipv4_of(&network.state(), "inner"), ["10.77.0.1/24"]);
         let first = network
-            .attach_tap("inner", "a/0", None)
+            .attach_tap("inner", "a/0", None, 1)
             .await
             .expect("a tap");
         let second = network
-            .attach_tap("inner", "b/0", None)
+            .attach_tap("inner", "b/0", None, 1)
             .await
             .expect("a tap");
         assert_eq!(first.name, tap_name("a/0"));
@@ -114,7 +114,7 @@ fn a_tap_reaches_the_uplink_and_outlives_its_network_task() {
         })
         .await;
         let tap = network
-            .attach_tap("default", "a/0", None)
+            .attach_tap("default", "a/0", None, 1)
             .await
             .expect("a tap");
         network.shutdown(Shutdown::LeaveInPlace).await;
@@ -209,11 +209,11 @@ fn names_taken_are_refused_and_nothing_is_left_behind() {
         assert_eq!(network.state().networks.len(), 1);
 
         let tap = network
-            .attach_tap("inner", "a/0", None)
+            .attach_tap("inner", "a/0", None, 1)
             .await
             .expect("a tap");
         let again = network
-            .attach_tap("inner", "a/0", None)
+            .attach_tap("inner", "a/0", None, 1)
             .await
             .expect_err("held");
         assert_eq!(
@@ -224,7 +224,7 @@ fn names_taken_are_refused_and_nothing_is_left_behind() {
             }
         );
         let nowhere = network
-            .attach_tap("nowhere", "b/0", None)
+            .attach_tap("nowhere", "b/0", None, 1)
             .await
             .expect_err("unknown");
         assert_eq!(
@@ -234,7 +234,7 @@ fn names_taken_are_refused_and_nothing_is_left_behind() {
             }
         );
         let bad = network
-            .attach_tap("inner", "c/0", Some(1))
+            .attach_tap("inner", "c/0", Some(1), 1)
             .await
             .expect_err("too small");
         assert!(matches!(bad, NetError::InvalidConfig { .. }), "{bad:?}");

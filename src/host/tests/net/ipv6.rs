@@ -132,7 +132,7 @@ fn a_guest_beside_the_uplink_cannot_advertise_itself_as_router() {
         })
         .await;
         let tap = network
-            .attach_tap("default", "guest/0", None)
+            .attach_tap("default", "guest/0", None, 1)
             .await
             .expect("a tap");
         network.refresh().await.expect("looked");

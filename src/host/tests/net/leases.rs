@@ -232,7 +232,7 @@ fn a_restarted_manager_takes_everything_over() {
         let discovers = || peer.log().matches("DHCPDISCOVER").count();
         let searched = discovers();
         let tap = network
-            .attach_tap("default", "guest/0", None)
+            .attach_tap("default", "guest/0", None, 1)
             .await
             .expect("a tap");
         let recorder = lab.record();

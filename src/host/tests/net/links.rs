@@ -279,12 +279,12 @@ fn mtu_comes_from_the_configuration_or_the_lease() {
         };
         wait_for(&network, "the MTU of the lease", small).await;
         let tap = network
-            .attach_tap("default", "guest/0", None)
+            .attach_tap("default", "guest/0", None, 1)
             .await
             .expect("a tap");
         assert_eq!(tap.mtu, 1400);
         let small = network
-            .attach_tap("default", "guest/1", Some(1300))
+            .attach_tap("default", "guest/1", Some(1300), 1)
             .await
             .expect("a tap");
         network.refresh().await.expect("looked");

@@ -8,4 +8,5 @@ mod ipv6;
 mod lab;
 mod leases;
 mod links;
+mod queues;
 mod traffic;

@@ -53,7 +53,12 @@ async fn two(lab: &Lab) -> (HostNetwork, Tap, Tap) {
     let mut config = lab.hosted();
     config.networks.push(NetworkSpec::isolated("inner"));
     let network = start(config).await;
-    let tap = async |key| network.attach_tap("inner", key, None).await.expect("a tap");
+    let tap = async |key| {
+        network
+            .attach_tap("inner", key, None, 1)
+            .await
+            .expect("a tap")
+    };
     let (first, second) = (tap("a/0").await, tap("b/0").await);
     (network, first, second)
 }

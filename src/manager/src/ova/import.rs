@@ -418,6 +418,7 @@ fn spec(
             mac: nic.mac.clone(),
             model: nic.model,
             link: Default::default(),
+            queues: None,
             limits: Default::default(),
         });
     }

@@ -17,7 +17,7 @@ use lodge_host::system::Memory;
 use lodge_store::Snapshot;
 use lodge_vmm_proto::{
     DiskConfig, FdIndex, GuestConfig, GuestEvent, GuestStatus, Launch, LaunchError, NicConfig,
-    OnReset, PROTOCOL_VERSION, Restore, SpawnError,
+    OnReset, PROTOCOL_VERSION, QueuePair, Restore, SpawnError,
 };
 use nix::fcntl::FcntlArg;
 use tokio::sync::mpsc;
@@ -223,7 +223,7 @@ pub(super) struct Descriptors {
 impl Descriptors {
     pub(super) fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
         self.fds.push(fd.into());
-        // The configuration has at most some dozens.
+        // The configuration has fewer than go with one message.
         FdIndex(u16::try_from(self.fds.len() - 1).unwrap_or(u16::MAX))
     }
 
@@ -414,7 +414,8 @@ pub(super) async fn attach_nic(
     let text = nic.mac.as_deref().unwrap_or_default();
     let mac = spec_check::parse_mac(text).map_err(internal)?;
     let key = limits::tap_key(vm, nic);
-    let tap = core.attach_tap(&nic.network, &key).await;
+    let queues = nic.queues.unwrap_or(1);
+    let tap = core.attach_tap(&nic.network, &key, queues).await;
     let tap = tap.map_err(|problem| problem.with_pointer(format!("{pointer}/network")))?;
     if !nic.limits.is_none() {
         let limited = core.limit_nic(vm, nic).await;
@@ -424,21 +425,34 @@ pub(super) async fn attach_nic(
         let pulled = core.pass_packets(vm, nic).await;
         pulled.map_err(|problem| problem.with_pointer(format!("{pointer}/link")))?;
     }
-    let vhost = match nic.model {
+    let mut pair = |tap: OwnedFd| {
+        let vhost = vhost_for(nic.model);
+        QueuePair {
+            tap: fds.add(tap),
+            vhost: vhost.map(|vhost| fds.add(vhost)),
+        }
+    };
+    let first = pair(tap.fd);
+    Ok(NicConfig {
+        tap: first.tap,
+        model: model(nic.model),
+        vhost: first.vhost,
+        further_pairs: tap.further.into_iter().map(pair).collect(),
+        mac,
+        mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
+        link_up: nic.link == NicLink::Up,
+    })
+}
+
+/// What moves a pair of queues' packets in the kernel: one for each.
+fn vhost_for(model: NicModel) -> Option<OwnedFd> {
+    match model {
         NicModel::Virtio => open_vhost_net().unwrap_or_else(|error| {
             tracing::warn!(%error, "vhost-net is not used");
             None
         }),
         NicModel::E1000e => None,
-    };
-    Ok(NicConfig {
-        tap: fds.add(tap.fd),
-        model: model(nic.model),
-        vhost: vhost.map(|vhost| fds.add(vhost)),
-        mac,
-        mtu: u16::try_from(tap.mtu).unwrap_or(u16::MAX),
-        link_up: nic.link == NicLink::Up,
-    })
+    }
 }
 
 /// The model as monitors call it.

@@ -1,9 +1,10 @@
 //! Checking a guest's configuration: each error names the field and the way out.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use lodge_api::image::ImageKind;
-use lodge_api::vm::{VmDisk, VmNic, VmSpec};
+use lodge_api::vm::{NicModel, VmDisk, VmNic, VmSpec};
 use lodge_api::{Name, Problem, Size};
 use lodge_store::{Snapshot, Versioned};
 use uuid::Uuid;
@@ -21,6 +22,8 @@ const MAX_VCPUS: u8 = lodge_vmm_proto::MAX_VCPUS;
 const MIN_MEMORY: Size = Size(lodge_vmm_proto::MIN_MEMORY);
 const MAX_DISKS: usize = 16;
 const MAX_NICS: usize = 8;
+/// Pairs of queues of a network interface.
+const QUEUES: RangeInclusive<u8> = 1..=lodge_vmm_proto::NicConfig::MAX_QUEUE_PAIRS as u8;
 
 /// The first three bytes of the addresses made up here: locally administered, as KVM guests use them.
 const MAC_PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
@@ -44,6 +47,7 @@ pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), 
     spec.cloud_init.as_ref().map_or(Ok(()), cloud_init::check)?;
     let schedule = spec.snapshot_schedule.as_ref();
     schedule.map_or(Ok(()), snapshots::check_schedule)?;
+    check_queues(spec)?;
     check_nics(&mut spec.nics, around)
 }
 
@@ -181,6 +185,34 @@ fn check_nics(nics: &mut [VmNic], around: &Surroundings<'_>) -> Result<(), Probl
     fill_macs(nics, around.own, &mut taken)
 }
 
+/// Refuses pairs of queues that a network interface cannot have, or nobody could use.
+fn check_queues(spec: &VmSpec) -> Result<(), Problem> {
+    for (number, nic) in spec.nics.iter().enumerate() {
+        let queues = nic.queues.unwrap_or(1);
+        let vcpus = spec.vcpus;
+        let (detail, hint) = if !QUEUES.contains(&queues) {
+            (
+                format!("{queues} pairs of queues are not possible"),
+                format!("give {} to {}", QUEUES.start(), QUEUES.end()),
+            )
+        } else if queues > 1 && nic.model != NicModel::Virtio {
+            (
+                "only a virtio interface has several pairs of queues".to_owned(),
+                "leave the field out, or make the model `virtio`".to_owned(),
+            )
+        } else if queues > 1 && queues > vcpus {
+            (
+                format!("{queues} pairs of queues are more than the guest has vCPUs, {vcpus}"),
+                format!("give at most {vcpus}, or more vCPUs: each uses one pair"),
+            )
+        } else {
+            continue;
+        };
+        return Err(Problem::invalid(format!("/nics/{number}/queues"), detail).with_hint(hint));
+    }
+    Ok(())
+}
+
 /// Keeps the address an interface had, or makes one up.
 fn fill_macs(
     nics: &mut [VmNic],
@@ -247,7 +279,7 @@ pub(super) fn show_mac(mac: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lodge_api::vm::{NicLink, NicModel, VmNicLimits};
+    use lodge_api::vm::{NicLink, VmNicLimits};
 
     use super::*;
     use proptest::prelude::*;
@@ -302,6 +334,38 @@ mod tests {
     }
 
     #[test]
+    fn pairs_of_queues_need_a_virtio_card_and_vcpus() {
+        let checked = |vcpus, nic: &str| {
+            let mut spec = spec();
+            spec.vcpus = vcpus;
+            spec.nics = vec![
+                serde_json::from_str("{}").unwrap(),
+                serde_json::from_str(nic).unwrap(),
+            ];
+            check_queues(&spec)
+        };
+        for (vcpus, nic) in [
+            (1, r#"{"queues": 1}"#),
+            (4, r#"{"queues": 4}"#),
+            (64, r#"{"queues": 8}"#),
+            (4, r#"{"queues": 1, "model": "e1000e"}"#),
+        ] {
+            assert_eq!(checked(vcpus, nic), Ok(()), "{nic}");
+        }
+        for (vcpus, nic, says) in [
+            (64, r#"{"queues": 0}"#, "0 pairs of queues are not possible"),
+            (64, r#"{"queues": 9}"#, "9 pairs of queues are not possible"),
+            (4, r#"{"queues": 2, "model": "e1000e"}"#, "only a virtio"),
+            (2, r#"{"queues": 3}"#, "more than the guest has vCPUs, 2"),
+        ] {
+            let problem = checked(vcpus, nic).unwrap_err();
+            assert_eq!(problem.pointer.as_deref(), Some("/nics/1/queues"));
+            assert!(problem.detail.contains(says), "{problem:?}");
+            assert!(problem.hint.is_some());
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_pointed_at() {
         let snapshot = Snapshot::default();
         let around = Surroundings {
@@ -330,6 +394,7 @@ mod tests {
             mac: None,
             model: NicModel::default(),
             link: NicLink::default(),
+            queues: None,
             limits: VmNicLimits::default(),
         };
         let mut nics = [nic(), nic()];

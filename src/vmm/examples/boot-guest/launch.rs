@@ -89,6 +89,7 @@ fn nic(name: &str, number: u8, fds: &mut Descriptors) -> Result<NicConfig> {
         tap: fds.add(tap),
         model: NicModel::Virtio,
         vhost: fds.open("/dev/vhost-net", true).ok(),
+        further_pairs: Vec::new(),
         mac: [0x52, 0x54, 0, 0, 0, last],
         mtu: 1500,
     })

@@ -92,6 +92,7 @@ pub const NETWORK: &[u32] = &[
     write::<i32>(VHOST, 0x61),
     write::<u32>(TUN, 208),
     write::<i32>(TUN, 216),
+    write::<i32>(TUN, 217),
 ];
 
 /// Looking at what network interfaces are built from, and making it ours.

@@ -113,6 +113,8 @@ const EVENT_LOOP: &[Call] = &[
     Any(SYS_shutdown),
     // The clock's alarm.
     Any(SYS_timerfd_settime),
+    // Control queues of network interfaces.
+    Ioctl(ioctls::NETWORK),
 ];
 
 const QUEUE: &[Call] = &[

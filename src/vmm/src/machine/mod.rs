@@ -227,7 +227,7 @@ impl Machine {
         }
         hardware.finish_sata()?;
         for (nic, place) in parts.nics.into_iter().zip(&nics) {
-            hardware.add_nic(nic, place.as_ref())?;
+            hardware.add_nic(nic, place.as_ref(), parts.saved.is_some())?;
         }
         hardware.add_tablet()?;
         hardware.add_generation_id(&vm)?;

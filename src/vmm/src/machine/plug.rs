@@ -12,7 +12,6 @@ use lodge_devices::hotplug::{
 use lodge_devices::interrupt::Platform;
 use lodge_devices::lifecycle::Shared;
 use lodge_devices::pci::{Address, PciRoot};
-use lodge_devices::virtio::net;
 use lodge_devices::virtio::pci::{VirtioPci, VirtioPciOptions};
 use lodge_devices::virtio::{Complain, VirtioDevice};
 use lodge_devices::{GuestMemory, bus};
@@ -272,17 +271,7 @@ impl Machine {
                 hardware.plug_disk(workshop, file, &disk)
             }
             NewDevice::Nic(nic) if nic.model == NicModel::Virtio => {
-                let vhost = nic.vhost.map(|vhost| fds.take(vhost)).transpose()?;
-                let nic = Nic {
-                    tap: fds.take(nic.tap)?,
-                    vhost,
-                    model: nic.model,
-                    options: net::Options {
-                        mac: nic.mac,
-                        mtu: nic.mtu,
-                    },
-                    link_up: nic.link_up,
-                };
+                let nic = Nic::new(&nic, &mut fds)?;
                 self.hardware.plug_nic(&self.workshop, nic)
             }
             _ => Err(bad(

@@ -21,7 +21,8 @@ pub struct Place {
     /// PCI device number; absent for disks on SATA, which are where their order says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u8>,
-    /// Queues of a disk; absent where the number of vCPUs says it.
+    /// Queues of a disk; absent where the number of vCPUs says it. Pairs of queues of a virtio network interface, which has a
+    /// control queue as well; absent where it has one pair and none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
 }

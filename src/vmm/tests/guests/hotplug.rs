@@ -113,6 +113,7 @@ fn nic(last: u8) -> NewDevice {
         tap: FdIndex(0),
         model: NicModel::Virtio,
         vhost: None,
+        further_pairs: Vec::new(),
         mac: [2, 0, 0, 0, 0, last],
         mtu: 1500,
     })

@@ -428,6 +428,7 @@ fn launch(options: Options, fds: &mut Vec<OwnedFd>, listener: OwnedFd, record: F
             model,
             tap: add(tap),
             vhost: None,
+            further_pairs: Vec::new(),
             mac: [2, 0, 0, 0, 0, last],
             mtu: 1500,
             link_up: true,

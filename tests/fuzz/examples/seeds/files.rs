@@ -158,6 +158,7 @@ fn messages() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
                 model: NicModel::E1000e,
                 tap: FdIndex(3),
                 vhost: None,
+                further_pairs: Vec::new(),
                 mac: [0x52, 0x54, 0, 1, 2, 3],
                 mtu: 1500,
             }],

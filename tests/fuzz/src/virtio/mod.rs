@@ -119,7 +119,7 @@ pub fn block(data: &[u8]) {
     drive(Box::new(device), surroundings, data);
 }
 
-/// An interface with a wire on which anybody sends anything.
+/// An interface with two pairs of queues, and a wire on which anybody sends anything.
 ///
 /// # Panics
 /// When the device does something wrong.
@@ -128,13 +128,17 @@ pub fn network(data: &[u8]) {
     let packet = [[0; HEADER].as_slice(), &[0xff; 60]].concat();
     surroundings.honest = honest(1, vec![readable(DATA, &packet)]);
     surroundings.threads = true;
-    let (near, wire) = Wire::new();
-    surroundings.host = Box::new(move |_, bytes| wire.say(bytes));
+    let ((first, wire), (second, other)) = (Wire::new(), Wire::new());
+    surroundings.host = Box::new(move |what, bytes| {
+        let wire = if what & 1 == 0 { &wire } else { &other };
+        wire.say(bytes);
+    });
     let options = net::Options {
         mac: [0x52, 0x54, 0, 1, 2, 3],
         mtu: 1500,
     };
-    let device = Net::on_socket(near, options).expect("a socket");
+    let control = surroundings.events.handle();
+    let device = Net::on_sockets(vec![first, second], &control, options).expect("sockets");
     drive(Box::new(device), surroundings, data);
 }
 

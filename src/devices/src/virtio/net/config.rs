@@ -7,13 +7,13 @@ use super::Options;
 /// Up to and including the MTU; later fields belong to features not offered.
 const BYTES: usize = 12;
 
-/// Copies what lies inside the structure.
-pub(super) fn read(options: Options, up: bool, offset: u64, data: &mut [u8]) {
+/// Copies what lies inside the structure, of a device with so many pairs of queues.
+pub(super) fn read(options: Options, up: bool, pairs: u16, offset: u64, data: &mut [u8]) {
     let mut space = [0; BYTES];
     space[..6].copy_from_slice(&options.mac);
     let status = if up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
     space[6..8].copy_from_slice(&status.to_le_bytes());
-    space[8..10].copy_from_slice(&1_u16.to_le_bytes());
+    space[8..10].copy_from_slice(&pairs.to_le_bytes());
     space[10..12].copy_from_slice(&options.mtu.to_le_bytes());
     let Some(rest) = usize::try_from(offset)
         .ok()

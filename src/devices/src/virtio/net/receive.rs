@@ -67,8 +67,13 @@ impl Receiver {
         }
     }
 
-    pub fn into_queue(self) -> Queue {
-        self.queue
+    pub fn into_queue(self) -> ActiveQueue {
+        ActiveQueue {
+            queue: self.queue,
+            unfinished: Vec::new(),
+            kick: self.kick,
+            interrupt: self.interrupt,
+        }
     }
 
     /// Whether a packet from the tap could be taken.

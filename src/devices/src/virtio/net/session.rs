@@ -1,9 +1,8 @@
-//! The thread that moves packets where the kernel does not.
+//! The thread that moves the packets of one pair of queues where the kernel does not.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::receive::Receiver;
@@ -25,7 +24,7 @@ pub(super) struct Worker {
     statistics: Arc<Statistics>,
 }
 
-/// One activation of the pair of queues.
+/// The pair of queues, to be served from now on.
 pub(super) struct Start {
     pub memory: GuestMemory,
     pub features: u64,
@@ -90,9 +89,9 @@ impl Worker {
 
 impl Serve for Worker {
     type Start = Start;
-    type End = [Queue; 2];
+    type End = [ActiveQueue; 2];
 
-    fn serve(&mut self, start: Start, stop: &EventFd) -> [Queue; 2] {
+    fn serve(&mut self, start: Start, stop: &EventFd) -> [ActiveQueue; 2] {
         let mut receiver = Receiver::new(start.receive, start.features);
         let mut transmitter = Transmitter::new(start.transmit);
         let result = self.pump(&mut receiver, &mut transmitter, &start.memory, stop);

@@ -47,8 +47,13 @@ impl Transmitter {
         }
     }
 
-    pub fn into_queue(self) -> Queue {
-        self.queue
+    pub fn into_queue(self) -> ActiveQueue {
+        ActiveQueue {
+            queue: self.queue,
+            unfinished: Vec::new(),
+            kick: self.kick,
+            interrupt: self.interrupt,
+        }
     }
 
     /// Sends up to `budget` packets; tells whether there may be more right now.

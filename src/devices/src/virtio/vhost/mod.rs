@@ -41,6 +41,14 @@ pub(super) struct Vhost<S: Switch> {
     active: Option<Active>,
 }
 
+/// Queues that the kernel does not serve, and why.
+pub(super) struct Refused {
+    /// What went wrong.
+    pub(super) error: io::Error,
+    /// The queues, which are the caller's again.
+    pub(super) queues: Vec<ActiveQueue>,
+}
+
 /// What is needed to stop.
 struct Active {
     memory: GuestMemory,
@@ -84,6 +92,27 @@ impl<S: Switch> Vhost<S> {
         memory: &GuestMemory,
         features: u64,
         queues: Vec<ActiveQueue>,
+    ) -> Result<(), Refused> {
+        if let Err(error) = self.set_up_all(memory, features, &queues) {
+            return Err(Refused { error, queues });
+        }
+        // From here on the kernel may touch guest memory.
+        self.active = Some(Active {
+            memory: memory.clone(),
+            queues,
+        });
+        let on = self.switch.on(self.fd.as_fd());
+        on.and_then(|()| self.kick_all()).map_err(|error| Refused {
+            error,
+            queues: self.stop(),
+        })
+    }
+
+    fn set_up_all(
+        &self,
+        memory: &GuestMemory,
+        features: u64,
+        queues: &[ActiveQueue],
     ) -> io::Result<()> {
         let fd = self.fd.as_raw_fd();
         let table = memory_table(memory)?;
@@ -94,30 +123,24 @@ impl<S: Switch> Vhost<S> {
             ioctl::set_features(fd, &raw const features)?;
             ioctl::set_mem_table(fd, &raw const *table)?;
         }
-        for (index, queue) in (0..).zip(&queues) {
+        for (index, queue) in (0..).zip(queues) {
             self.set_up(index, queue, memory)?;
         }
-        // From here on the kernel may touch guest memory.
-        self.active = Some(Active {
-            memory: memory.clone(),
-            queues,
-        });
-        if let Err(error) = self.switch.on(self.fd.as_fd()) {
-            self.stop();
-            return Err(error);
-        }
-        if let Some(active) = &self.active {
-            for queue in &active.queues {
-                // A kick from before the activation may have been lost; a false one does no harm.
-                queue.kick.write(1)?;
-            }
+        Ok(())
+    }
+
+    /// Has the kernel look at every queue: a kick from before may have been lost, and a false one does no harm.
+    fn kick_all(&self) -> io::Result<()> {
+        let active = self.active.iter();
+        for queue in active.flat_map(|active| &active.queues) {
+            queue.kick.write(1)?;
         }
         Ok(())
     }
 
     /// Takes the queues back. The kernel touches guest memory no more afterwards.
-    pub fn stop(&mut self) -> Vec<Queue> {
-        let Some(Active { memory, queues }) = self.active.take() else {
+    pub fn stop(&mut self) -> Vec<ActiveQueue> {
+        let Some(Active { memory, mut queues }) = self.active.take() else {
             return Vec::new();
         };
         // It does not fail on a device that has an owner, which `new` saw to.
@@ -125,14 +148,14 @@ impl<S: Switch> Vhost<S> {
             tracing::error!(%error, "{} cannot be stopped", S::NAME);
             std::process::abort();
         }
-        let queues = (0..).zip(queues);
+        for (index, active) in (0..).zip(&mut queues) {
+            self.came_to_rest(index, &mut active.queue, &memory);
+        }
         queues
-            .map(|(index, active)| self.came_to_rest(index, active.queue, &memory))
-            .collect()
     }
 
-    /// A queue with the indices at which the kernel left it.
-    fn came_to_rest(&self, index: u32, mut queue: Queue, memory: &GuestMemory) -> Queue {
+    /// Gives a queue the indices at which the kernel left it.
+    fn came_to_rest(&self, index: u32, queue: &mut Queue, memory: &GuestMemory) {
         let mut base = Vring { index, value: 0 };
         // SAFETY: the ioctl fills the structure it is given.
         match unsafe { ioctl::get_vring_base(self.fd.as_raw_fd(), &raw mut base) } {
@@ -144,7 +167,6 @@ impl<S: Switch> Vhost<S> {
         if let Ok(used) = memory.load::<u16>(used, Ordering::Acquire) {
             queue.set_next_used(u16::from_le(used));
         }
-        queue
     }
 
     fn set_up(&self, index: u32, active: &ActiveQueue, memory: &GuestMemory) -> io::Result<()> {

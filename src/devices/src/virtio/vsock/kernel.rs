@@ -76,10 +76,11 @@ impl Carrier for Vhost<Running> {
         queues: Vec<ActiveQueue>,
     ) -> io::Result<()> {
         let features = features & (Running::FEATURES | SEQPACKET) & Vhost::features(self);
-        Vhost::start(self, memory, features, queues)
+        Vhost::start(self, memory, features, queues).map_err(|refused| refused.error)
     }
 
     fn stop(&mut self) -> Vec<Queue> {
-        Vhost::stop(self)
+        let queues = Vhost::stop(self).into_iter();
+        queues.map(|active| active.queue).collect()
     }
 }

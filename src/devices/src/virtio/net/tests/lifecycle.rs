@@ -125,8 +125,8 @@ fn sleeps_while_nobody_takes_packets() {
     // Packets that find no buffers must not keep the thread busy.
     let (tap, wire) = wire();
     let (send, thread) = std::sync::mpsc::channel();
-    let prologue = move || send.send(nix::unistd::gettid().as_raw()).unwrap();
-    let mut rig = Rig::on(tap, None, wire, !0, Arc::new(prologue));
+    let prologue: Prologue = Arc::new(move || send.send(nix::unistd::gettid().as_raw()).unwrap());
+    let mut rig = Rig::on(tap, None, wire, !0, &prologue);
     let thread = thread.recv().unwrap();
     for seed in 0..10 {
         rig.wire.send(&frame(100, seed));
@@ -160,11 +160,13 @@ fn takes_nothing_but_a_tap_with_headers() {
         mac: MAC,
         mtu: 1500,
     };
+    let refusing = |tap| {
+        let pairs = vec![QueuePair { tap, vhost: None }];
+        Net::new(pairs, None, options, &no_prologue())
+    };
     let null = std::fs::File::open("/dev/null").unwrap();
-    let refused = Net::new(null.into(), None, options, Arc::new(|| {}));
-    assert!(refused.is_err());
-    let tap = crate::test_wire::tap(0x2 | 0x1000);
-    let refused = Net::new(tap, None, options, Arc::new(|| {}));
+    assert!(refusing(null.into()).is_err());
+    let refused = refusing(crate::test_wire::tap(0x2 | 0x1000));
     assert!(refused.is_err_and(|error| error.to_string().contains("VNET_HDR")));
 }
 

@@ -1,8 +1,10 @@
 //! A driver on a real tap in a network namespace of the test's own.
 
+mod commands;
 mod hostile;
 mod lifecycle;
 mod packets;
+mod several;
 mod vhost;
 
 use std::os::fd::OwnedFd;
@@ -14,12 +16,17 @@ use vm_memory::{Bytes, GuestAddress};
 use super::*;
 use crate::GuestMemory;
 use crate::test_wire::{MAC, Wire, frame, is_ours, wire};
+use crate::virtio::ActiveQueue;
 use crate::virtio::test_driver::{DriverQueue, TestEvents, readable, writable};
 
 const MEMORY: usize = 4 << 20;
 const BUFFERS: u64 = 0x10_0000;
 const EVENT_IDX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
+
+fn no_prologue() -> Prologue {
+    Arc::new(|| {})
+}
 
 /// Where the receive buffer posted as `head` lies.
 fn buffer(head: u16, length: u32) -> u64 {
@@ -43,7 +50,7 @@ impl Rig {
     /// With the given of the device's features accepted.
     fn with(features: u64) -> Self {
         let (tap, wire) = wire();
-        Self::on(tap, None, wire, features, Arc::new(|| {}))
+        Self::on(tap, None, wire, features, &no_prologue())
     }
 
     fn on(
@@ -51,13 +58,14 @@ impl Rig {
         vhost: Option<OwnedFd>,
         wire: Wire,
         features: u64,
-        prologue: Prologue,
+        prologue: &Prologue,
     ) -> Self {
         let options = Options {
             mac: MAC,
             mtu: 1500,
         };
-        let device = Net::new(tap, vhost, options, prologue).unwrap();
+        let pairs = vec![QueuePair { tap, vhost }];
+        let device = Net::new(pairs, None, options, prologue).unwrap();
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let mut rig = Self {
             receive: DriverQueue::new(&memory, 0, 64),

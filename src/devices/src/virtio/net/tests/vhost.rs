@@ -16,7 +16,7 @@ fn rig(features: u64) -> Option<Rig> {
     };
     let (tap, wire) = wire();
     let vhost = Some(vhost.into());
-    Some(Rig::on(tap, vhost, wire, features, Arc::new(|| {})))
+    Some(Rig::on(tap, vhost, wire, features, &no_prologue()))
 }
 
 #[test]
