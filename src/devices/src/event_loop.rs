@@ -1,4 +1,4 @@
-//! The one thread that serves a machine's slow devices: consoles, entropy.
+//! The one thread that serves a machine's slow devices: consoles, entropy, control queues.
 //!
 //! Everything a handle offers is posted to the loop and returns at once, so it
 //! may be used from any thread, the loop's own included, and with locks held.
@@ -7,7 +7,7 @@
 //!
 //! System calls its thread makes, for whoever writes its seccomp filter: `epoll_wait`, `epoll_ctl`, `read`, `write`,
 //! `close`, `recvfrom`, `sendto`, `timerfd_settime`, `getrandom`, `futex`, memory management,
-//! and `ioctl` for wired interrupts.
+//! and `ioctl` for wired interrupts, taps and vhost-net.
 //!
 //! A subscriber runs on the loop thread and must not block. It may take its own
 //! device's lock but never the lock of the transport in front of it: the transport

@@ -19,6 +19,32 @@ const IFF_DETACH_QUEUE: i16 = 0x400;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
 
+/// Addresses that a tap's filter knows exactly, the first of its list. Of those behind them it knows groups only, and these roughly.
+pub(crate) const EXACT_ADDRESSES_OF_FILTER: usize = 8;
+
+/// Most addresses of a tap's filter here.
+pub(crate) const ADDRESSES_OF_FILTER: usize = 80;
+
+/// `TUN_FLT_ALLMULTI` of `linux/if_tun.h`.
+const ALL_MULTICAST: u16 = 1;
+
+/// Destinations of the packets that a tap hands over, as far as it can tell them apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct TapFilter {
+    /// All groups, too.
+    pub all_multicast: bool,
+    /// At most [`ADDRESSES_OF_FILTER`]; everything where there are none.
+    pub addresses: Vec<[u8; 6]>,
+}
+
+/// `struct tun_filter` of `linux/if_tun.h`, with its addresses.
+#[repr(C)]
+struct TunFilter {
+    flags: u16,
+    count: u16,
+    addresses: [[u8; 6]; ADDRESSES_OF_FILTER],
+}
+
 mod ioctl {
     // linux/if_tun.h
     nix::ioctl_read_bad!(
@@ -34,6 +60,12 @@ mod ioctl {
         tunsetvnethdrsz,
         nix::request_code_write!(b'T', 216, size_of::<libc::c_int>()),
         libc::c_int
+    );
+    nix::ioctl_write_ptr_bad!(
+        tunsettxfilter,
+        // The size in the number is another's.
+        nix::request_code_write!(b'T', 209, size_of::<libc::c_uint>()),
+        super::TunFilter
     );
     nix::ioctl_write_ptr_bad!(
         tunsetqueue,
@@ -92,6 +124,28 @@ impl Tap {
         }
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
         unsafe { ioctl::tunsetoffload(self.fd.as_raw_fd(), flags.cast_signed()) }?;
+        Ok(())
+    }
+
+    /// Has the tap, all its queues included, hand over no more than `filter` says. After an error it does as before.
+    pub fn set_filter(&self, filter: &TapFilter) -> io::Result<()> {
+        // There a socket stands for the tap.
+        #[cfg(feature = "fuzzing")]
+        if crate::fuzzing::by_hand() {
+            return Ok(());
+        }
+        let count = filter.addresses.len();
+        let mut request = TunFilter {
+            flags: u16::from(filter.all_multicast) * ALL_MULTICAST,
+            count: count as u16,
+            addresses: [[0; 6]; ADDRESSES_OF_FILTER],
+        };
+        let Some(room) = request.addresses.get_mut(..count) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        room.copy_from_slice(&filter.addresses);
+        // SAFETY: TUNSETTXFILTER reads the structure, and behind its beginning as many addresses as that says, which are there.
+        unsafe { ioctl::tunsettxfilter(self.fd.as_raw_fd(), &raw const request) }?;
         Ok(())
     }
 

@@ -48,9 +48,9 @@ const FIRST_UID: u32 = 200_000;
 /// Memory a monitor may use beyond its guest's: page tables, queues, its own code.
 const HEADROOM: u64 = 128 << 20;
 
-/// Threads a monitor may have beside one per virtual CPU: up to five for each of 16 disks, one for each queue of
-/// a network interface, and the kernel's own for what a disk's file cannot do at once.
-const THREADS: u64 = 256;
+/// Threads a monitor may have beside one per virtual CPU: up to five for each of 16 disks, one for each of the up to eight pairs of
+/// queues of eight network interfaces, and the kernel's own for what a disk's file cannot do at once.
+const THREADS: u64 = 320;
 
 /// A running guest.
 #[derive(Debug)]

@@ -91,6 +91,7 @@ pub const NETWORK: &[u32] = &[
     write::<[u32; 2]>(VHOST, 0x30),
     write::<i32>(VHOST, 0x61),
     write::<u32>(TUN, 208),
+    write::<u32>(TUN, 209),
     write::<i32>(TUN, 216),
     write::<i32>(TUN, 217),
 ];

@@ -15,6 +15,7 @@ mod lifecycle;
 mod nvme;
 mod panic;
 mod processor;
+mod queues;
 mod recorded;
 mod saved;
 #[path = "../support/mod.rs"]

@@ -9,13 +9,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use crate::support::saving::{HEADER, state_file};
 use crate::support::{Guest, Options, kvm_missing, rom};
 use lodge_vmm_proto::{Answer, DiskBus, RequestBody, RunState};
 use serde_json::Value;
 
 const MEMORY: u64 = 64 << 20;
 const VARIABLES: u64 = 64 << 10;
-const HEADER: usize = 24;
 
 // Says `r`, and stands still.
 crate::guest!(
@@ -66,18 +66,6 @@ fn save() -> (Vec<u8>, File) {
     let mut bytes = vec![0; usize::try_from(state.metadata().unwrap().len()).unwrap()];
     state.read_exact_at(&mut bytes, 0).unwrap();
     (bytes, memory)
-}
-
-/// A state file, as `src/saved/file.rs` writes it.
-fn state_file(body: &[u8]) -> File {
-    let mut bytes = b"LODGEVMS".to_vec();
-    bytes.extend(1_u32.to_le_bytes());
-    bytes.extend(crc32c::crc32c(body).to_le_bytes());
-    bytes.extend((body.len() as u64).to_le_bytes());
-    bytes.extend(body);
-    let file = tempfile::tempfile().unwrap();
-    file.write_all_at(&bytes, 0).unwrap();
-    file
 }
 
 fn directory() -> PathBuf {

@@ -1,10 +1,11 @@
 //! Virtio network device (virtio 1.2, 5.1): pairs of queues, each on a queue of the tap, and a control queue.
 //!
 //! Where the host has vhost-net the kernel moves the packets; else a thread for each pair does. The event loop
-//! serves the control queue, by which the driver says how many pairs it uses.
+//! serves the control queue, by which the driver says how many pairs it uses and which packets it wants.
 
 mod config;
 mod control;
+mod filter;
 mod handle;
 mod offload;
 mod pair;
@@ -25,6 +26,7 @@ use virtio_bindings::virtio_net as abi;
 use virtio_queue::Queue;
 
 use self::control::{Commands, Control};
+use self::filter::{Filter, Rules};
 pub use self::handle::Handle;
 use self::pair::{Pair, Session};
 use self::pairs::Pairs;
@@ -74,6 +76,7 @@ pub struct Net {
     options: Options,
     queue_sizes: Vec<u16>,
     pairs: Arc<Mutex<Pairs>>,
+    filter: Arc<Filter>,
     /// Absent from interfaces of guests that were saved when there was none.
     control: Option<Control>,
     /// Queues that the driver's features leave without a use.
@@ -147,14 +150,16 @@ impl Net {
         let mut queue_sizes = vec![QUEUE_SIZE; 2 * pairs.len()];
         queue_sizes.extend(control.map(|_| CONTROL_QUEUE_SIZE));
         let statistics = Arc::<Statistics>::default();
+        let filter = Arc::new(Filter::new(Rules::new(options.mac)));
         let pairs = pairs.into_iter();
         let pairs = pairs
-            .map(|on| Pair::new(on, &statistics, Arc::clone(prologue)))
+            .map(|on| Pair::new(on, &filter, &statistics, Arc::clone(prologue)))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             options,
             queue_sizes,
             pairs: Arc::new(Mutex::new(Pairs::new(pairs)?)),
+            filter,
             control: control.map(Control::new),
             idle: Vec::new(),
             statistics,
@@ -208,12 +213,20 @@ impl Net {
             features,
             events: Arc::clone(&activation.events),
         };
-        self.pairs.lock().unwrap().activate(session, pairs)?;
+        let rules = self.filter.rules().for_tap();
+        {
+            let mut all = self.pairs.lock().unwrap();
+            let host = |what| move |source| ActivateError::Host { what, source };
+            all.filter(&rules)
+                .map_err(host("setting the tap's filter"))?;
+            all.activate(session, pairs)?;
+        }
         // Commands are about pairs that are there.
         if let Some((control, queue)) = controlling {
             let commands = Commands {
                 features,
                 pairs: Arc::clone(&self.pairs),
+                filter: Arc::clone(&self.filter),
             };
             let activation = Activation {
                 memory: activation.memory,
@@ -243,6 +256,8 @@ impl VirtioDevice for Net {
             | 1 << abi::VIRTIO_NET_F_STATUS
             | 1 << abi::VIRTIO_NET_F_MRG_RXBUF
             | only_if(self.control.is_some(), abi::VIRTIO_NET_F_CTRL_VQ)
+            | only_if(self.control.is_some(), abi::VIRTIO_NET_F_CTRL_RX)
+            | only_if(self.control.is_some(), abi::VIRTIO_NET_F_CTRL_MAC_ADDR)
             | only_if(self.most_pairs() > 1, abi::VIRTIO_NET_F_MQ)
             | offload::FEATURES
     }
@@ -252,9 +267,13 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        // There are few enough.
-        let pairs = self.most_pairs() as u16;
-        config::read(self.options, self.handle.is_up(), pairs, offset, data);
+        let now = config::Now {
+            mac: self.filter.rules().mac,
+            up: self.handle.is_up(),
+            // There are few enough.
+            pairs: self.most_pairs() as u16,
+        };
+        config::read(self.options, &now, offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
@@ -279,20 +298,27 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&mut self) {
+        // The tap hears of it from the next driver.
+        self.filter.set(Rules::new(self.options.mac));
         self.pairs.lock().unwrap().reset();
     }
 
     fn save(&self) -> DeviceState {
         let told = self.control.as_ref().map(|_| Told {
             enabled_pairs: self.pairs.lock().unwrap().enabled(),
+            rules: self.filter.rules().clone(),
         });
         state::save(self.options, self.handle.is_up(), told)
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         let (link, told) = state::check(state, self.options, self.most_pairs())?;
-        let enabled = told.map_or(1, |told| told.enabled_pairs);
-        self.pairs.lock().unwrap().restore(enabled);
+        let told = told.unwrap_or_else(|| Told {
+            enabled_pairs: 1,
+            rules: Rules::new(self.options.mac),
+        });
+        self.pairs.lock().unwrap().restore(told.enabled_pairs);
+        self.filter.set(told.rules);
         self.handle.known_to_be(link);
         Ok(())
     }

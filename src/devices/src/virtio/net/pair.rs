@@ -6,6 +6,7 @@ use std::sync::Arc;
 use virtio_queue::{Queue, QueueT as _};
 
 use super::QueuePair;
+use super::filter::Filter;
 use super::session::{Start, Worker};
 use super::statistics::Statistics;
 use super::vhost::Cable;
@@ -44,6 +45,7 @@ impl Pair {
     /// A pair without queues on `on`.
     pub fn new(
         on: QueuePair<Tap>,
+        filter: &Arc<Filter>,
         statistics: &Arc<Statistics>,
         prologue: Prologue,
     ) -> io::Result<Self> {
@@ -51,7 +53,11 @@ impl Pair {
         let backend = match on.vhost {
             Some(vhost) => Backend::Kernel(Vhost::new(vhost, Cable(Arc::clone(&tap)))?),
             None => {
-                let worker = Worker::new(Arc::clone(&tap), Arc::clone(statistics));
+                let worker = Worker {
+                    tap: Arc::clone(&tap),
+                    filter: Arc::clone(filter),
+                    statistics: Arc::clone(statistics),
+                };
                 Backend::Thread(QueueThread::spawn("net-queues", prologue, worker)?)
             }
         };

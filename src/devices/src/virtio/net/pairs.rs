@@ -6,6 +6,7 @@ use virtio_queue::Queue;
 
 use super::offload;
 use super::pair::{Pair, Session};
+use crate::tap::TapFilter;
 use crate::virtio::{ActivateError, ActiveQueue};
 
 /// The pairs, at least one.
@@ -37,6 +38,12 @@ impl Pairs {
     /// The driver used so many when it was saved. Called while there is no activation.
     pub fn restore(&mut self, enabled: usize) {
         self.enabled = enabled;
+    }
+
+    /// Has the tap hand over no more than `filter` says.
+    pub fn filter(&self, filter: &TapFilter) -> io::Result<()> {
+        let mut first = self.pairs.iter().take(1);
+        first.try_for_each(|pair| pair.tap().set_filter(filter))
     }
 
     /// Takes the queues of the first pairs, and serves those that the driver uses. After an error the queues are still here.

@@ -6,6 +6,7 @@ use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::filter::Rules;
 use super::statistics::{Statistics, add};
 use super::used::{self, Returned};
 use crate::GuestMemory;
@@ -86,11 +87,12 @@ impl Receiver {
         self.blocked = false;
     }
 
-    /// Delivers up to `budget` packets; tells whether there may be more right now.
+    /// Takes up to `budget` packets and delivers those that `rules` want; tells whether there may be more right now.
     pub fn run(
         &mut self,
         tap: &Tap,
         memory: &GuestMemory,
+        rules: &Rules,
         statistics: &Statistics,
         budget: usize,
     ) -> Result<bool, ChainError> {
@@ -103,6 +105,10 @@ impl Receiver {
             if self.length == 0 && !self.take_packet(tap, statistics) {
                 more = false;
                 break;
+            }
+            if !rules.want(&self.packet[HEADER_BYTES..self.length]) {
+                self.length = 0;
+                continue;
             }
             match self.deliver(memory)? {
                 Delivery::Delivered => {

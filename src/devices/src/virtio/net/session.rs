@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::filter::Filter;
 use super::receive::Receiver;
 use super::statistics::Statistics;
 use super::transmit::Transmitter;
@@ -20,8 +21,9 @@ const BUDGET: usize = 64;
 
 /// What stays between activations.
 pub(super) struct Worker {
-    tap: Arc<Tap>,
-    statistics: Arc<Statistics>,
+    pub tap: Arc<Tap>,
+    pub filter: Arc<Filter>,
+    pub statistics: Arc<Statistics>,
 }
 
 /// The pair of queues, to be served from now on.
@@ -34,10 +36,6 @@ pub(super) struct Start {
 }
 
 impl Worker {
-    pub fn new(tap: Arc<Tap>, statistics: Arc<Statistics>) -> Self {
-        Self { tap, statistics }
-    }
-
     fn pump(
         &self,
         receiver: &mut Receiver,
@@ -81,7 +79,8 @@ impl Worker {
                 transmit_more = transmitter.run(tap, memory, statistics, BUDGET)?;
             }
             if receive_more || kicked_receive || arrived {
-                receive_more = receiver.run(tap, memory, statistics, BUDGET)?;
+                let rules = self.filter.rules();
+                receive_more = receiver.run(tap, memory, &rules, statistics, BUDGET)?;
             }
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Options;
+use super::filter::Rules;
 use crate::state::{DeviceState, RestoreError};
 
 const KIND: &str = "virtio-net";
@@ -28,6 +29,8 @@ struct State {
 pub(super) struct Told {
     /// Pairs of queues it uses.
     pub enabled_pairs: usize,
+    /// Which packets it wants.
+    pub rules: Rules,
 }
 
 /// Before links could be down.
@@ -68,11 +71,19 @@ pub(super) fn check(
             state.mac, state.mtu, options.mac, options.mtu
         ));
     }
-    if let Some(told) = &state.told
-        && !(1..=pairs).contains(&told.enabled_pairs)
+    if let Some(Told {
+        enabled_pairs,
+        rules,
+    }) = &state.told
     {
-        let enabled = told.enabled_pairs;
-        return invalid(format!("{enabled} pairs of queues in use, of {pairs}"));
+        if !(1..=pairs).contains(enabled_pairs) {
+            return invalid(format!(
+                "{enabled_pairs} pairs of queues in use, of {pairs}"
+            ));
+        }
+        if !rules.possible() {
+            return invalid("addresses that no driver could have set".to_owned());
+        }
     }
     Ok((state.link_up, state.told))
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::several::{COMMAND, Several};
+use super::driver::{COMMAND, Several};
 use super::*;
 use crate::virtio::test_driver::Piece;
 
@@ -34,7 +34,26 @@ fn what_is_no_command_is_refused() {
         &[4, 0],
         &[4, 0, 2],
         &[4, 0, 2, 0, 0],
+        // Modes that are neither on nor off, and those that were not agreed on.
+        &[0, 0],
+        &[0, 0, 2],
+        &[0, 1, 255],
+        &[0, 0, 1, 0],
+        &[0, 2, 1],
+        // Addresses of groups and of nobody, half an address and more than one.
+        &[1, 1, 1, 0, 0x5e, 0, 0, 1],
+        &[1, 1, 0, 0, 0, 0, 0, 0],
+        &[1, 1, 2, 0, 0, 0, 0],
+        &[1, 1, 2, 0, 0, 0, 0, 1, 0],
+        // Tables without an end, of the wrong kind, and with something behind them.
+        &[1, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        &[1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+        &[1, 0, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 1],
+        &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         // Unknown commands and classes.
+        &[1, 2, 0],
         &[4, 1, 2, 0],
         &[4, 255, 2, 0],
         &[2, 0, 1, 0],

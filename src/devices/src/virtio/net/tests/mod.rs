@@ -1,6 +1,8 @@
 //! A driver on a real tap in a network namespace of the test's own.
 
 mod commands;
+mod driver;
+mod filter;
 mod hostile;
 mod lifecycle;
 mod packets;
