@@ -35,6 +35,15 @@ fn taps() -> usize {
     taps.count()
 }
 
+/// Queues of taps that the monitor of the guest has.
+fn queues(host: &Host) -> usize {
+    let pid = host.vm("web").status.pid.expect("it runs");
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let descriptors = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let taps = descriptors.filter(|file| file.ends_with("net/tun"));
+    taps.count()
+}
+
 /// By this machine's kernel, where that can; both ends in the order of the guest's interfaces.
 async fn interfaces_are_limited(host: &Host) {
     let caller = admin();
@@ -90,11 +99,12 @@ pub async fn network_scenario() {
     )
     .await;
     let mut wanted = spec("web");
-    wanted.nics =
-        serde_json::from_value(json!([{}, {"network": "lan", "model": "e1000e"}])).unwrap();
+    wanted.vcpus = 2;
+    let nics = json!([{"queues": 2}, {"network": "lan", "model": "e1000e"}]);
+    wanted.nics = serde_json::from_value(nics).unwrap();
     host.manager.vm_create(&admin(), wanted).await.unwrap();
     host.done("web", VmAction::Start).await;
-    assert_eq!(taps(), 2);
+    assert_eq!((taps(), queues(&host)), (2, 3));
     let problem = host
         .manager
         .network_delete(&admin(), "lan", IfMatch::Any)
@@ -105,10 +115,10 @@ pub async fn network_scenario() {
     assert_eq!(host.state("web"), VmState::Running);
     assert_eq!(taps(), 2, "kept over a restart of the manager");
     interfaces_are_limited(&host).await;
-    let lan = serde_json::from_value(json!({"nic": {"network": "lan"}})).unwrap();
+    let lan = serde_json::from_value(json!({"nic": {"network": "lan", "queues": 2}})).unwrap();
     let vm = host.manager.vm_attach(&admin(), "web", lan).await.unwrap();
     assert!(!vm.status.restart_pending);
-    assert_eq!(taps(), 3, "it runs");
+    assert_eq!((taps(), queues(&host)), (3, 5), "it runs");
     for (nic, code) in [(1, Some(ErrorCode::InvalidRequest)), (2, None), (0, None)] {
         let body = VmDetach {
             nic: vm.spec.nics[nic].mac.clone(),
@@ -126,12 +136,13 @@ pub async fn network_scenario() {
         }
     }
     assert_eq!((taps(), host.vm("web").spec.nics.len()), (1, 1));
+    assert_eq!(queues(&host), 1);
     let again = serde_json::from_value(json!({"nic": vm.spec.nics[0]})).unwrap();
     host.manager
         .vm_attach(&admin(), "web", again)
         .await
         .unwrap();
-    assert_eq!(taps(), 2);
+    assert_eq!((taps(), queues(&host)), (2, 3));
     // At once again: the taps have just been released.
     host.done("web", VmAction::Kill).await;
     host.done("web", VmAction::Start).await;

@@ -368,6 +368,15 @@ async fn guests_are_changed_only_as_expected() {
             json!({"nics": [{"mac": "01:00:00:00:00:00"}]}),
             "/nics/0/mac",
         ),
+        (json!({"nics": [{}, {"queues": 9}]}), "/nics/1/queues"),
+        (
+            json!({"vcpus": 2, "nics": [{"queues": 2, "model": "e1000e"}]}),
+            "/nics/0/queues",
+        ),
+        (
+            json!({"vcpus": 2, "nics": [{"queues": 3}]}),
+            "/nics/0/queues",
+        ),
         (json!({"disks": [{"disk": "none"}]}), "/disks/0/disk"),
     ] {
         let problem = host

@@ -21,6 +21,7 @@ pub fn seeds() -> Vec<Seed> {
         ("virtio_blk", "least", block(&LEAST)),
         ("virtio_blk", "ranges", ranges()),
         ("virtio_net", "packets", network()),
+        ("virtio_net", "commands", commands()),
         ("virtio_balloon", "pages", balloon()),
         ("virtio_vsock", "events", vsock()),
         ("virtqueue", "chains", chains(false)),
@@ -140,6 +141,42 @@ fn ranges() -> Vec<u8> {
         .offer(0, true, &[request(13), range(0, 16, 1), status.clone()])
         .offer(0, false, &[request(13), range(16, 16, 0), status])
         .ring(0)
+        .bytes()
+}
+
+/// Commands to a network device with two pairs of queues, and packets in between.
+fn commands() -> Vec<u8> {
+    let command = |bytes: &[u8]| [readable(DATA, bytes), writable(DATA + 0x1000, 1)];
+    let mut packet = vec![0; 12 + 80];
+    packet[12..18].fill(0xff);
+    // One address of its own, and two of groups.
+    let tables = [
+        &[1, 0][..],
+        &[1, 0, 0, 0, 0x52, 0x54, 0, 9, 9, 9],
+        &[2, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1, 0x33, 0x33, 0, 0, 0, 1],
+    ];
+    Script::after(&EVERYTHING)
+        .offer(0, false, &[writable(DATA + 0x2000, 1526)])
+        .request(4, &command(&[4, 0, 2, 0]))
+        .request(3, &[readable(DATA, &packet)])
+        .request(4, &command(&[0, 0, 0]))
+        .request(4, &command(&tables.concat()))
+        .request(4, &command(&[1, 1, 0x52, 0x54, 0, 9, 9, 8]))
+        .offer(
+            4,
+            true,
+            &[
+                readable(DATA, &[0]),
+                readable(DATA + 0x100, &[1, 1]),
+                writable(DATA + 0x1000, 1),
+            ],
+        )
+        .ring(4)
+        .host(0, &packet)
+        .host(1, &packet)
+        .save_restore()
+        .host(0, &packet)
+        .request(4, &command(&[4, 0, 1, 0]))
         .bytes()
 }
 
