@@ -30,7 +30,7 @@ use crate::target::Target;
 pub(crate) struct RestoreVm {
     /// The folder that `lodge vm backup` wrote to
     folder: PathBuf,
-    /// [REMOTE:]NAME of the VM to make, with disks and addresses of its own; without, those that it had
+    /// [REMOTE:]NAME of the VM to make, with disks and addresses of its own; without, or with REMOTE: alone, those that it had
     name: Option<Target>,
     /// Which backup; without, the newest
     #[arg(long)]
@@ -92,8 +92,11 @@ fn plan<'a>(
         Some(file) => folder.read_file(file)?,
         None => Vec::new(),
     };
-    if let Some(name) = name.filter(|name| name.name != spec.name.as_str()) {
-        make_another(&mut spec, &name.name)?;
+    // `REMOTE:` alone is for the one that it was, on another host.
+    let another = name.map(|name| name.name.as_str());
+    let another = another.filter(|name| !name.is_empty() && *name != spec.name.as_str());
+    if let Some(name) = another {
+        make_another(&mut spec, name)?;
     }
     Ok(Plan {
         spec,
