@@ -168,7 +168,8 @@ fn whole(upload: &NewFile) -> Result<Part<'_>, Problem> {
     Part::whole(upload.file()).map_err(|error| internal(format!("reading the upload: {error}")))
 }
 
-fn threads() -> usize {
+/// Threads for one conversion.
+pub(crate) fn threads() -> usize {
     let threads = std::thread::available_parallelism();
     threads.map_or(1, usize::from).min(MOST_THREADS)
 }

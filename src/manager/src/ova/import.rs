@@ -21,6 +21,7 @@ use super::ovf::Machine;
 use super::{DiskFile, Opened};
 use crate::catalogue::{self, Object};
 use crate::content::image_problem;
+use crate::convert::threads;
 use crate::core::{Core, blocking};
 use crate::disks::DiskRecord;
 use crate::fetch::{Fetch, Fetched, in_body};
@@ -215,14 +216,8 @@ impl Manager {
                             },
                         )
                     };
-                    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                    let done = foreign::convert(
-                        image.as_mut(),
-                        part,
-                        new.file(),
-                        threads.min(4),
-                        &mut go_on,
-                    );
+                    let done =
+                        foreign::convert(image.as_mut(), part, new.file(), threads(), &mut go_on);
                     match done {
                         Ok(_) => {}
                         Err(ConvertError::Image(error)) => return Err(image_problem(&error)),
