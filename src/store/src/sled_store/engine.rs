@@ -1,6 +1,6 @@
 //! sled itself, with what it leaves out: flushing the device, and not panicking.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,8 +26,9 @@ const SEGMENT: usize = 2 << 20;
 /// Least room allocated ahead of sled, in bytes: two of its segments.
 const ROOM: u64 = 2 * SEGMENT as u64;
 
-/// How long sled's own lock is waited for.
+/// How long sled's own lock is waited for, and between two looks at it.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_PERIOD: Duration = Duration::from_millis(5);
 
 /// Separates table and key; neither may hold it.
 const SEPARATOR: u8 = 0;
@@ -45,8 +46,8 @@ pub(super) struct Engine {
     file: File,
 }
 
-/// Threads of a sled that was closed in this process hold its lock a moment longer. Other processes
-/// are kept out by our own lock.
+/// Threads of a sled that gave up in this process hold its lock a moment longer. Other processes are
+/// kept out by our own lock.
 fn still_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
@@ -88,7 +89,7 @@ impl Engine {
                 match config.open() {
                     Ok(db) => break db,
                     Err(error) if still_locked(&error) && Instant::now() < patience => {
-                        std::thread::sleep(Duration::from_millis(5));
+                        std::thread::sleep(RELEASE_PERIOD);
                     }
                     Err(error) => return Err(StoreError::sled("opening the store", &error)),
                 }
@@ -198,13 +199,29 @@ impl Engine {
             .map_err(|error| StoreError::io("flushing the store to the device", &error))
     }
 
-    /// Closes, whatever state sled is in.
+    /// Closes, whatever state sled is in, and waits until another may open it.
     pub(super) fn close(self) {
         let Self { db, file } = self;
         if catch_unwind(AssertUnwindSafe(move || drop(db))).is_err() {
             tracing::warn!("sled panicked while closing");
         }
-        drop(file);
+        wait_released(&file);
+    }
+}
+
+/// sled is dropped before its threads have let go of the file and its lock.
+fn wait_released(file: &File) {
+    let patience = Instant::now() + RELEASE_PATIENCE;
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if Instant::now() >= patience {
+            tracing::warn!("sled holds its lock after it was closed");
+            return;
+        }
+        std::thread::sleep(RELEASE_PERIOD);
+    }
+    // Not left to the drop: a process being forked now holds the descriptor until its exec.
+    if let Err(error) = file.unlock() {
+        tracing::warn!("unlocking the store's file: {error}");
     }
 }
 

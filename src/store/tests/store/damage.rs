@@ -36,6 +36,26 @@ fn numbers(store: &SledStore) -> Vec<u64> {
     items(store).into_iter().map(|(_, number)| number).collect()
 }
 
+/// sled itself, which does not wait for its lock as we do.
+fn open_sled(directory: &Path) -> sled::Db {
+    sled::Config::new()
+        .path(directory.join("sled"))
+        .segment_size(2 << 20)
+        .open()
+        .unwrap()
+}
+
+#[test]
+fn what_was_closed_can_be_opened_by_another_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..50 {
+        fill(directory.path(), round..round + 1);
+        let path = directory.path().join("sled/db");
+        fs::File::open(path).unwrap().try_lock().unwrap();
+    }
+    open_sled(directory.path());
+}
+
 #[test]
 fn an_unfinished_snapshot_of_sled_is_removed() {
     let directory = tempfile::tempdir().unwrap();
@@ -162,11 +182,7 @@ fn a_garbled_record_is_replaced_by_the_exported_one() {
     let store = open(directory.path());
     store.export().unwrap();
     store.close();
-    let db = sled::Config::new()
-        .path(directory.path().join("sled"))
-        .segment_size(2 << 20)
-        .open()
-        .unwrap();
+    let db = open_sled(directory.path());
     db.insert(b"items\x00001", b"\x01torn").unwrap();
     db.insert(b"items\x00new", b"never exported").unwrap();
     db.insert(b"no separator", b"").unwrap();
