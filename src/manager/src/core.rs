@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use lodge_api::event::EventBody;
 use lodge_api::system::StorageHealth;
@@ -165,7 +166,8 @@ impl Manager {
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
         self.core.require_up()?;
-        let task = self.core.tasks.spawn(work(self.clone()));
+        let work: BoxFuture<'static, Result<T, Problem>> = Box::pin(work(self.clone()));
+        let task = self.core.tasks.spawn(work);
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a change failed by a panic");
             Err(internal("the manager failed; its log says more"))
@@ -182,6 +184,8 @@ pub(crate) fn internal(detail: impl Into<String>) -> Problem {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    // A task's type is that of its work, and every type of task is compiled by itself: boxed, there is one for each result.
+    let work: Box<dyn FnOnce() -> Result<T, Problem> + Send> = Box::new(work);
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use lodge_api::event::EventBody;
 use lodge_api::operation::{Operation, OperationStatus, Progress};
@@ -53,6 +54,9 @@ const FIELDS: &[Field] = &[
     ("user", "/user"),
     ("status", "/status"),
 ];
+
+/// What an operation does.
+type Work = Box<dyn FnOnce(OperationHandle) -> BoxFuture<'static, Result<(), Problem>> + Send>;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -249,11 +253,25 @@ impl Core {
         kind: &str,
         target: String,
         may_cancel: bool,
-        work: impl FnOnce(OperationHandle) -> F + Send,
+        work: impl FnOnce(OperationHandle) -> F + Send + 'static,
     ) -> Result<Operation, Problem>
     where
         F: Future<Output = Result<(), Problem>> + Send + 'static,
     {
+        // All below is compiled once instead of for each kind of work.
+        let work: Work = Box::new(|handle| Box::pin(work(handle)));
+        self.start_work(caller, kind, target, may_cancel, work)
+            .await
+    }
+
+    async fn start_work(
+        self: &Arc<Self>,
+        caller: &Caller,
+        kind: &str,
+        target: String,
+        may_cancel: bool,
+        work: Work,
+    ) -> Result<Operation, Problem> {
         if self.operations.running() >= MOST_RUNNING {
             return Err(Problem::new(
                 ErrorCode::TooManyRequests,

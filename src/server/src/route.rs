@@ -2,11 +2,15 @@
 //! handler and its documentation. The router and the OpenAPI document are both made from it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use futures_util::future::BoxFuture;
 use http::Method;
 use lodge_api::operation::{Operation, WaitParams};
 use lodge_api::page::Page;
@@ -96,6 +100,30 @@ pub struct Route {
     handler: MethodRouter<App>,
 }
 
+/// A method's handler as the router has it. All are of this type: the router's own code is compiled once, not for each of them.
+#[derive(Clone)]
+struct Erased(Arc<dyn Fn(Request, App) -> BoxFuture<'static, Response> + Send + Sync>);
+
+impl Erased {
+    fn new<H, T>(handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self(Arc::new(move |request, app| {
+            Box::pin(handler.clone().call(request, app))
+        }))
+    }
+}
+
+impl Handler<(), App> for Erased {
+    type Future = BoxFuture<'static, Response>;
+
+    fn call(self, request: Request, app: App) -> Self::Future {
+        (self.0)(request, app)
+    }
+}
+
 impl Route {
     fn new<H, T>(
         method: (Method, MethodFilter),
@@ -121,7 +149,7 @@ impl Route {
             answers: Vec::new(),
             schemas: Vec::new(),
             body_limit: BODY_LIMIT,
-            handler: on(method.1, handler),
+            handler: on(method.1, Erased::new(handler)),
         }
     }
 

@@ -527,9 +527,13 @@ impl Manager {
             let may_cancel = action == VmAction::Stop;
             manager
                 .core
-                .start_operation(&caller, &kind, record.target(), may_cancel, |operation| {
-                    carry_out(handle, action, seconds, options.force, operation)
-                })
+                .start_operation(
+                    &caller,
+                    &kind,
+                    record.target(),
+                    may_cancel,
+                    move |operation| carry_out(handle, action, seconds, options.force, operation),
+                )
                 .await
         })
         .await

@@ -41,21 +41,27 @@ impl<T: DeserializeOwned> FromRequest<App> for OptionalJson<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        let limit = request.extensions().get::<BodyLimit>().map_or(0, |l| l.0);
-        let (parts, body) = request.into_parts();
-        let read = tokio::time::timeout(app.limits().json_body, collect(body, limit));
-        let bytes = read.await.map_err(|_| {
-            Failure::new(
-                ErrorCode::RequestTimeout,
-                "the body did not come within the time for it",
-            )
-        })??;
-        if bytes.is_empty() {
-            return Ok(Self(None));
-        }
-        check_type(&parts.headers)?;
-        parse(&bytes).map(|value| Self(Some(value)))
+        let bytes = content(request, app).await?;
+        bytes.map(|bytes| parse(&bytes)).transpose().map(Self)
     }
+}
+
+/// A body that is declared as JSON, if there is one.
+async fn content(request: Request, app: &App) -> Result<Option<Bytes>, Failure> {
+    let limit = request.extensions().get::<BodyLimit>().map_or(0, |l| l.0);
+    let (parts, body) = request.into_parts();
+    let read = tokio::time::timeout(app.limits().json_body, collect(body, limit));
+    let bytes = read.await.map_err(|_| {
+        Failure::new(
+            ErrorCode::RequestTimeout,
+            "the body did not come within the time for it",
+        )
+    })??;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    check_type(&parts.headers)?;
+    Ok(Some(bytes))
 }
 
 async fn collect(body: Body, limit: usize) -> Result<Bytes, Failure> {
