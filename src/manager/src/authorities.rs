@@ -20,7 +20,7 @@ const FIELDS: &[Field] = &[("name", "/name"), ("fingerprint", "/fingerprint")];
 
 /// An authority as stored.
 #[derive(Clone, Serialize, Deserialize)]
-struct AuthorityRecord {
+pub(crate) struct AuthorityRecord {
     id: Uuid,
     name: Name,
     /// PEM.

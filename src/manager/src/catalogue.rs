@@ -1,5 +1,7 @@
 //! Objects with names: finding them, and keeping names unique while they change.
 
+use std::collections::HashSet;
+
 use lodge_api::page::{ListParams, Page};
 use lodge_api::{ErrorCode, Name, Problem};
 use lodge_store::{Batch, Precondition, Record, RecordError, Snapshot, StoreError, Versioned};
@@ -50,6 +52,54 @@ impl Record for NameRecord {
 
 fn name_key<O: Object>(name: &Name) -> String {
     format!("{}/{name}", O::KIND)
+}
+
+/// The name that was given to an id, whether or not its object is there.
+pub(crate) fn name_given<O: Object>(snapshot: &Snapshot, id: Uuid) -> Option<Name> {
+    names::<O>(snapshot)
+        .find(|(_, given)| *given == id)
+        .and_then(|(name, _)| name.parse().ok())
+}
+
+/// Names of objects of a kind, and whose they are.
+fn names<O: Object>(snapshot: &Snapshot) -> impl Iterator<Item = (String, Uuid)> {
+    let kind = format!("{}/", O::KIND);
+    let all = snapshot.list::<NameRecord>().into_iter();
+    all.filter_map(move |(key, record)| {
+        Some((key.strip_prefix(&kind)?.to_owned(), record.value.id))
+    })
+}
+
+/// After records were lost: names that nothing has are free again, and objects have theirs.
+pub(crate) fn mend_names<O: Object>(batch: &mut Batch, snapshot: &Snapshot) -> Result<(), Problem> {
+    let objects = list::<O>(snapshot);
+    let owner = |name: &str, id: Uuid| {
+        objects
+            .iter()
+            .any(|object| object.value.id() == id && object.value.name().as_str() == name)
+    };
+    let mut taken: HashSet<String> = HashSet::new();
+    let step = || -> Result<(), RecordError> {
+        for (name, id) in names::<O>(snapshot) {
+            if owner(&name, id) {
+                taken.insert(name);
+            } else {
+                batch.delete::<NameRecord>(format!("{}/{name}", O::KIND), Precondition::Any)?;
+            }
+        }
+        for object in &objects {
+            // Of two that have the same name, as one is older than the other, one is found by its id alone.
+            if taken.insert(object.value.name().to_string()) {
+                let name = NameRecord {
+                    id: object.value.id(),
+                };
+                batch.put(name_key::<O>(object.value.name()), &name, Precondition::Any)?;
+            }
+        }
+        Ok(())
+    };
+    let mut step = step;
+    step().map_err(|error| record_problem(&error))
 }
 
 /// The object of that name or id.

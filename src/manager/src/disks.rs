@@ -52,6 +52,14 @@ impl DiskRecord {
         }
     }
 
+    /// The disk of a file that no record names.
+    pub(crate) fn recovered(id: Uuid, name: Name, size: u64) -> Self {
+        Self {
+            id,
+            ..Self::new(name, size)
+        }
+    }
+
     /// Its length in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size.bytes()

@@ -54,6 +54,29 @@ pub(crate) struct ImageRecord {
     created_at: Timestamp,
 }
 
+impl ImageRecord {
+    /// The image of a file that no record names.
+    pub(crate) fn recovered(
+        id: Uuid,
+        name: Name,
+        kind: ImageKind,
+        size: u64,
+        sha256: String,
+        format: String,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            kind,
+            size: Size(size),
+            sha256,
+            format,
+            origin: None,
+            created_at: Timestamp::now(),
+        }
+    }
+}
+
 impl Record for ImageRecord {
     const TABLE: &'static str = "images";
     const SCHEMA: u32 = 1;

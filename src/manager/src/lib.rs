@@ -33,6 +33,7 @@ mod networks;
 mod operations;
 mod ova;
 mod password;
+mod recovered;
 mod sessions;
 mod snapshots;
 mod storage;

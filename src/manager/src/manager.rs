@@ -32,6 +32,7 @@ use crate::install;
 use crate::log_ring::LogRing;
 use crate::networks;
 use crate::operations::Operations;
+use crate::recovered;
 use crate::sessions::Sessions;
 use crate::snapshots;
 use crate::system::HostView;
@@ -207,11 +208,27 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     if let Some(batch) = networks::missing_default(&store.snapshot(), &config)? {
         store.commit(batch).await?;
     }
+    if store.has_losses() {
+        let on = recovered::Datastores {
+            images: &images,
+            disks: &disks,
+            saved: &saved,
+        };
+        if let Err(problem) = recovered::bring_back(&store, &on, &mut start_warnings).await {
+            start_warnings.push(format!(
+                "What the damaged store had lost could not be brought back: {problem}."
+            ));
+        }
+    }
     let snapshot = store.snapshot();
-    remove_unrecorded::<ImageRecord>(&images, &snapshot);
-    remove_unrecorded::<DiskRecord>(&disks, &snapshot);
-    remove_unrecorded::<VmRecord>(&variables, &snapshot);
-    snapshots::remove_unrecorded(&saved, &snapshot);
+    if !store.has_losses() {
+        remove_unrecorded::<ImageRecord>(&images, &snapshot);
+        remove_unrecorded::<DiskRecord>(&disks, &snapshot);
+        remove_unrecorded::<VmRecord>(&variables, &snapshot);
+        snapshots::remove_unrecorded(&saved, &snapshot);
+    }
+    start_warnings.extend(recovered::without_files::<ImageRecord>(&images, &snapshot));
+    start_warnings.extend(recovered::without_files::<DiskRecord>(&disks, &snapshot));
     let hostname = HostName::read(&config, boot.as_ref());
     let network = networks::start(&config, boot.as_ref(), hostname.get(), &snapshot)
         .await

@@ -37,6 +37,12 @@ pub(super) fn name(id: Uuid, part: Part) -> Result<FileName, Problem> {
     FileName::new(&name).map_err(|error| internal(error.to_string()))
 }
 
+/// Whose disk a file is, if it is one.
+pub(crate) fn disk_of_file(file: &FileName) -> Option<Uuid> {
+    let (id, part) = file.as_str().split_once('.')?;
+    part.starts_with("disk").then(|| id.parse().ok())?
+}
+
 /// Opens a part for reading.
 pub(crate) fn open(saved: &Datastore, id: Uuid, part: Part) -> Result<File, Problem> {
     saved

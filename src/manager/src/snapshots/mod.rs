@@ -21,7 +21,7 @@ use lodge_store::{Batch, Record, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use self::files::{Part, open, remove_unrecorded};
+pub(crate) use self::files::{Part, disk_of_file, open, remove_unrecorded};
 pub(crate) use self::schedule::check as check_schedule;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};

@@ -4,6 +4,7 @@ mod accounts;
 mod foreign;
 mod hostname;
 mod installation;
+mod losses;
 mod objects;
 mod ova;
 #[path = "../support/mod.rs"]

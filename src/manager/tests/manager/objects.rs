@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use crate::support::{Host, admin, bzimage, event, name, spec, upload, wait, within};
+use crate::support::{Host, admin, bzimage, event, make_disk, name, spec, upload, wait, within};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use lodge_api::disk::{DiskCreate, DiskPatch};
@@ -25,13 +25,6 @@ fn files(host: &Host, directory: &str) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-async fn make_disk(host: &Host, create: serde_json::Value) -> OperationStatus {
-    let create: DiskCreate = serde_json::from_value(create).unwrap();
-    let operation = host.manager.disk_create(&admin(), create).await.unwrap();
-    let operation = wait(&host.manager, &operation).await;
-    operation.status
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use lodge_api::disk::DiskCreate;
 use lodge_api::event::{Event, EventBody, EventParams};
 use lodge_api::image::{Image, ImageKind, ImageUpload};
 use lodge_api::operation::{Operation, OperationStatus};
@@ -185,6 +186,13 @@ pub async fn wait(manager: &Manager, operation: &Operation) -> Operation {
     let operation = manager.operation_wait(operation.id, LIMIT).await.unwrap();
     assert!(operation.status.is_final(), "{operation:?}");
     operation
+}
+
+pub async fn make_disk(host: &Host, create: serde_json::Value) -> OperationStatus {
+    let create: DiskCreate = serde_json::from_value(create).unwrap();
+    let operation = host.manager.disk_create(&admin(), create).await.unwrap();
+    let operation = wait(&host.manager, &operation).await;
+    operation.status
 }
 
 pub fn spec(vm: &str) -> VmSpec {

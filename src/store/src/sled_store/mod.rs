@@ -6,6 +6,7 @@
 //! touch sled: they see a copy in memory, which changes when a batch is durable.
 
 mod engine;
+mod losses;
 mod open;
 mod reserve;
 mod writer;
@@ -68,6 +69,7 @@ pub struct SledStore {
     thread: Mutex<Option<JoinHandle<()>>>,
     exports: Mutex<PathBuf>,
     keep_exports: usize,
+    losses: losses::Losses,
 }
 
 impl SledStore {
@@ -89,6 +91,7 @@ impl SledStore {
             engine,
             snapshot,
             warnings,
+            losses,
             exports,
             lock,
         } = open::open(directory)?;
@@ -106,6 +109,7 @@ impl SledStore {
             thread: Mutex::new(Some(thread)),
             exports: Mutex::new(exports),
             keep_exports: options.keep_exports,
+            losses,
         };
         Ok(Opened { store, warnings })
     }
@@ -121,6 +125,20 @@ impl SledStore {
             .blocking_send(writer::Job { batch, reply })
             .map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// Whether records that were acknowledged may be missing, because the store was damaged at this opening or an earlier one:
+    /// what seems to belong to nothing may well belong to such a record.
+    pub fn has_losses(&self) -> bool {
+        self.losses.noted()
+    }
+
+    /// Says that what belonged to records that may be missing is looked after: [`SledStore::has_losses`] is false from now on.
+    ///
+    /// # Errors
+    /// When the host refuses; it stays true then.
+    pub fn settle_losses(&self) -> std::io::Result<()> {
+        self.losses.settle()
     }
 
     /// Writes everything to a file beside the store, from which it is restored should it get

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::engine::{self, Engine, Loaded};
+use super::losses::Losses;
 use crate::StoreError;
 use crate::export;
 use crate::snapshot::Snapshot;
@@ -22,6 +23,7 @@ pub(super) struct Ready {
     pub(super) engine: (PathBuf, Engine),
     pub(super) snapshot: Snapshot,
     pub(super) warnings: Vec<String>,
+    pub(super) losses: Losses,
     pub(super) exports: PathBuf,
     pub(super) lock: File,
 }
@@ -31,6 +33,7 @@ struct Opening<'a> {
     sled: PathBuf,
     exports: PathBuf,
     warnings: Vec<String>,
+    losses: Losses,
 }
 
 pub(super) fn open(directory: &Path) -> Result<Ready, StoreError> {
@@ -39,6 +42,7 @@ pub(super) fn open(directory: &Path) -> Result<Ready, StoreError> {
         sled: directory.join("sled"),
         exports: directory.join("exports"),
         warnings: Vec::new(),
+        losses: Losses::of(directory),
     };
     for path in [directory, &opening.sled, &opening.exports] {
         make_directory(path)?;
@@ -56,6 +60,7 @@ pub(super) fn open(directory: &Path) -> Result<Ready, StoreError> {
         engine: (opening.sled, engine),
         snapshot,
         warnings: opening.warnings,
+        losses: opening.losses,
         exports: opening.exports,
         lock,
     })
@@ -110,6 +115,7 @@ impl Opening<'_> {
     /// Starts anew from the last export, keeping the damaged files.
     fn restore(&mut self, reason: &str) -> Result<(Engine, Loaded), StoreError> {
         let failed = |error| StoreError::io("setting the damaged store aside", &error);
+        self.losses.note().map_err(failed)?;
         let aside = self.damaged_path("store");
         fs::rename(&self.sled, &aside).map_err(failed)?;
         make_directory(&self.sled)?;
@@ -145,7 +151,9 @@ impl Opening<'_> {
             return Ok(loaded.snapshot);
         }
         let path = self.damaged_path("records");
-        keep_records(&path, &loaded.damaged)
+        self.losses
+            .note()
+            .and_then(|()| keep_records(&path, &loaded.damaged))
             .map_err(|error| StoreError::io("keeping damaged records", &error))?;
         let exported = export::newest(&self.exports)
             .0
@@ -227,7 +235,7 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -144,6 +144,24 @@ fn an_incomplete_export_is_passed_over() {
 }
 
 #[test]
+fn losses_are_told_of_until_they_are_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path(), 0..3);
+    assert!(!open(directory.path()).has_losses());
+    fs::write(directory.path().join("sled/conf"), b"no configuration").unwrap();
+    for _ in 0..2 {
+        let Opened { store, .. } = SledStore::open(directory.path()).unwrap();
+        assert!(store.has_losses());
+    }
+    let store = open(directory.path());
+    store.settle_losses().unwrap();
+    store.settle_losses().unwrap();
+    assert!(!store.has_losses());
+    drop(store);
+    assert!(!open(directory.path()).has_losses());
+}
+
+#[test]
 fn without_an_export_it_starts_empty_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path(), 0..5);
@@ -191,6 +209,7 @@ fn a_garbled_record_is_replaced_by_the_exported_one() {
     let Opened { store, warnings } = SledStore::open(directory.path()).unwrap();
     assert_eq!(numbers(&store), [0, 1, 2]);
     assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(store.has_losses());
     store.close();
     assert_eq!(numbers(&open(directory.path())), [0, 1, 2]);
 }
