@@ -32,6 +32,10 @@ use crate::system::HostView;
 use crate::update::{self, HostImages};
 use crate::vms::Registry;
 
+/// Work in a box. An executor's task has the type of its work, and every type is compiled by itself: of boxes there is one for
+/// each result.
+type Boxed<T> = BoxFuture<'static, Result<T, Problem>>;
+
 /// What all parts of the manager share.
 pub(crate) struct Core {
     pub(crate) config: ManagerConfig,
@@ -147,26 +151,36 @@ impl Core {
 impl Manager {
     /// Carries out a change to its end, even when the caller goes away in the middle: a change is
     /// made durable first and then made known, and must not stop between.
-    pub(crate) async fn to_the_end<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, Problem>
+    pub(crate) fn to_the_end<T, F>(
+        &self,
+        work: impl FnOnce(Self) -> F,
+    ) -> impl Future<Output = Result<T, Problem>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
-        self.core.require_changeable()?;
-        self.finish_anyway(work).await
+        self.change(Box::pin(work(self.clone())))
     }
 
     /// As [`Manager::to_the_end`], for what goes on while the host is installed, such as logging in.
-    pub(crate) async fn finish_anyway<T, F>(
+    pub(crate) fn finish_anyway<T, F>(
         &self,
         work: impl FnOnce(Self) -> F,
-    ) -> Result<T, Problem>
+    ) -> impl Future<Output = Result<T, Problem>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
+        self.finish(Box::pin(work(self.clone())))
+    }
+
+    async fn change<T: Send + 'static>(&self, work: Boxed<T>) -> Result<T, Problem> {
+        self.core.require_changeable()?;
+        self.finish(work).await
+    }
+
+    async fn finish<T: Send + 'static>(&self, work: Boxed<T>) -> Result<T, Problem> {
         self.core.require_up()?;
-        let work: BoxFuture<'static, Result<T, Problem>> = Box::pin(work(self.clone()));
         let task = self.core.tasks.spawn(work);
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a change failed by a panic");
@@ -181,11 +195,17 @@ pub(crate) fn internal(detail: impl Into<String>) -> Problem {
 }
 
 /// Runs blocking work off the executor.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+pub(crate) fn blocking<T, F>(work: F) -> impl Future<Output = Result<T, Problem>> + Send
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Problem> + Send + 'static,
+{
+    off_the_executor(Box::new(work))
+}
+
+async fn off_the_executor<T: Send + 'static>(
+    work: Box<dyn FnOnce() -> Result<T, Problem> + Send>,
 ) -> Result<T, Problem> {
-    // A task's type is that of its work, and every type of task is compiled by itself: boxed, there is one for each result.
-    let work: Box<dyn FnOnce() -> Result<T, Problem> + Send> = Box::new(work);
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| {
