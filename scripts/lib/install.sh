@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs the Debian packages that the scripts need, and only those that are missing.
 #
-#   install_packages build run      # groups: build, guests, kernel, fuzz, sign, run, bench, test
+#   install_packages build run      # groups: build, guests, kernel, fuzz, jail, sign, run, bench, test
 #
 # Needs log.sh.
 
@@ -15,6 +15,8 @@ declare -A INSTALL_GROUPS=(
     [kernel]="bison flex gcc libc6-dev make xz-utils"
     # scripts/fuzz: libFuzzer is C++.
     [fuzz]="g++ gcc libc6-dev"
+    # scripts/jail-usage: sees what monitors ask of the kernel.
+    [jail]="strace"
     # scripts/sign: signatures that updates are checked by.
     [sign]="minisign"
     # scripts/run: a virtual bare-metal machine and its firmware.

@@ -14,6 +14,8 @@ mod privileges;
 mod root;
 mod seccomp;
 mod syscalls;
+#[cfg(test)]
+mod usage;
 mod violation;
 
 use std::io;

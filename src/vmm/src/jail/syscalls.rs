@@ -5,7 +5,7 @@ use libc::*;
 use super::ioctls;
 
 /// A kind of thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Control socket, reset, pause, end.
     Main,
@@ -164,4 +164,20 @@ pub fn allowed(class: Class) -> impl Iterator<Item = Call> {
         Class::Workshop => (QUEUE, WORKSHOP),
     };
     EVERY_THREAD.iter().chain(own).chain(more).copied()
+}
+
+/// Each list, its name, and the threads it is for.
+#[cfg(test)]
+pub fn lists() -> [(&'static str, &'static [Call], &'static [Class]); 7] {
+    use Class::{EventLoop, Main, Queue, Vcpu, Viewers, Workshop};
+    const ALL: &[Class] = &[Main, Vcpu, EventLoop, Queue, Viewers, Workshop];
+    [
+        ("every thread", EVERY_THREAD, ALL),
+        ("main", MAIN, &[Main]),
+        ("vcpu", VCPU, &[Vcpu]),
+        ("event loop", EVENT_LOOP, &[EventLoop]),
+        ("queue", QUEUE, &[Queue]),
+        ("viewers", VIEWERS, &[Viewers]),
+        ("workshop", WORKSHOP, &[Workshop]),
+    ]
 }
