@@ -41,7 +41,7 @@ use std::pin::Pin;
 pub use batch::{Batch, Precondition};
 pub use error::StoreError;
 pub use export::ExportError;
-pub use record::{MAX_KEY, MAX_PAYLOAD, Record, RecordError};
+pub use record::{MAX_KEY, MAX_PAYLOAD, Record, RecordError, from_json};
 pub use sled_store::{Opened, SledStore, StoreOptions};
 pub use snapshot::{Snapshot, Versioned};
 

@@ -20,7 +20,8 @@ pub trait Record: Serialize + DeserializeOwned {
     /// not read what this one writes, and teach [`Record::migrate`] the way up.
     const SCHEMA: u32;
 
-    /// Brings the JSON form of an older `schema` up to [`Record::SCHEMA`].
+    /// Brings the JSON form of an older `schema` up to [`Record::SCHEMA`]. It may come from a stranger ([`from_json`]): `value` may be
+    /// any JSON, for which an error is the answer.
     ///
     /// # Errors
     /// A text for a person when it cannot.
@@ -89,6 +90,21 @@ pub(crate) fn to_payload<R: Record>(value: &R) -> Result<Vec<u8>, RecordError> {
 }
 
 pub(crate) fn from_payload<R: Record>(schema: u32, payload: &[u8]) -> Result<R, RecordError> {
+    let fail = |error: serde_json::Error| RecordError::Json {
+        table: R::TABLE,
+        message: error.to_string(),
+    };
+    if schema == R::SCHEMA {
+        return serde_json::from_slice(payload).map_err(fail);
+    }
+    from_json(schema, serde_json::from_slice(payload).map_err(fail)?)
+}
+
+/// The record that an older or the same release has written as JSON of that schema.
+///
+/// # Errors
+/// [`RecordError`] for what is no `R`, and for a schema that only a newer release knows.
+pub fn from_json<R: Record>(schema: u32, value: serde_json::Value) -> Result<R, RecordError> {
     let fail = |message: String| RecordError::Json {
         table: R::TABLE,
         message,
@@ -100,12 +116,11 @@ pub(crate) fn from_payload<R: Record>(schema: u32, payload: &[u8]) -> Result<R, 
             known: R::SCHEMA,
         });
     }
-    if schema == R::SCHEMA {
-        return serde_json::from_slice(payload).map_err(|error| fail(error.to_string()));
-    }
-    let old = serde_json::from_slice(payload).map_err(|error| fail(error.to_string()))?;
-    let new = R::migrate(schema, old).map_err(fail)?;
-    serde_json::from_value(new).map_err(|error| fail(error.to_string()))
+    let value = match schema {
+        schema if schema == R::SCHEMA => value,
+        schema => R::migrate(schema, value).map_err(fail)?,
+    };
+    serde_json::from_value(value).map_err(|error| fail(error.to_string()))
 }
 
 /// First byte of every value on the disk: version of the frame around payloads.

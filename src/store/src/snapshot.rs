@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::batch::{Batch, Change};
 use crate::record::{self, Record, RecordError};
 
 /// Everything that was durable at one moment. Cheap to take and to keep.
@@ -62,6 +63,27 @@ impl Snapshot {
     /// Number of records of a table.
     pub fn count<R: Record>(&self) -> usize {
         self.tables.get(R::TABLE).map_or(0, |table| table.len())
+    }
+
+    /// What there would be after `batch`, whose preconditions are taken to hold. Nothing is written.
+    pub fn after(&self, batch: &Batch) -> Self {
+        let mut after = self.clone();
+        after.revision += 1;
+        for step in &batch.steps {
+            match &step.change {
+                None => {}
+                Some(Change::Delete) => after.remove(&step.table, &step.key),
+                Some(Change::Put { schema, payload }) => {
+                    let stored = Stored {
+                        schema: *schema,
+                        revision: after.revision,
+                        payload: payload.as_slice().into(),
+                    };
+                    after.insert(&step.table, step.key.clone(), stored);
+                }
+            }
+        }
+        after
     }
 
     pub(crate) fn raw(&self, table: &str, key: &str) -> Option<&Stored> {

@@ -328,3 +328,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_batch_would_do_can_be_seen_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut batch = Batch::new();
+    batch.put("a", &item(1), Precondition::Absent).unwrap();
+    batch.put("b", &item(2), Precondition::Absent).unwrap();
+    store.commit_blocking(batch).unwrap();
+    let before = store.snapshot();
+    let mut batch = Batch::new();
+    batch.put("a", &item(3), Precondition::Any).unwrap();
+    batch.delete::<Item>("b", Precondition::Present).unwrap();
+    batch.put("c", &item(4), Precondition::Absent).unwrap();
+    let seen = before.after(&batch).list::<Item>();
+    assert_eq!(before.count::<Item>(), 2);
+    assert_eq!(items(&store).len(), 2);
+    store.commit_blocking(batch).unwrap();
+    assert_eq!(seen, store.snapshot().list::<Item>());
+}
+
+#[test]
+fn json_of_an_older_release_is_brought_up_to_date() {
+    let old = serde_json::json!({"count": 7});
+    let migrated = lodge_store::from_json::<NewItem>(1, old).unwrap();
+    let same = serde_json::to_value(&migrated).unwrap();
+    let read = lodge_store::from_json::<NewItem>(NewItem::SCHEMA, same);
+    assert!(read.is_ok());
+    let error = lodge_store::from_json::<NewItem>(NewItem::SCHEMA + 1, serde_json::json!({}));
+    assert!(matches!(error, Err(RecordError::Newer { .. })));
+    let error = lodge_store::from_json::<NewItem>(NewItem::SCHEMA, serde_json::json!([]));
+    assert!(matches!(error, Err(RecordError::Json { .. })));
+}
