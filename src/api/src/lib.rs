@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod authority;
+pub mod configuration;
 pub mod disk;
 pub mod event;
 pub mod image;

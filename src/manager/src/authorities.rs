@@ -14,19 +14,19 @@ use crate::filter::Field;
 use crate::{Caller, Manager};
 
 /// Most authorities.
-const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 
 const FIELDS: &[Field] = &[("name", "/name"), ("fingerprint", "/fingerprint")];
 
 /// An authority as stored.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct AuthorityRecord {
-    id: Uuid,
-    name: Name,
+    pub(crate) id: Uuid,
+    pub(crate) name: Name,
     /// PEM.
-    certificate: String,
-    fingerprint: String,
-    created_at: Timestamp,
+    pub(crate) certificate: String,
+    pub(crate) fingerprint: String,
+    pub(crate) created_at: Timestamp,
 }
 
 impl Record for AuthorityRecord {

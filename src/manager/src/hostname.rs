@@ -10,7 +10,7 @@ use lodge_host::hostname;
 
 use crate::catalogue::HOST;
 use crate::config::ManagerConfig;
-use crate::core::{blocking, internal};
+use crate::core::{Core, blocking, internal};
 use crate::{Caller, Manager, update};
 
 /// The host's name at present.
@@ -84,9 +84,15 @@ impl Manager {
     }
 
     async fn rename(&self, caller: &Caller, name: &str) -> Result<(), Problem> {
-        let core = &self.core;
-        let _changing = core.catalogue.lock().await;
-        let (data_dir, stored) = (core.config.data_dir.clone(), name.to_owned());
+        let _changing = self.core.catalogue.lock().await;
+        self.core.take_name(caller, name).await
+    }
+}
+
+impl Core {
+    /// Gives the host, an appliance, a name in its usual form. The catalogue is held.
+    pub(crate) async fn take_name(&self, caller: &Caller, name: &str) -> Result<(), Problem> {
+        let (data_dir, stored) = (self.config.data_dir.clone(), name.to_owned());
         blocking(move || {
             hostname::store(&data_dir, &stored)
                 .map_err(|error| internal(format!("the name cannot be kept: {error}")))
@@ -95,9 +101,9 @@ impl Manager {
         if let Err(error) = hostname::set(name) {
             tracing::warn!(%error, "the kernel takes the host's new name only at the next boot");
         }
-        core.hostname.set(name);
-        core.console_changed();
-        core.make_known(caller, "system_change", HOST.to_owned(), Change::Changed);
+        self.hostname.set(name);
+        self.console_changed();
+        self.make_known(caller, "system_change", HOST.to_owned(), Change::Changed);
         Ok(())
     }
 }

@@ -75,6 +75,20 @@ impl ImageRecord {
             created_at: Timestamp::now(),
         }
     }
+
+    /// In the place of one that is not on this host.
+    pub(crate) fn absent(name: Name, kind: ImageKind) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            name,
+            kind,
+            size: Size::default(),
+            sha256: String::new(),
+            format: String::new(),
+            origin: None,
+            created_at: Timestamp::now(),
+        }
+    }
 }
 
 impl Record for ImageRecord {

@@ -21,7 +21,7 @@ use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager, ManagerConfig};
 
 /// The network that always exists.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// How long a tap is waited for whose last user has just ended.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
@@ -37,11 +37,11 @@ const FIELDS: &[Field] = &[
 /// A network as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NetworkRecord {
-    id: Uuid,
-    name: Name,
+    pub(crate) id: Uuid,
+    pub(crate) name: Name,
     /// `None` until the bridge was made for the first time.
-    bridge: Option<String>,
-    uplink: Uplink,
+    pub(crate) bridge: Option<String>,
+    pub(crate) uplink: Uplink,
 }
 
 impl Record for NetworkRecord {
@@ -79,7 +79,7 @@ impl NetworkRecord {
         })
     }
 
-    fn spec(&self) -> NetworkSpec {
+    pub(crate) fn spec(&self) -> NetworkSpec {
         NetworkSpec {
             name: self.name.to_string(),
             bridge: self.bridge.clone(),

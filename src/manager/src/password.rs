@@ -12,6 +12,15 @@ use crate::core::{blocking, internal};
 /// Memory of one hash, in KiB (OWASP's recommendation with two passes).
 const MEMORY_KIB: u32 = 19 * 1024;
 
+/// Most memory of a hash that comes from elsewhere, in KiB.
+const MAX_MEMORY_KIB: u32 = 256 << 10;
+
+/// Most passes over it.
+const MAX_PASSES: u32 = 16;
+
+/// Most lanes of it.
+const MAX_LANES: u32 = 16;
+
 /// Hashes computed at once: each takes 19 MiB and a processor.
 static HASHING: Semaphore = Semaphore::const_new(2);
 
@@ -74,6 +83,25 @@ pub(crate) async fn verify(password: String, hash: Option<String>) -> Result<boo
 /// Whether a text is an argon2id hash.
 pub(crate) fn is_hash(text: &str) -> bool {
     PasswordHash::new(text).is_ok_and(|hash| hash.algorithm.as_str() == "argon2id")
+}
+
+/// Refuses what is no hash of a password, and what takes so much memory or time that nobody could log in.
+pub(crate) fn check_hash(text: &str) -> Result<(), String> {
+    let hash =
+        PasswordHash::new(text).map_err(|error| format!("no hash of a password: {error}"))?;
+    if hash.algorithm.as_str() != "argon2id" || hash.salt.is_none() || hash.hash.is_none() {
+        return Err("no argon2id hash of a password".to_owned());
+    }
+    let params =
+        Params::try_from(&hash).map_err(|error| format!("no hash of a password: {error}"))?;
+    let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+    if memory > MAX_MEMORY_KIB || passes > MAX_PASSES || lanes > MAX_LANES {
+        return Err(format!(
+            "the hash takes {memory} KiB of memory, {passes} passes and {lanes} lanes; at most {MAX_MEMORY_KIB}, {MAX_PASSES} and \
+             {MAX_LANES} are computed"
+        ));
+    }
+    Ok(())
 }
 
 async fn queued<T: Send + 'static>(

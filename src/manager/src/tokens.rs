@@ -16,7 +16,7 @@ use crate::users::{UserRecord, forbidden, weaker};
 use crate::{Caller, Manager, catalogue};
 
 /// Most tokens of one user.
-const MAX_TOKENS: usize = 100;
+pub(crate) const MAX_TOKENS: usize = 100;
 
 const TOKEN_FIELDS: &[Field] = &[
     ("id", "/id"),

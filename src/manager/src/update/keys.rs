@@ -16,11 +16,11 @@ use crate::{Caller, Manager};
 const MOST: usize = 16;
 
 /// The only key of the table.
-const KEY: &str = "keys";
+pub(crate) const KEY: &str = "keys";
 
 /// The keys, as text.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct UpdateKeysRecord(Vec<String>);
+pub(crate) struct UpdateKeysRecord(pub(crate) Vec<String>);
 
 impl Record for UpdateKeysRecord {
     const TABLE: &'static str = "update_keys";

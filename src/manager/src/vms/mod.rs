@@ -10,6 +10,7 @@ mod cpu;
 mod disc;
 mod disk_error;
 mod display;
+mod foreign;
 mod launch;
 mod limits;
 pub(crate) mod nvram;
@@ -49,6 +50,7 @@ use self::actor::{Actor, Command, ConsoleRequest};
 use self::claims::Claims;
 pub(crate) use self::claims::DiskClaim;
 pub(crate) use self::control::Control;
+pub(crate) use self::foreign::ForeignCheck;
 use self::state::{Observed, Outcome, check_action};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, internal};
@@ -273,9 +275,13 @@ impl Core {
         record: &VmRecord,
     ) -> Result<Versioned<VmRecord>, Problem> {
         let made = self.add(record).await?;
-        let actor = self.actor(record);
-        self.tasks.spawn(actor.live());
+        self.begin(record);
         Ok(made)
+    }
+
+    /// Begins the task of a guest that was just recorded, stopped. The catalogue is held.
+    pub(crate) fn begin(self: &Arc<Self>, record: &VmRecord) {
+        self.tasks.spawn(self.actor(record).live());
     }
 
     pub(crate) fn check_spec(

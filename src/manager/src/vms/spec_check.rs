@@ -39,6 +39,15 @@ pub(crate) struct Surroundings<'a> {
 
 /// Checks a configuration and fills in what is left to us: firmware, MAC addresses.
 pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), Problem> {
+    check_beside(spec, around, &mut others_macs(around))
+}
+
+/// The same beside guests that have the MAC addresses `taken`, to which its own are added.
+pub(crate) fn check_beside(
+    spec: &mut VmSpec,
+    around: &Surroundings<'_>,
+    taken: &mut HashSet<String>,
+) -> Result<(), Problem> {
     check_values(spec, around.host_memory)?;
     cpu::configured(spec)?;
     boot::check(spec, around.snapshot)?;
@@ -48,7 +57,7 @@ pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), 
     let schedule = spec.snapshot_schedule.as_ref();
     schedule.map_or(Ok(()), snapshots::check_schedule)?;
     check_queues(spec)?;
-    check_nics(&mut spec.nics, around)
+    check_nics(&mut spec.nics, around, taken)
 }
 
 fn check_values(spec: &VmSpec, host_memory: u64) -> Result<(), Problem> {
@@ -152,12 +161,15 @@ pub(crate) fn disk(snapshot: &Snapshot, name: &Name, pointer: &str) -> Result<Di
         })
 }
 
-fn check_nics(nics: &mut [VmNic], around: &Surroundings<'_>) -> Result<(), Problem> {
+fn check_nics(
+    nics: &mut [VmNic],
+    around: &Surroundings<'_>,
+    taken: &mut HashSet<String>,
+) -> Result<(), Problem> {
     if nics.len() > MAX_NICS {
         return Err(Problem::invalid("/nics", "too many network interfaces")
             .with_hint(format!("a guest may have {MAX_NICS}")));
     }
-    let mut taken = others_macs(around);
     for (number, nic) in nics.iter_mut().enumerate() {
         let network = &nic.network;
         if catalogue::find_optional::<NetworkRecord>(around.snapshot, network.as_str())?.is_none() {
@@ -182,7 +194,7 @@ fn check_nics(nics: &mut [VmNic], around: &Surroundings<'_>) -> Result<(), Probl
         }
         nic.mac = Some(text);
     }
-    fill_macs(nics, around.own, &mut taken)
+    fill_macs(nics, around.own, taken)
 }
 
 /// Refuses pairs of queues that a network interface cannot have, or nobody could use.

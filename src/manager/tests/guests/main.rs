@@ -9,6 +9,7 @@ mod balloon;
 #[path = "../../../vmm/tests/support/code.rs"]
 mod code;
 mod common;
+mod configuration;
 mod display;
 mod hostile_monitor;
 mod life;
@@ -20,6 +21,7 @@ mod plug;
 mod programs;
 mod refusals;
 mod relay;
+mod restored_network;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
@@ -44,6 +46,7 @@ tests!(
 
 tests!(
     WITH_KVM:
+    configuration: [a_guest_runs_on_when_its_configuration_comes_back],
     life: [
         a_guest_runs_and_obeys_its_power_button,
         a_guest_that_does_not_power_off_is_reported_or_killed,

@@ -10,7 +10,7 @@ use lodge_manager::IfMatch;
 use serde_json::json;
 
 use crate::support::{self, Host, admin, spec};
-use crate::{code, programs};
+use crate::{code, programs, restored_network};
 
 /// In a network namespace of its own, so that the machine's own network stays as it is.
 pub async fn guests_get_taps_on_their_network() {
@@ -80,6 +80,7 @@ pub async fn network_scenario() {
     let mut host = Host::new().await;
     host.manager.close().await;
     host.config.manage_network = true;
+    restored_network::add_links();
     host.manager = support::open(&host.config).await;
     let warnings = host.manager.warnings();
     if warnings.iter().any(|warning| warning.contains("network")) {
@@ -111,6 +112,8 @@ pub async fn network_scenario() {
         .await
         .unwrap_err();
     assert_eq!(problem.code, ErrorCode::InUse);
+    restored_network::networks_are_restored(&host).await;
+    assert_eq!(taps(), 2);
     host.restart().await;
     assert_eq!(host.state("web"), VmState::Running);
     assert_eq!(taps(), 2, "kept over a restart of the manager");

@@ -1,5 +1,6 @@
 //! Renaming the host.
 
+use crate::configuration::restore;
 use crate::support::{Host, admin, appliance, open, within};
 use lodge_api::ErrorCode;
 use lodge_api::event::{Change, EventBody};
@@ -45,6 +46,13 @@ async fn the_next_boot_has_the_name() {
     // Another manager of the same boot does not go back to what init found.
     let manager = open(&config).await;
     assert_eq!(manager.hostname(), "alpha");
+    // With the configuration of another host comes its name.
+    let mut configuration = manager.configuration_view(&admin()).unwrap();
+    configuration.hostname = "beta".to_owned();
+    let restored = restore(&manager, &configuration, false).await.unwrap();
+    assert_eq!(restored.warnings, Vec::<String>::new());
+    assert_eq!(hostname::stored(&config.data_dir).as_deref(), Some("beta"));
+    assert_eq!(lodge_host::system::hostname(), "beta");
     manager.close().await;
 }
 

@@ -1,6 +1,8 @@
 //! The manager, without guests that run.
 
 mod accounts;
+mod configuration;
+mod configuration_hostile;
 mod foreign;
 mod hostname;
 mod installation;

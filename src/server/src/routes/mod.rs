@@ -2,6 +2,7 @@
 
 mod authorities;
 pub mod carry;
+mod configuration;
 mod content;
 mod disks;
 mod download;
@@ -42,6 +43,7 @@ pub fn table() -> Vec<Route> {
         tokens::routes(),
         authorities::routes(),
         system::routes(),
+        configuration::routes(),
         install::routes(),
         update::routes(),
         vms::routes(),

@@ -2,6 +2,7 @@
 
 mod access;
 mod client;
+mod configuration;
 mod console;
 mod display;
 mod downloads;

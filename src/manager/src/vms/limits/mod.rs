@@ -49,6 +49,29 @@ impl Core {
         recorded
     }
 
+    /// Holds guests that run to the limits of changed configurations, before these are recorded: [`Core::settle_limits`] is
+    /// due afterwards, and after an error.
+    pub(crate) async fn limit_all(&self, changed: &[(VmRecord, VmRecord)]) -> Result<(), Problem> {
+        for (old, new) in changed {
+            if differ(&old.spec, &new.spec) {
+                self.limit(new.id, Some(new.spec.clone()), false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds guests to the limits that are recorded; `anew` where others may hold.
+    pub(crate) async fn settle_limits(&self, changed: &[(VmRecord, VmRecord)], anew: bool) {
+        for (old, new) in changed {
+            if !differ(&old.spec, &new.spec) {
+                continue;
+            }
+            if let Err(problem) = self.limit(new.id, None, anew).await {
+                tracing::warn!(id = %new.id, %problem, "a guest's limits");
+            }
+        }
+    }
+
     /// Holds a guest, if it runs, to the limits of a configuration, or to those of the recorded one; `anew` also where nothing seems to
     /// be changed, after only some of what was to be changed was.
     async fn limit(&self, vm: Uuid, wanted: Option<VmSpec>, anew: bool) -> Result<(), Problem> {
