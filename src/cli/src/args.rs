@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    disk, event, image, network, operation, query, remote, snapshot, system, token, user, vm,
+    config, disk, event, image, network, operation, query, remote, snapshot, system, token, user,
+    vm,
 };
 use crate::output::Format;
 
@@ -66,6 +67,9 @@ pub(crate) enum Noun {
     /// The host itself
     #[command(subcommand)]
     System(system::Verb),
+    /// The host's configuration as a whole, in a file
+    #[command(subcommand)]
+    Config(config::Verb),
     /// People and programs that may log in
     #[command(subcommand)]
     User(user::Verb),

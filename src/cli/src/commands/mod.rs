@@ -1,5 +1,6 @@
 //! One file per noun.
 
+pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod event;
 mod export;
@@ -61,6 +62,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
         Noun::Operation(verb) => operation::run(&context, verb).await,
         Noun::Event(verb) => event::run(&context, verb).await,
         Noun::System(verb) => system::run(&context, verb).await,
+        Noun::Config(verb) => config::run(&context, verb).await,
         Noun::User(verb) => user::run(&context, verb).await,
         Noun::Token(verb) => token::run(&context, verb).await,
         Noun::Query(query) => query::run(&context, query).await,
