@@ -91,6 +91,37 @@ fn what_changed_is_backed_up_and_comes_back() {
     assert!(size(&changes) < 3 << 20, "{}", size(&changes));
 
     restore(&host, &backups, &whole, &full).unwrap();
+    configuration(&host, &backups, folder.path()).unwrap();
+}
+
+/// The guest and its disk are lost; the one comes back with the host's configuration, and the other out of its backup.
+fn configuration(host: &Host, backups: &str, folder: &Path) -> Result<()> {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (file, key, wrong) = (at("host.lodge"), at("passphrase"), at("wrong"));
+    std::fs::write(&key, "a good one\n")?;
+    std::fs::write(&wrong, "another one\n")?;
+    let with = ["--passphrase-file", &key];
+    host.cli
+        .ok(&[&["config", "backup", &file], &with[..]].concat())?;
+    host.cli.ok(&["vm", "kill", "worker"])?;
+    host.cli.ok(&["vm", "delete", "worker", "--yes"])?;
+    host.cli.ok(&["disk", "delete", "kept", "--yes"])?;
+    let restore = ["config", "restore", &file, "--passphrase-file"];
+    let said = host.cli.fails(&[&restore[..], &[&wrong]].concat())?;
+    ensure!(said.contains("wrong passphrase"), "{said}");
+    let shown = host
+        .cli
+        .ok(&[&restore[..], &[&key, "--preview"]].concat())?;
+    let line = |line: &str| line.split_whitespace().eq(["VM", "worker", "added"]);
+    ensure!(shown.lines().any(line), "{shown}");
+    ensure!(shown.contains("the disk \"kept\""), "{shown}");
+    host.cli.fails(&["vm", "show", "worker"])?;
+    host.cli.ok(&[&restore[..], &[&key, "--yes"]].concat())?;
+    let said = host.cli.fails(&["vm", "start", "worker"])?;
+    ensure!(said.contains("there is no disk \"kept\""), "{said}");
+    let said = host.cli.ok(&["vm", "restore", backups])?;
+    ensure!(said.contains("worker restored from backup 3"), "{said}");
+    host.cli.ok(&["vm", "start", "worker"]).map(drop)
 }
 
 /// Makes guests of the backups, whose disks are as they were.

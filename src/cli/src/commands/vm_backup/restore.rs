@@ -49,14 +49,14 @@ pub(crate) async fn restore(context: &Context, arguments: RestoreVm) -> Result<(
     let plan = plan(&folder, &catalog, backup, name.as_ref())?;
     let remote = name.and_then(|name| name.remote);
     let client = context.client(remote.as_deref())?;
-    require_possible(&client, &plan).await?;
+    let there = require_possible(&client, &plan).await?;
     let mut restoring = Restoring {
         context,
         client: &client,
         remote,
         made: Vec::new(),
     };
-    match restoring.make(&folder, &plan).await {
+    match restoring.make(&folder, &plan, there).await {
         Ok(vm) => told(context, &vm, backup, &plan),
         Err(error) => {
             restoring.undo().await;
@@ -118,14 +118,17 @@ fn make_another(spec: &mut VmSpec, name: &str) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Finds out before anything is sent what would fail at the end.
-async fn require_possible(client: &Client, plan: &Plan<'_>) -> Result<(), ClientError> {
+/// Finds out before anything is sent what would fail at the end. Answers the VM if it is there, and only its disks are not: as after
+/// `lodge config restore`.
+async fn require_possible(client: &Client, plan: &Plan<'_>) -> Result<Option<Vm>, ClientError> {
     let spec = &plan.spec;
+    let there = without_disks(client, spec).await?;
+    let vm = there.is_none().then_some(("vms", "VM", &spec.name));
     let disks = spec
         .disks
         .iter()
         .map(|entry| ("disks", "disk", &entry.disk));
-    for (collection, kind, name) in [("vms", "VM", &spec.name)].into_iter().chain(disks) {
+    for (collection, kind, name) in vm.into_iter().chain(disks) {
         if is_there(client, collection, name).await? {
             let text = format!(
                 "there is a {kind} {name} already; give the VM another name: lodge vm restore FOLDER NAME"
@@ -147,7 +150,28 @@ async fn require_possible(client: &Client, plan: &Plan<'_>) -> Result<(), Client
             return Err(ClientError::Usage(text));
         }
     }
-    Ok(())
+    Ok(there)
+}
+
+/// The VM, if it waits for the very disks that are to come.
+async fn without_disks(client: &Client, spec: &VmSpec) -> Result<Option<Vm>, ClientError> {
+    if spec.disks.is_empty() || !is_there(client, "vms", &spec.name).await? {
+        return Ok(None);
+    }
+    let vm: Vm = client.get(&path("vms", spec.name.as_str())).await?;
+    let names = |spec: &VmSpec| -> Vec<Name> {
+        let disks = spec.disks.iter();
+        disks.map(|entry| entry.disk.clone()).collect()
+    };
+    if vm.status.state.is_active() || names(&vm.spec) != names(spec) {
+        return Ok(None);
+    }
+    for entry in &spec.disks {
+        if is_there(client, "disks", &entry.disk).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(vm))
 }
 
 async fn is_there(client: &Client, collection: &str, name: &Name) -> Result<bool, ClientError> {
@@ -163,17 +187,29 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    async fn make(&mut self, folder: &Folder, plan: &Plan<'_>) -> Result<Vm, ClientError> {
+    async fn make(
+        &mut self,
+        folder: &Folder,
+        plan: &Plan<'_>,
+        there: Option<Vm>,
+    ) -> Result<Vm, ClientError> {
         for (entry, files) in plan.spec.disks.iter().zip(&plan.disks) {
             self.make_disk(folder, &entry.disk, files).await?;
         }
-        let url = "/v1/vms";
+        let vm = match there {
+            Some(vm) => vm,
+            None => self.make_vm(&plan.spec).await?,
+        };
+        self.set_variables(&vm, &plan.variables).await?;
+        Ok(vm)
+    }
+
+    async fn make_vm(&mut self, spec: &VmSpec) -> Result<Vm, ClientError> {
         let vm: Vm = self
             .client
-            .send(Method::POST, url, &plan.spec, None)
+            .send(Method::POST, "/v1/vms", spec, None)
             .await?;
         self.made.push(path("vms", vm.spec.name.as_str()));
-        self.set_variables(&vm, &plan.variables).await?;
         Ok(vm)
     }
 
