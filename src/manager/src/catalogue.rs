@@ -79,7 +79,7 @@ pub(crate) fn mend_names<O: Object>(batch: &mut Batch, snapshot: &Snapshot) -> R
             .any(|object| object.value.id() == id && object.value.name().as_str() == name)
     };
     let mut taken: HashSet<String> = HashSet::new();
-    let step = || -> Result<(), RecordError> {
+    let mut step = || -> Result<(), RecordError> {
         for (name, id) in names::<O>(snapshot) {
             if owner(&name, id) {
                 taken.insert(name);
@@ -98,7 +98,6 @@ pub(crate) fn mend_names<O: Object>(batch: &mut Batch, snapshot: &Snapshot) -> R
         }
         Ok(())
     };
-    let mut step = step;
     step().map_err(|error| record_problem(&error))
 }
 

@@ -2,11 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use lodge_api::configuration::FieldChange;
+use lodge_api::configuration::{FieldChange, RestoreOutcome};
 use serde_json::Value;
 
 /// Stands where a part of what is shown is secret.
 const HIDDEN: &str = "(not shown)";
+
+/// What becomes of an object in whose place another comes, and what is different about it. What `secrets` lead to is not told.
+pub(super) fn weigh(
+    old: Option<&Value>,
+    new: &Value,
+    secrets: &[&str],
+) -> (RestoreOutcome, Vec<FieldChange>) {
+    let Some(old) = old else {
+        return (RestoreOutcome::Added, Vec::new());
+    };
+    let changes = differences(old, new, secrets);
+    match changes.is_empty() {
+        true => (RestoreOutcome::Unchanged, changes),
+        false => (RestoreOutcome::Replaced, changes),
+    }
+}
 
 /// What is different in `new`. What `secrets`, JSON pointers, lead to is not told.
 pub(super) fn differences(old: &Value, new: &Value, secrets: &[&str]) -> Vec<FieldChange> {

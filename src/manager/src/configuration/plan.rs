@@ -12,7 +12,7 @@ use lodge_store::{Batch, Precondition, Snapshot, Versioned};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::differences::differences;
+use super::differences::{differences, weigh};
 use super::file::{Contents, Item};
 use super::networks::NetworkStep;
 use crate::authorities::{self, AuthorityRecord};
@@ -175,16 +175,8 @@ impl<'a> Planner<'a> {
 
     /// Notes what becomes of an object that takes the place of `old`, and answers whether anything does.
     pub(super) fn weigh<O: Shown>(&mut self, old: Option<&O>, new: &O) -> bool {
-        let (outcome, changes) = match old {
-            None => (RestoreOutcome::Added, Vec::new()),
-            Some(old) => {
-                let changes = differences(&old.shown(), &new.shown(), O::SECRETS);
-                match changes.is_empty() {
-                    true => (RestoreOutcome::Unchanged, changes),
-                    false => (RestoreOutcome::Replaced, changes),
-                }
-            }
-        };
+        let before = old.map(Shown::shown);
+        let (outcome, changes) = weigh(before.as_ref(), &new.shown(), O::SECRETS);
         self.note(O::SHOWN_AS, new.name().as_str(), outcome, changes);
         match outcome {
             RestoreOutcome::Added => self.plan.known.push((new.target(), Change::Created)),
@@ -234,11 +226,7 @@ impl<'a> Planner<'a> {
         let name = hostname::normalize(name)
             .map_err(|problem| Problem::invalid("/configuration/hostname", problem))?;
         let (old, new) = (json!({"hostname": before}), json!({"hostname": name}));
-        let changes = differences(&old, &new, &[]);
-        let outcome = match changes.is_empty() {
-            true => RestoreOutcome::Unchanged,
-            false => RestoreOutcome::Replaced,
-        };
+        let (outcome, changes) = weigh(Some(&old), &new, &[]);
         if outcome == RestoreOutcome::Replaced {
             self.plan.hostname = Some(name.clone());
         }

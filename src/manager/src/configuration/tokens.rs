@@ -9,7 +9,7 @@ use lodge_store::{Precondition, Versioned};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::differences::differences;
+use super::differences::weigh;
 use super::file::Item;
 use super::plan::Planner;
 use super::users::Users;
@@ -127,17 +127,11 @@ impl Planner<'_> {
         new: &TokenRecord,
         user: &UserRecord,
     ) -> Result<(), Problem> {
-        let (outcome, changes, precondition) = match old {
-            None => (RestoreOutcome::Added, Vec::new(), Precondition::Absent),
-            Some(old) => {
-                let changes = differences(&shown(&old.value), &shown(new), SECRETS);
-                let outcome = match changes.is_empty() {
-                    true => RestoreOutcome::Unchanged,
-                    false => RestoreOutcome::Replaced,
-                };
-                (outcome, changes, Precondition::Revision(old.revision))
-            }
-        };
+        let before = old.map(|old| shown(&old.value));
+        let (outcome, changes) = weigh(before.as_ref(), &shown(new), SECRETS);
+        let precondition = old.map_or(Precondition::Absent, |old| {
+            Precondition::Revision(old.revision)
+        });
         let name = format!("{}/{}", user.name, new.name);
         self.note(ConfigurationKind::Token, name, outcome, changes);
         let change = match outcome {
