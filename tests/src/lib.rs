@@ -11,6 +11,7 @@
 pub mod artifacts;
 pub mod cli;
 pub mod curl;
+mod drive;
 pub mod host;
 pub mod machine;
 pub mod media;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::artifacts;
+use crate::drive::Drive;
 use crate::media;
 use crate::process::{die_with_parent, tool};
 use crate::qmp::Qmp;
@@ -83,7 +84,7 @@ pub struct Builder {
     data: Option<Data>,
     seed: Option<Seed>,
     network_boot: Option<(PathBuf, String)>,
-    target: Option<(PathBuf, Bus)>,
+    target: Option<(Drive, Bus)>,
 }
 
 /// Where the host's data are.
@@ -91,8 +92,8 @@ pub struct Builder {
 enum Data {
     /// On a disk of that many bytes, with an empty filesystem.
     Fresh(u64),
-    /// On a disk that is served there.
-    Socket(PathBuf),
+    /// On a disk that outlives the machine.
+    Kept(Drive),
 }
 
 /// A `seed.toml`, and how it gets into the machine.
@@ -209,13 +210,19 @@ impl Builder {
 
     /// A data disk that outlives the machine, but for what is in its cache.
     pub fn volatile_data_disk(mut self, disk: &VolatileDisk) -> Self {
-        self.data = Some(Data::Socket(disk.socket().to_owned()));
+        self.data = Some(Data::Kept(disk.into()));
         self
     }
 
     /// A disk for installing on, with the serial number [`TARGET_SERIAL`]; it outlives the machine.
     pub fn target_disk(mut self, path: &Path, bus: Bus) -> Self {
-        self.target = Some((path.to_owned(), bus));
+        self.target = Some((path.into(), bus));
+        self
+    }
+
+    /// The same, without what is in its cache when the machine ends.
+    pub fn volatile_target_disk(mut self, disk: &VolatileDisk, bus: Bus) -> Self {
+        self.target = Some((disk.into(), bus));
         self
     }
 
@@ -360,24 +367,12 @@ impl Builder {
 
     fn storage(&self, command: &mut Command, path: &Path) -> Result<()> {
         if let Some(data) = &self.data {
-            // Discarded blocks leave a file, and nothing in it needs to outlive the real machine.
             let data = match data {
-                Data::Fresh(size) => {
-                    let file = media::data_disk(path, *size)?;
-                    format!("cache=unsafe,file={}", file.display())
-                }
-                Data::Socket(socket) => {
-                    format!(
-                        "cache=writeback,file=nbd+unix:///?socket={}",
-                        socket.display()
-                    )
-                }
+                Data::Fresh(size) => Drive::File(media::data_disk(path, *size)?),
+                Data::Kept(drive) => drive.clone(),
             };
             command
-                .args([
-                    "-drive",
-                    &format!("if=none,id=data,format=raw,discard=unmap,{data}"),
-                ])
+                .args(["-drive", &data.option("data")])
                 .args(["-device", "nvme,drive=data,serial=lodge-data"]);
         }
         if let Some((target, bus)) = &self.target {
@@ -387,18 +382,10 @@ impl Builder {
                 Bus::Sata => "ide-hd,bus=ide.1",
                 Bus::Virtio => "virtio-blk-pci",
             };
-            command
-                .args([
-                    "-drive",
-                    &format!(
-                        "if=none,id=target,format=raw,discard=unmap,cache=unsafe,file={}",
-                        target.display()
-                    ),
-                ])
-                .args([
-                    "-device",
-                    &format!("{device},drive=target,serial={TARGET_SERIAL},bootindex=1"),
-                ]);
+            command.args(["-drive", &target.option("target")]).args([
+                "-device",
+                &format!("{device},drive=target,serial={TARGET_SERIAL},bootindex=1"),
+            ]);
         }
         match &self.seed {
             Some(Seed::Stick(seed)) => {

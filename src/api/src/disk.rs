@@ -18,6 +18,8 @@ pub struct Disk {
     pub size: Size,
     /// What it occupies now.
     pub allocated: Size,
+    /// Where it is.
+    pub datastore: Name,
     /// Guests whose configuration names it.
     pub used_by: Vec<Name>,
     /// When it was created.
@@ -39,6 +41,17 @@ pub struct DiskCreate {
     /// Image of kind `disk` to copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Name>,
+    /// Where it is to be; `default` if absent. A copy of an image is instant on the datastore `default`, where images are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Name>,
+}
+
+/// Body of `POST /v1/disks/{disk}:move`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskMove {
+    /// Where it is to be.
+    pub datastore: Name,
 }
 
 /// Query parameters of `POST /v1/disks/{disk}:apply`, whose body is a qcow2 of what changed (`application/octet-stream`), streamed.

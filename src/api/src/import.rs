@@ -17,6 +17,9 @@ pub struct VmImport {
     #[serde(default = "default_network")]
     #[param(required = false)]
     pub network: Name,
+    /// Where its disks are to be; `default` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Name>,
     /// SHA-256 of the archive in hexadecimal; a mismatch leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -33,6 +36,9 @@ pub struct VmFetch {
     /// Network that its interfaces are attached to.
     #[serde(default = "default_network")]
     pub network: Name,
+    /// Where its disks are to be; `default` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Name>,
     /// SHA-256 of the archive in hexadecimal; a mismatch leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

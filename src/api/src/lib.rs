@@ -9,6 +9,7 @@
 pub mod auth;
 pub mod authority;
 pub mod configuration;
+pub mod datastore;
 pub mod disk;
 pub mod event;
 pub mod image;

@@ -153,7 +153,7 @@ pub struct Storage {
     pub health: StorageHealth,
 }
 
-/// Whether the data storage works. A change is an event of type `system`.
+/// Whether the data storage or a datastore works. A change is an event of type `system`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StorageHealth {
@@ -166,6 +166,8 @@ pub enum StorageHealth {
     ReadOnly,
     /// What is written does not reach the disk: it is gone or broken.
     Failed,
+    /// Of a datastore: it cannot be used. Its disk is not there, has failed, or cannot be read.
+    Missing,
 }
 
 /// Kinds of data storage.

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    config, disk, event, image, network, operation, query, remote, snapshot, system, token, user,
-    vm,
+    config, datastore, disk, event, image, network, operation, query, remote, snapshot, system,
+    token, user, vm,
 };
 use crate::output::Format;
 
@@ -49,6 +49,9 @@ pub(crate) enum Noun {
     /// Kernels, initial RAM disks and disk images
     #[command(subcommand)]
     Image(image::Verb),
+    /// Where virtual disks are
+    #[command(subcommand)]
+    Datastore(datastore::Verb),
     /// Virtual disks
     #[command(subcommand)]
     Disk(disk::Verb),

@@ -142,6 +142,15 @@ impl Client {
         self.parse(&response)
     }
 
+    /// `POST` without a body, answered by an object.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.raw(Method::POST, path, None, None).await?;
+        self.parse(&response)
+    }
+
     /// `DELETE` of an object.
     ///
     /// # Errors

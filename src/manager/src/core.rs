@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::Manager;
 use crate::catalogue;
 use crate::config::ManagerConfig;
+use crate::datastores::Datastores;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
 use crate::hostname::HostName;
@@ -45,10 +46,11 @@ pub(crate) struct Core {
     /// (nobody uses this disk) still holds.
     pub(crate) catalogue: Mutex<()>,
     pub(crate) images: Arc<Datastore>,
-    pub(crate) disks: Arc<Datastore>,
+    /// Where disks are.
+    pub(crate) datastores: Datastores,
     /// UEFI variables of each guest that has run by that firmware, under its id.
     pub(crate) variables: Arc<Datastore>,
-    /// Files of snapshots.
+    /// Memory, state and variables of snapshots, and disks of those whose disks are on the host's own data storage.
     pub(crate) saved: Arc<Datastore>,
     pub(crate) events: EventStream,
     pub(crate) operations: Operations,

@@ -1,6 +1,7 @@
 //! What changed on a disk, written to one that is as it was before: the way back of incremental backups.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -8,6 +9,7 @@ use lodge_api::disk::{Disk, DiskApply};
 use lodge_api::event::Change;
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::NewFile;
+use lodge_block::datastore::Datastore;
 use lodge_store::Batch;
 use uuid::Uuid;
 
@@ -24,6 +26,8 @@ use crate::{Caller, IfMatch, Manager};
 /// A disk that nobody else uses until this is done with.
 struct Target {
     disk: DiskRecord,
+    /// Where it is.
+    disks: Arc<Datastore>,
     sha256: Option<String>,
     claim: DiskClaim,
 }
@@ -53,9 +57,11 @@ impl Manager {
             Problem::new(ErrorCode::InUse, detail)
                 .with_hint("stop the guest that runs with it; see GET /v1/operations, too")
         })?;
-        self.require_room_for(&self.core.disks, declared_len)?;
+        let disks = self.core.datastores.folders(disk.datastore)?.disks;
+        self.require_room_for(&disks, declared_len)?;
         let target = Target {
             disk,
+            disks,
             sha256,
             claim,
         };
@@ -77,7 +83,7 @@ impl Manager {
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
         handle: &OperationHandle,
     ) -> Result<Disk, Problem> {
-        let disks = self.core.disks.clone();
+        let disks = target.disks.clone();
         let receiver = Receiver::start(disks.clone(), Expected::Changes);
         let received = self.receive(receiver, declared_len, body, handle).await?;
         let wanted = target.sha256.as_ref();
@@ -118,6 +124,6 @@ impl Manager {
         core.make_known(caller, "disk_apply", record.value.target(), Change::Changed);
         drop(held);
         drop(target.claim);
-        Ok(core.disk_of(&record, &catalogue::list(&core.snapshot())))
+        core.disk_of(&record, &catalogue::list(&core.snapshot()))
     }
 }

@@ -1,6 +1,7 @@
 //! Disks: raw files guests write to.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
@@ -10,14 +11,15 @@ use lodge_api::operation::Operation;
 use lodge_api::page::{ListParams, Page};
 use lodge_api::vm::DiskBus;
 use lodge_api::{ErrorCode, Name, Problem, Size};
-use lodge_block::datastore::Access;
+use lodge_block::datastore::{Access, Datastore};
 use lodge_store::{Batch, Record, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
-use crate::filter::Field;
+use crate::datastores::{self, Folders};
+use crate::filter::{self, Field};
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::networks::in_use;
 use crate::operations::OperationHandle;
@@ -38,6 +40,9 @@ pub(crate) struct DiskRecord {
     pub(crate) id: Uuid,
     pub(crate) name: Name,
     size: Size,
+    /// Nothing for the host's own data storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) datastore: Option<Uuid>,
     created_at: Timestamp,
 }
 
@@ -48,8 +53,14 @@ impl DiskRecord {
             id: Uuid::now_v7(),
             name,
             size: Size(size),
+            datastore: None,
             created_at: Timestamp::now(),
         }
+    }
+
+    /// The same disk on that datastore.
+    pub(crate) fn on(self, datastore: Option<Uuid>) -> Self {
+        Self { datastore, ..self }
     }
 
     /// The disk of a file that no record names.
@@ -117,10 +128,11 @@ fn users(core: &Core, name: &Name, id: Uuid, vms: &[Versioned<VmRecord>]) -> Vec
         .collect()
 }
 
-/// What a new disk is made from.
+/// What a new disk is made from, and where.
 struct Plan {
     record: DiskRecord,
     image: Option<ImageRecord>,
+    folders: Folders,
 }
 
 impl Core {
@@ -128,20 +140,21 @@ impl Core {
         &self,
         record: &Versioned<DiskRecord>,
         vms: &[Versioned<VmRecord>],
-    ) -> Disk {
+    ) -> Result<Disk, Problem> {
         let disk = &record.value;
-        let info = file_name(disk.id)
-            .ok()
-            .and_then(|name| self.disks.info(&name).ok());
-        Disk {
+        let name = file_name(disk.id)?;
+        let folders = self.datastores.folders(disk.datastore);
+        let info = folders.ok().and_then(|on| on.disks.info(&name).ok());
+        Ok(Disk {
             id: disk.id,
             name: disk.name.clone(),
             size: disk.size,
             allocated: Size(info.map_or(0, |info| info.allocated)),
+            datastore: datastores::name_of(&self.snapshot(), disk.datastore)?,
             used_by: users(self, &disk.name, disk.id, vms),
             created_at: disk.created_at,
             revision: record.revision,
-        }
+        })
     }
 
     fn plan_disk(&self, create: DiskCreate) -> Result<Plan, Problem> {
@@ -171,15 +184,21 @@ impl Core {
             )
             .with_hint("give at least the image's size, or leave the size out"));
         }
-        let record = DiskRecord::new(create.name, size.bytes());
-        Ok(Plan { record, image })
+        let datastore = datastores::require(&snapshot, create.datastore.as_ref(), "/datastore")?;
+        let folders = self.datastores.folders(datastore);
+        Ok(Plan {
+            record: DiskRecord::new(create.name, size.bytes()).on(datastore),
+            image,
+            folders: folders.map_err(|problem| problem.with_pointer("/datastore"))?,
+        })
     }
 
     /// Makes the file of a new disk; nothing stays of one that fails.
     async fn make_disk_file(&self, plan: &Plan, handle: &OperationHandle) -> Result<(), Problem> {
         let (id, size) = (plan.record.id, plan.record.size.bytes());
         let image = plan.image.as_ref().map(|image| image.id);
-        let (images, disks, handle) = (self.images.clone(), self.disks.clone(), handle.clone());
+        let (images, disks) = (self.images.clone(), plan.folders.disks.clone());
+        let handle = handle.clone();
         blocking(move || {
             let name = file_name(id)?;
             let failed = |error| datastore_problem(&error);
@@ -201,8 +220,7 @@ impl Core {
         .await
     }
 
-    async fn remove_disk_file(&self, id: Uuid) {
-        let disks = self.disks.clone();
+    async fn remove_disk_file(&self, disks: Arc<Datastore>, id: Uuid) {
         let removed = blocking(move || {
             disks
                 .remove_file(&file_name(id)?)
@@ -222,16 +240,22 @@ impl Core {
         self.make_disk_file(&plan, handle).await?;
         let record = plan.record;
         let made = match handle.commit_to_finish() {
-            Ok(()) => self.add(&record).await,
+            Ok(()) => self.add_disk(&record).await,
             Err(problem) => Err(problem),
         };
         if let Err(problem) = made {
-            self.remove_disk_file(record.id).await;
+            self.remove_disk_file(plan.folders.disks, record.id).await;
             return Err(problem);
         }
         self.events
             .object(&caller.user, record.target(), Change::Created);
         Ok(())
+    }
+
+    async fn add_disk(&self, record: &DiskRecord) -> Result<(), Problem> {
+        let _changing = self.catalogue.lock().await;
+        datastores::require_known(&self.snapshot(), record.datastore)?;
+        self.add(record).await.map(drop)
     }
 
     /// The guests that run with a disk; each can be told that it has grown.
@@ -265,11 +289,18 @@ impl Core {
         }
     }
 
-    /// Records sizes of disks whose files were made longer by a manager that died before it could.
-    pub(crate) async fn record_growth(&self) -> Result<(), Problem> {
+    /// Records sizes of a datastore's disks whose files were made longer by a manager that died before it could.
+    pub(crate) async fn record_growth(
+        &self,
+        datastore: Option<Uuid>,
+        disks: &Datastore,
+    ) -> Result<(), Problem> {
         let mut batch = Batch::new();
         for disk in catalogue::list::<DiskRecord>(&self.snapshot()) {
-            let info = self.disks.info(&file_name(disk.value.id)?);
+            if disk.value.datastore != datastore {
+                continue;
+            }
+            let info = disks.info(&file_name(disk.value.id)?);
             // What has no file is found out when it is used.
             let Ok(info) = info else { continue };
             if info.size > disk.value.size.bytes() {
@@ -284,7 +315,7 @@ impl Core {
     }
 }
 
-fn in_use_by_running(name: &Name, what: &str) -> Problem {
+pub(crate) fn in_use_by_running(name: &Name, what: &str) -> Problem {
     let detail =
         format!("a running guest uses the disk \"{name}\", which cannot be {what} meanwhile");
     Problem::new(ErrorCode::InUse, detail).with_hint("stop the guest first")
@@ -311,15 +342,17 @@ impl Manager {
     pub fn disk_list(&self, params: &ListParams) -> Result<Page<Disk>, Problem> {
         let snapshot = self.core.snapshot();
         let vms = catalogue::list::<VmRecord>(&snapshot);
-        let view = |disk: &_| self.core.disk_of(disk, &vms);
-        catalogue::page(&snapshot, params, FIELDS, view, |disk| &disk.name)
+        let disks = catalogue::list::<DiskRecord>(&snapshot);
+        let views = disks.iter().map(|disk| self.core.disk_of(disk, &vms));
+        let views = views.collect::<Result<Vec<_>, _>>()?;
+        filter::page(views, params, FIELDS, |disk| disk.name.to_string())
     }
 
     /// One disk, by name or id.
     pub fn disk_view(&self, key: &str) -> Result<Disk, Problem> {
         let snapshot = self.core.snapshot();
         let disk = catalogue::find::<DiskRecord>(&snapshot, key)?;
-        Ok(self.core.disk_of(&disk, &catalogue::list(&snapshot)))
+        self.core.disk_of(&disk, &catalogue::list(&snapshot))
     }
 
     /// Makes a disk, empty or a copy of an image. What can be checked is checked before this returns;
@@ -338,7 +371,7 @@ impl Manager {
                 .map_err(|error| datastore_problem(&error))?
                 .allocated;
             // Where extents are shared less is needed; nobody minds so close to the end.
-            self.core.require_space(&self.core.disks, allocated)?;
+            self.core.require_space(&plan.folders.disks, allocated)?;
         }
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
@@ -400,7 +433,8 @@ impl Manager {
                 }
                 new.size = size;
                 // The file first: a file larger than recorded is put right by repeating the call.
-                let (disks, file) = (core.disks.clone(), file_name(new.id)?);
+                let disks = core.datastores.folders(new.datastore)?.disks;
+                let file = file_name(new.id)?;
                 blocking(move || {
                     disks
                         .grow_disk(&file, size.bytes())
@@ -416,7 +450,7 @@ impl Manager {
             if grown {
                 core.tell_growth(new.value.id, &running).await;
             }
-            Ok(core.disk_of(&new, &catalogue::list(&core.snapshot())))
+            core.disk_of(&new, &catalogue::list(&core.snapshot()))
         })
         .await
     }
@@ -438,10 +472,14 @@ impl Manager {
             if !used_by.is_empty() {
                 return Err(in_use("disk", &disk.name, &used_by));
             }
+            let folders = core.datastores.folders(disk.datastore);
             let mut batch = Batch::new();
             catalogue::remove(&mut batch, old)?;
             core.commit(batch).await?;
-            core.remove_disk_file(disk.id).await;
+            // On one that is missing it is removed when that is there again.
+            if let Ok(folders) = folders {
+                core.remove_disk_file(folders.disks, disk.id).await;
+            }
             core.make_known(&caller, "disk_delete", disk.target(), Change::Deleted);
             Ok(())
         })

@@ -20,7 +20,7 @@ use crate::disks::DiskRecord;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::operations::{OperationHandle, cancelled};
 use crate::ova::export::{self as ova, Outgoing};
-use crate::snapshots::{Part, open as open_saved};
+use crate::snapshots::open_disk as open_saved_disk;
 use crate::vms::DiskClaim;
 use crate::{Caller, Manager};
 
@@ -266,15 +266,13 @@ pub(crate) fn hold(core: &Core, stored: Stored) -> Result<Hold, Problem> {
     let id = match stored {
         Stored::Disk(id) => id,
         Stored::Image(id) => return core.open_image(id).map(Hold::Fixed),
-        Stored::Saved(id, number) => {
-            return open_saved(&core.saved, id, Part::Disk(number)).map(Hold::Fixed);
-        }
+        Stored::Saved(id, number) => return open_saved_disk(core, id, number).map(Hold::Fixed),
     };
-    let disk = core
-        .disks
+    let disks = core.folders_of_disk(id)?.disks;
+    let disk = disks
         .open_file(&file_name(id)?, Access::default())
         .map_err(failed)?;
-    let copy = core.disks.new_file().map_err(failed)?;
+    let copy = disks.new_file().map_err(failed)?;
     if copy::share_extents(&disk, copy.file()).map_err(copy_problem)? {
         return Ok(Hold::Copy(copy));
     }

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::catalogue::{self, Object};
 use crate::config::{ManagerConfig, OpenError};
 use crate::core::{Core, internal};
+use crate::datastores::{self, Datastores, Folders};
 use crate::disks::DiskRecord;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
@@ -69,9 +70,11 @@ impl Manager {
     pub async fn open(config: ManagerConfig, log: LogRing) -> Result<Self, OpenError> {
         let core = prepare(config, log).await?;
         core.prepare_administrator().await?;
-        if let Err(problem) = core.record_growth().await {
+        let system = core.datastores.system().disks.clone();
+        if let Err(problem) = core.record_growth(None, &system).await {
             tracing::warn!(%problem, "sizes of disks are not recorded");
         }
+        core.attach_datastores().await;
         core.take_over_guests().await;
         core.end_interrupted_operations(|operation| core.shows_done(operation))
             .await;
@@ -91,6 +94,8 @@ impl Manager {
         self.background(async move { core.keep_house().await });
         let core = self.core.clone();
         self.background(async move { core.follow_storage().await });
+        let core = self.core.clone();
+        self.background(async move { core.follow_datastores().await });
         let manager = self.clone();
         self.background(async move { manager.follow_schedules().await });
         let core = self.core.clone();
@@ -204,12 +209,16 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
     let variables = open_datastore(&config.data_dir.join("variables"))?;
-    let saved = open_datastore(&config.data_dir.join("snapshots"))?;
-    if let Some(batch) = networks::missing_default(&store.snapshot(), &config)? {
+    let saved = Arc::new(open_datastore(&config.data_dir.join("snapshots"))?);
+    let missing = [
+        networks::missing_default(&store.snapshot(), &config)?,
+        datastores::missing_default(&store.snapshot())?,
+    ];
+    for batch in missing.into_iter().flatten() {
         store.commit(batch).await?;
     }
     if store.has_losses() {
-        let on = recovered::Datastores {
+        let on = recovered::Folders {
             images: &images,
             disks: &disks,
             saved: &saved,
@@ -227,8 +236,11 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         remove_unrecorded::<VmRecord>(&variables, &snapshot);
         snapshots::remove_unrecorded(&saved, &snapshot);
     }
-    start_warnings.extend(recovered::without_files::<ImageRecord>(&images, &snapshot));
-    start_warnings.extend(recovered::without_files::<DiskRecord>(&disks, &snapshot));
+    let all = catalogue::list::<ImageRecord>(&snapshot);
+    let all = all.into_iter().map(|image| image.value);
+    start_warnings.extend(recovered::without_files(all, &images));
+    let here = recovered::disks_on(&snapshot, None);
+    start_warnings.extend(recovered::without_files(here, &disks));
     let hostname = HostName::read(&config, boot.as_ref());
     let network = networks::start(&config, boot.as_ref(), hostname.get(), &snapshot)
         .await
@@ -243,9 +255,12 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         boot,
         catalogue: Mutex::new(()),
         images: Arc::new(images),
-        disks: Arc::new(disks),
+        datastores: Datastores::new(Folders {
+            disks: Arc::new(disks),
+            saved: saved.clone(),
+        }),
         variables: Arc::new(variables),
-        saved: Arc::new(saved),
+        saved,
         events: EventStream::open(config.run_dir.join("events"), epoch()),
         operations: Operations::load(&snapshot),
         sessions: Sessions::new(&snapshot)?,

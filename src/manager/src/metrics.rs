@@ -36,8 +36,25 @@ pub struct MetricsSnapshot {
     pub store_revision: u64,
     /// Logins refused for a wrong password or by the throttle since the manager started.
     pub logins_refused: u64,
+    /// Datastores, by name.
+    pub datastores: Vec<DatastoreMetrics>,
     /// Guests, by name.
     pub vms: Vec<VmMetrics>,
+}
+
+/// Numbers of one datastore.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatastoreMetrics {
+    /// Name.
+    pub name: Name,
+    /// Capacity.
+    pub size: u64,
+    /// Free.
+    pub free: u64,
+    /// What its disks would take if they were full.
+    pub provisioned: u64,
+    /// Whether it is sound, or low on space at worst.
+    pub usable: bool,
 }
 
 /// Numbers of one guest.
@@ -99,6 +116,7 @@ impl Manager {
             event_sequence: core.events.last(),
             store_revision: snapshot.revision(),
             logins_refused: core.logins_refused.load(Ordering::Relaxed),
+            datastores: core.datastore_metrics(&snapshot),
             vms,
         }
     }

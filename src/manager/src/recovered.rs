@@ -17,6 +17,7 @@ use crate::authorities::AuthorityRecord;
 use crate::catalogue::{self, Object};
 use crate::content::{self, Found};
 use crate::core::internal;
+use crate::datastores::DatastoreRecord;
 use crate::disks::DiskRecord;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::networks::NetworkRecord;
@@ -30,14 +31,14 @@ const PIECE: usize = 1 << 20;
 
 /// What to record, and what to tell people.
 #[derive(Default)]
-struct Recovered {
+pub(crate) struct Recovered {
     batch: Batch,
     warnings: Vec<String>,
     failed: bool,
 }
 
-/// The datastores that are looked through.
-pub(crate) struct Datastores<'a> {
+/// What is looked through.
+pub(crate) struct Folders<'a> {
     pub(crate) images: &'a Datastore,
     pub(crate) disks: &'a Datastore,
     pub(crate) saved: &'a Datastore,
@@ -50,7 +51,7 @@ pub(crate) struct Datastores<'a> {
 /// When the store takes no changes.
 pub(crate) async fn bring_back(
     store: &SledStore,
-    on: &Datastores<'_>,
+    on: &Folders<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Problem> {
     let commit = |batch: Batch| async {
@@ -62,11 +63,14 @@ pub(crate) async fn bring_back(
             .map(drop)
             .map_err(|error| catalogue::store_problem(&error))
     };
-    let found = recover(on, &store.snapshot());
+    let mut found = recover(on, &store.snapshot());
+    // The others are looked through when they are opened.
+    unsettle(&mut found.batch, &store.snapshot())?;
     commit(found.batch).await?;
     let snapshot = store.snapshot();
     let mut names = Batch::new();
     catalogue::mend_names::<AuthorityRecord>(&mut names, &snapshot)?;
+    catalogue::mend_names::<DatastoreRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<DiskRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<ImageRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<NetworkRecord>(&mut names, &snapshot)?;
@@ -83,41 +87,64 @@ pub(crate) async fn bring_back(
         .map_err(|error| internal(format!("settling what the store had lost: {error}")))
 }
 
-/// Finds files that no record names. Files of snapshots become disks of their own; the guest that one of them was of is not known
-/// any more, and so is its memory of no use.
-fn recover(on: &Datastores<'_>, snapshot: &Snapshot) -> Recovered {
-    let mut recovered = Recovered::default();
-    for id in unrecorded::<DiskRecord>(on.disks, snapshot) {
-        let kept = recovered.keep_disk(on.disks, id, snapshot);
-        recovered.tell("disk", &id.to_string(), kept);
+fn unsettle(batch: &mut Batch, snapshot: &Snapshot) -> Result<(), Problem> {
+    for record in catalogue::list::<DatastoreRecord>(snapshot) {
+        if record.value.key().is_some() {
+            let unsettled = DatastoreRecord {
+                unsettled: true,
+                ..record.value.clone()
+            };
+            catalogue::replace(batch, &record, &unsettled)?;
+        }
     }
+    Ok(())
+}
+
+fn recover(on: &Folders<'_>, snapshot: &Snapshot) -> Recovered {
+    let mut recovered = Recovered::default();
+    recovered.keep_disks(None, on.disks, on.saved, snapshot);
     for id in unrecorded::<ImageRecord>(on.images, snapshot) {
         let kept = recovered.keep_image(on.images, id, snapshot);
         recovered.tell("image", &id.to_string(), kept);
     }
-    let files = on.saved.files().unwrap_or_default();
-    let lost = |file: &&FileName| {
-        snapshots::disk_of_file(file).is_some_and(|id| !known::<SnapshotRecord>(snapshot, id))
-    };
-    for file in files.iter().filter(lost) {
-        let kept = recovered.keep_saved_disk(on, file);
-        recovered.tell("disk of a snapshot", file.as_str(), kept);
-    }
     recovered
+}
+
+/// What is to be recorded of a datastore beside the host's own data storage.
+pub(crate) fn on_datastore(
+    id: Uuid,
+    folders: &crate::datastores::Folders,
+    snapshot: &Snapshot,
+) -> Recovered {
+    let mut recovered = Recovered::default();
+    recovered.keep_disks(Some(id), &folders.disks, &folders.saved, snapshot);
+    recovered
+}
+
+/// The disks that are on a datastore, by their records.
+pub(crate) fn disks_on(snapshot: &Snapshot, datastore: Option<Uuid>) -> Vec<DiskRecord> {
+    let disks = catalogue::list::<DiskRecord>(snapshot).into_iter();
+    disks
+        .map(|disk| disk.value)
+        .filter(|disk| disk.datastore == datastore)
+        .collect()
 }
 
 /// Objects whose content is not there any more: what their records say they have was deleted after the copy of the store
 /// was made that they come from, or is lost.
-pub(crate) fn without_files<O: Object>(datastore: &Datastore, snapshot: &Snapshot) -> Vec<String> {
+pub(crate) fn without_files<O: Object>(
+    objects: impl IntoIterator<Item = O>,
+    datastore: &Datastore,
+) -> Vec<String> {
     let missing = |object: &O| {
         let info = file_name(object.id()).map(|file| datastore.info(&file));
         !matches!(info, Ok(Ok(_)))
     };
-    catalogue::list::<O>(snapshot)
+    objects
         .into_iter()
-        .filter(|object| missing(&object.value))
+        .filter(missing)
         .map(|object| {
-            let (kind, name) = (O::KIND, object.value.name());
+            let (kind, name) = (O::KIND, object.name());
             format!("The {kind} \"{name}\" has lost its content: its file is not there, or cannot be read. Delete the {kind}, or restore it from a backup.")
         })
         .collect()
@@ -127,10 +154,51 @@ pub(crate) fn without_files<O: Object>(datastore: &Datastore, snapshot: &Snapsho
 type Kept = Result<(&'static str, Name), Problem>;
 
 impl Recovered {
-    fn keep_disk(&mut self, disks: &Datastore, id: Uuid, snapshot: &Snapshot) -> Kept {
+    /// Whether all was brought back.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.failed
+    }
+
+    /// What to record, and what to tell people.
+    pub(crate) fn outcome(self) -> (Batch, Vec<String>) {
+        (self.batch, self.warnings)
+    }
+
+    /// Finds files that no record names. Files of snapshots become disks of their own; the guest that one of them was of is not known
+    /// any more, and so is its memory of no use.
+    fn keep_disks(
+        &mut self,
+        datastore: Option<Uuid>,
+        disks: &Datastore,
+        saved: &Datastore,
+        snapshot: &Snapshot,
+    ) {
+        for id in unrecorded::<DiskRecord>(disks, snapshot) {
+            let kept = self.keep_disk(datastore, disks, id, snapshot);
+            self.tell("disk", &id.to_string(), kept);
+        }
+        let files = saved.files().unwrap_or_default();
+        let lost = |file: &&FileName| {
+            snapshots::disk_of_file(file).is_some_and(|id| !known::<SnapshotRecord>(snapshot, id))
+        };
+        for file in files.iter().filter(lost) {
+            let kept = self.keep_saved_disk(datastore, disks, saved, file);
+            self.tell("disk of a snapshot", file.as_str(), kept);
+        }
+    }
+
+    fn keep_disk(
+        &mut self,
+        datastore: Option<Uuid>,
+        disks: &Datastore,
+        id: Uuid,
+        snapshot: &Snapshot,
+    ) -> Kept {
         let info = disks.info(&file_name(id)?);
         let size = info.map_err(|error| datastore_problem(&error))?.size;
-        self.record(snapshot, id, |name| DiskRecord::recovered(id, name, size))
+        self.record(snapshot, id, |name| {
+            DiskRecord::recovered(id, name, size).on(datastore)
+        })
     }
 
     fn keep_image(&mut self, images: &Datastore, id: Uuid, snapshot: &Snapshot) -> Kept {
@@ -147,17 +215,22 @@ impl Recovered {
     }
 
     /// The snapshot's own file is removed later, with what else nobody needs.
-    fn keep_saved_disk(&mut self, on: &Datastores<'_>, file: &FileName) -> Kept {
+    fn keep_saved_disk(
+        &mut self,
+        datastore: Option<Uuid>,
+        disks: &Datastore,
+        saved: &Datastore,
+        file: &FileName,
+    ) -> Kept {
         let failed = |error| datastore_problem(&error);
-        let source = on.saved.open_file(file, Access::default());
-        let source = source.map_err(failed)?;
-        let size = on.saved.info(file).map_err(failed)?.size;
+        let source = saved.open_file(file, Access::default()).map_err(failed)?;
+        let size = saved.info(file).map_err(failed)?.size;
         let id = Uuid::now_v7();
-        on.disks
+        disks
             .clone_file(&source, &file_name(id)?, &mut |_| ControlFlow::Continue(()))
             .map_err(failed)?;
         self.record(&Snapshot::default(), id, |name| {
-            DiskRecord::recovered(id, name, size)
+            DiskRecord::recovered(id, name, size).on(datastore)
         })
     }
 

@@ -18,7 +18,7 @@ const LOW: u64 = 5;
 const ENOUGH: u64 = 6;
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const PAUSE: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Where the data are.
@@ -109,7 +109,7 @@ impl Core {
                  log for what the kernel says of it; restart the host to have it repaired."
                     .to_owned(),
             ),
-            StorageHealth::Failed => Some(
+            StorageHealth::Failed | StorageHealth::Missing => Some(
                 "The data storage fails, and what is done now is lost: its disk is gone or broken. See the log for what the kernel says \
                  of it; check the disk's cables, then restart the host."
                     .to_owned(),
@@ -119,7 +119,7 @@ impl Core {
 }
 
 /// What to make of the room there is, and of whether what is written reaches the disk.
-fn health(before: StorageHealth, space: Option<Space>, works: bool) -> StorageHealth {
+pub(crate) fn health(before: StorageHealth, space: Option<Space>, works: bool) -> StorageHealth {
     let Some(space) = space.filter(|_| works) else {
         return StorageHealth::Failed;
     };

@@ -206,6 +206,7 @@ impl Core {
             warnings.push(format!("Guests cannot run: {}", self.host.kvm.message));
         }
         warnings.extend(self.storage_warning());
+        warnings.extend(self.datastore_warnings());
         let network = self.network.as_ref().map(HostNetwork::state);
         for warning in network.iter().flat_map(|state| &state.warnings) {
             warnings.push(format!(

@@ -119,7 +119,7 @@ fn listed<'a>(disks: &'a Value, serial: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no disk {serial}: {disks:?}"))
 }
 
-fn write_at(path: &std::path::Path, at: u64, content: &[u8]) {
+pub(crate) fn write_at(path: &std::path::Path, at: u64, content: &[u8]) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(content, at).unwrap();

@@ -4,6 +4,7 @@
 mod backup;
 mod boot;
 mod cloud_init;
+mod datastores;
 mod faces;
 mod firmware;
 mod full_disk;
@@ -14,6 +15,7 @@ mod installation;
 mod limits;
 mod network;
 mod power_cuts;
+mod power_cuts_install;
 mod refusals;
 mod snapshots;
 mod survival;

@@ -105,13 +105,7 @@ fn stays(host: &Host, good: &Path) -> Result<()> {
     let file = good.file_name().context("a file")?;
     let url = web.url(&file.to_string_lossy());
     host.cli.ok(&["system", "update", &url, "--yes"])?;
-    let console = &host.machine.console;
-    console.wait_after(from, "reboot: Restarting system")?;
-    ready_again(host, console.position())?;
-    host.wait_event("system", |event| {
-        let message = event["message"].as_str().unwrap_or_default();
-        Ok(message.contains("image B is the one that starts from now on"))
-    })?;
+    comes_up(host, from)?;
     assert_eq!(images(host)?, ["a - spare", "b runs default"]);
     let list = host.cli.ok(&["system", "images"])?;
     assert!(list.contains(OTHER_VERSION), "{list}");
@@ -119,6 +113,23 @@ fn stays(host: &Host, good: &Path) -> Result<()> {
     let warnings = system["warnings"].to_string();
     assert!(!warnings.contains("last update"), "{system}");
     Ok(())
+}
+
+/// The new version starts, and finds that all is well with it. `from` is where the console was before the update.
+pub(crate) fn comes_up(host: &Host, from: usize) -> Result<()> {
+    let console = &host.machine.console;
+    console.wait_after(from, "reboot: Restarting system")?;
+    ready_again(host, console.position())?;
+    is_kept(host)
+}
+
+/// Waits until the version that is tried is the one that starts from now on.
+pub(crate) fn is_kept(host: &Host) -> Result<()> {
+    host.wait_event("system", |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        Ok(message.contains("is the one that starts from now on"))
+    })
+    .map(drop)
 }
 
 /// A guest that counts.
@@ -227,12 +238,12 @@ fn images(host: &Host) -> Result<Vec<String>> {
     Ok(list.iter().map(line).collect())
 }
 
-fn iso() -> Result<Vec<u8>> {
+pub(crate) fn iso() -> Result<Vec<u8>> {
     Ok(fs::read(artifacts::iso())?)
 }
 
 /// The same image with another version in its list of contents.
-fn other_version(iso: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn other_version(iso: &[u8]) -> Result<Vec<u8>> {
     let at = find(iso, b"version ", b"\nsha256 ").context("no version in the ISO")?;
     let end = at
         + iso[at..]
@@ -295,7 +306,11 @@ fn sha256(content: &[u8]) -> Result<String> {
 
 /// Signs an image, with a key that is made when it is missing.
 fn signed(host: &Host, name: &str, key: &Path, content: Vec<u8>) -> Result<PathBuf> {
-    let directory = host.machine.directory();
+    sign(host.machine.directory(), name, key, content)
+}
+
+/// The same, with the files in that folder.
+pub(crate) fn sign(directory: &Path, name: &str, key: &Path, content: Vec<u8>) -> Result<PathBuf> {
     let iso = directory.join(format!("{name}.iso"));
     fs::write(&iso, content)?;
     let output = directory.join(format!("{name}.update"));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use http::Method;
-use lodge_api::disk::{Disk, DiskCreate, DiskPatch};
+use lodge_api::disk::{Disk, DiskCreate, DiskMove, DiskPatch};
 use lodge_api::operation::Operation;
 use lodge_api::{Name, Size};
 use lodge_client::ClientError;
@@ -28,6 +28,9 @@ pub(crate) enum Verb {
         /// Disk image to copy
         #[arg(long)]
         image: Option<Name>,
+        /// Datastore it is to be on, if not `default`
+        #[arg(long)]
+        datastore: Option<Name>,
         /// Print the operation and return at once
         #[arg(long)]
         background: bool,
@@ -60,6 +63,16 @@ pub(crate) enum Verb {
         /// The file of changes
         file: PathBuf,
     },
+    /// Move to another datastore, while no VM runs with it; snapshots stay where they are
+    Move {
+        /// [REMOTE:]NAME
+        name: Target,
+        /// Where it is to be
+        datastore: Name,
+        /// Print the operation and return at once
+        #[arg(long)]
+        background: bool,
+    },
     /// Delete with all data on it
     #[command(visible_alias = "rm")]
     Delete {
@@ -78,6 +91,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             name,
             size,
             image,
+            datastore,
             background,
         } => {
             let client = context.client(name.remote.as_deref())?;
@@ -85,6 +99,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
                 name: parse_name(&name.name)?,
                 size,
                 image,
+                datastore,
             };
             let operation: Operation = client.send(Method::POST, "/v1/disks", &body, None).await?;
             let text = format!("Disk {} created", name.name);
@@ -96,12 +111,13 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             output::list(
                 context.format,
                 &disks,
-                &["NAME", "SIZE", "ALLOCATED", "USED BY"],
+                &["NAME", "SIZE", "ALLOCATED", "DATASTORE", "USED BY"],
                 |disk| {
                     vec![
                         disk.name.to_string(),
                         disk.size.to_string(),
                         disk.allocated.to_string(),
+                        disk.datastore.to_string(),
                         users(disk),
                     ]
                 },
@@ -116,6 +132,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
                     ("Id", disk.id.to_string()),
                     ("Size", disk.size.to_string()),
                     ("Allocated", disk.allocated.to_string()),
+                    ("Datastore", disk.datastore.to_string()),
                     ("Used by", users(disk)),
                     ("Created", disk.created_at.to_string()),
                 ]
@@ -135,6 +152,18 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
                 &format!("Disk {} is now {}", disk.name, disk.size),
             );
             Ok(())
+        }
+        Verb::Move {
+            name,
+            datastore,
+            background,
+        } => {
+            let client = context.client(name.remote.as_deref())?;
+            let url = format!("{}:move", path("disks", &name.name));
+            let text = format!("Disk {} is on datastore {datastore} now", name.name);
+            let body = DiskMove { datastore };
+            let operation: Operation = client.send(Method::POST, &url, &body, None).await?;
+            context.finish(&client, operation, background, &text).await
         }
         Verb::Export(arguments) => export(context, "disks", arguments).await,
         Verb::Apply { name, file } => apply(context, &name, &file).await,

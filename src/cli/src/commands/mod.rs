@@ -1,6 +1,7 @@
 //! One file per noun.
 
 pub(crate) mod config;
+pub(crate) mod datastore;
 pub(crate) mod disk;
 pub(crate) mod event;
 mod export;
@@ -56,6 +57,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
         Noun::Remote(verb) => remote::run(&mut context, verb).await,
         Noun::Vm(verb) => vm::run(&context, *verb).await,
         Noun::Image(verb) => image::run(&context, verb).await,
+        Noun::Datastore(verb) => datastore::run(&context, verb).await,
         Noun::Disk(verb) => disk::run(&context, verb).await,
         Noun::Snapshot(verb) => snapshot::run(&context, verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,

@@ -35,12 +35,7 @@ pub(crate) async fn install(
     erase: bool,
     background: bool,
 ) -> Result<(), ClientError> {
-    let disks = list(client).await?;
-    let erase = match disks.iter().find(|found| found.identity() == disk) {
-        // The host says what is wrong.
-        None => erase,
-        Some(found) => erase || confirm(found)?,
-    };
+    let erase = erase || erase_allowed(client, disk).await?;
     let body = Install {
         disk: disk.to_owned(),
         erase,
@@ -52,6 +47,16 @@ pub(crate) async fn install(
         "Lodge is installed on {disk}. Remove the stick or the CD before the host starts the next time"
     );
     context.finish(client, operation, background, &text).await
+}
+
+/// Whether a disk of the host may be erased, which a person is asked where something is on it.
+pub(super) async fn erase_allowed(client: &Client, disk: &str) -> Result<bool, ClientError> {
+    let disks = list(client).await?;
+    match disks.iter().find(|found| found.identity() == disk) {
+        // The host says what is wrong.
+        None => Ok(false),
+        Some(found) => confirm(found),
+    }
 }
 
 /// Shows what will be lost and has the disk named once more; a blank one needs no word.

@@ -122,9 +122,7 @@ pub(crate) async fn rollback(
 ) -> Result<(), ClientError> {
     how.ask(client).await?;
     let url = how.url(ROLLBACK);
-    let response = client.raw(Method::POST, &url, None, None).await?;
-    let updated = serde_json::from_slice(&response.body)
-        .map_err(|error| ClientError::Usage(format!("unreadable answer: {error}")))?;
+    let updated = client.post(&url).await?;
     told(context, &updated)
 }
 

@@ -431,11 +431,7 @@ async fn request(
     let url = format!("{}:{}", path("vms", name), action.as_str());
     let operation: Operation = match options {
         Some(options) => client.send(Method::POST, &url, options, None).await?,
-        None => {
-            let response = client.raw(Method::POST, &url, None, None).await?;
-            serde_json::from_slice(&response.body)
-                .map_err(|error| ClientError::Usage(error.to_string()))?
-        }
+        None => client.post(&url).await?,
     };
     let past = match action {
         VmAction::Start => "started",

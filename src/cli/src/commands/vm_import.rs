@@ -7,7 +7,7 @@ use http::Method;
 use lodge_api::operation::Operation;
 use lodge_api::vm::VmImported;
 use lodge_client::{ClientError, encode_segment};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::image_upload::{Sent, send};
 use super::path;
@@ -27,6 +27,9 @@ pub(crate) struct Import {
     /// Network for all its interfaces
     #[arg(long, default_value = "default")]
     network: String,
+    /// Datastore for its disks
+    #[arg(long, default_value = "default")]
+    datastore: String,
 }
 
 pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), ClientError> {
@@ -34,6 +37,7 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
         content,
         name,
         network,
+        datastore,
     } = arguments;
     let name = match name {
         Some(name) => name,
@@ -44,12 +48,21 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
     };
     let file = match content {
         Content::File(file) => file,
-        Content::Url(url) => return fetch(context, &url, &name, &network).await,
+        Content::Url(url) => {
+            let body = json!({
+                "url": url,
+                "name": name.name,
+                "network": network,
+                "datastore": datastore,
+            });
+            return fetch(context, &name, body).await;
+        }
     };
     let url = format!(
-        "/v1/vms:import?name={}&network={}",
+        "/v1/vms:import?name={}&network={}&datastore={}",
         encode_segment(&name.name),
-        encode_segment(&network)
+        encode_segment(&network),
+        encode_segment(&datastore)
     );
     let object = path("vms", &name.name);
     // Its own manifest is what its parts are checked by.
@@ -58,14 +71,8 @@ pub(super) async fn import(context: &Context, arguments: Import) -> Result<(), C
 }
 
 /// Has the host fetch it.
-async fn fetch(
-    context: &Context,
-    url: &str,
-    name: &Target,
-    network: &str,
-) -> Result<(), ClientError> {
+async fn fetch(context: &Context, name: &Target, body: Value) -> Result<(), ClientError> {
     let client = context.client(name.remote.as_deref())?;
-    let body = json!({"url": url, "name": name.name, "network": network});
     let operation: Operation = client
         .send(Method::POST, "/v1/vms:fetch", &body, None)
         .await?;

@@ -3,10 +3,14 @@
 mod device;
 mod mount;
 mod probe;
+mod wipe;
+mod xfs;
 
 pub use device::{BlockDevice, block_devices};
-pub use mount::{Mount, MountFlags, Space, mount, mounts, space, unmount};
+pub use mount::{Mount, MountFlags, Space, detach, mount, mounts, space, unmount};
 pub use probe::{Filesystem, FilesystemKind, probe};
+pub use wipe::ExclusiveDisk;
+pub use xfs::{XfsError, grow_xfs, make_xfs};
 
 use std::io;
 

@@ -55,6 +55,11 @@ pub fn unmount(target: &Path) -> io::Result<()> {
     nix::mount::umount(target).map_err(from_errno)
 }
 
+/// Unmounts what is on `target` for whoever looks there from now on. It goes when nobody has a file there open any more.
+pub fn detach(target: &Path) -> io::Result<()> {
+    nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH).map_err(from_errno)
+}
+
 /// Everything that is mounted in this namespace, in the order it was mounted.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read("/proc/self/mountinfo")?))

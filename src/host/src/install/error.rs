@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::XfsError;
+
 /// An installation that did not happen, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -31,14 +33,9 @@ pub enum InstallError {
     /// Somebody said stop. The disk does not start.
     #[error("cancelled")]
     Cancelled,
-    /// A tool of the image failed.
-    #[error("{tool} failed: {output}")]
-    Tool {
-        /// Its name.
-        tool: &'static str,
-        /// What it said.
-        output: String,
-    },
+    /// The filesystem for the data could not be made.
+    #[error(transparent)]
+    Xfs(#[from] XfsError),
     /// The host refused something.
     #[error("{what}: {source}")]
     Host {

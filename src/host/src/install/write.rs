@@ -8,15 +8,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{ControlFlow, Range};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::image::write_image;
 use super::layout::{self, LEAST_SIZE, Part};
 use super::{HostDisk, InstallError, Medium, boot_loader};
 use crate::boot::DATA_LABEL;
+use crate::disk::{ExclusiveDisk, make_xfs};
 
 /// Label of the data while they are not all there.
 const LABEL_UNTIL_THEN: &str = "lodge-new";
@@ -24,13 +24,9 @@ const LABEL_UNTIL_THEN: &str = "lodge-new";
 /// How long the kernel may take to show a new partition.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Zeroes at the beginning of everything, so that nothing old is found there.
-const WIPED: usize = 1 << 20;
-
 /// Blocks of other sizes: the files of the boot loader are made for this one.
 const BLOCK: u32 = 512;
 
-nix::ioctl_none!(reread_partitions, 0x12, 95);
 nix::ioctl_write_ptr!(set_label, 0x94, 50, [u8; 256]);
 
 /// What is being done.
@@ -122,8 +118,9 @@ pub fn install(job: &Job<'_>, progress: Progress<'_>) -> Result<Installed, Insta
     let parts = layout::layout(job.disk.device.size, job.with_data);
     {
         // For no longer: nothing on the disk could be mounted.
-        let mut disk = open_exclusively(&job.disk.device.path())?;
-        make_partitions(&mut disk, job, &parts)?;
+        let path = job.disk.device.path();
+        let disk = ExclusiveDisk::open(&job.disk.device);
+        make_partitions(disk.map_err(InstallError::at(&path))?, job, &parts)?;
     }
     let image = device(&name, Part::ImageA);
     let from = job.medium.device();
@@ -139,7 +136,7 @@ pub fn install(job: &Job<'_>, progress: Progress<'_>) -> Result<Installed, Insta
         if progress(Step::Formatting, 0, 1).is_break() {
             return Err(InstallError::Cancelled);
         }
-        make_xfs(&device(&name, Part::Data))?;
+        make_xfs(&device(&name, Part::Data), LABEL_UNTIL_THEN, None)?;
     }
     Ok(Installed {
         parts,
@@ -214,34 +211,18 @@ fn refuse(disk: &HostDisk) -> Result<(), InstallError> {
     })
 }
 
-/// A block device is opened so by one program at a time, and not while it is mounted.
-fn open_exclusively(path: &Path) -> Result<File, InstallError> {
-    File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_EXCL)
-        .open(path)
-        .map_err(InstallError::at(path))
-}
-
+/// Has the disk for no longer than needed: nothing on it could be mounted.
 fn make_partitions(
-    disk: &mut File,
+    mut disk: ExclusiveDisk,
     job: &Job<'_>,
     parts: &[(Part, Range<u64>)],
 ) -> Result<(), InstallError> {
     let failed = || InstallError::doing(format!("partitioning {}", job.disk.device.name));
-    let zeroes = vec![0; WIPED];
-    let end = job.disk.device.size - WIPED as u64;
-    // The end first: a table there is used when the one at the beginning is gone.
     let starts = parts.iter().map(|(_, range)| range.start);
-    for at in [end, 0].into_iter().chain(starts) {
-        disk.write_all_at(&zeroes, at).map_err(failed())?;
-    }
-    disk.sync_all().map_err(failed())?;
-    layout::write_table(disk, u64::from(BLOCK), parts, job.bios).map_err(failed())?;
-    disk.sync_all().map_err(failed())?;
-    // SAFETY: the call takes a descriptor and nothing else.
-    unsafe { reread_partitions(disk.as_raw_fd()) }.map_err(|errno| failed()(errno.into()))?;
+    disk.wipe(starts).map_err(failed())?;
+    layout::write_table(&mut disk.file, u64::from(BLOCK), parts, job.bios).map_err(failed())?;
+    disk.file.sync_all().map_err(failed())?;
+    disk.reread_partitions().map_err(failed())?;
     let deadline = Instant::now() + PATIENCE;
     for (part, _) in parts {
         let path = partition(job.disk, *part);
@@ -269,23 +250,6 @@ fn write_compressed(content: &[u8], to: &Path) -> Result<(), InstallError> {
         .and_then(|stream| io::copy(&mut stream.take(room), &mut target));
     unpacked.map_err(InstallError::at(to))?;
     target.sync_all().map_err(InstallError::at(to))
-}
-
-fn make_xfs(device: &Path) -> Result<(), InstallError> {
-    let ran = Command::new("mkfs.xfs")
-        .args(["-q", "-f", "-m", "reflink=1", "-L", LABEL_UNTIL_THEN])
-        .arg(device)
-        .env("PATH", "/sbin:/usr/sbin:/bin:/usr/bin")
-        .output()
-        .map_err(InstallError::doing("mkfs.xfs"))?;
-    if ran.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&ran.stderr);
-    Err(InstallError::Tool {
-        tool: "mkfs.xfs",
-        output: said.trim().chars().take(400).collect(),
-    })
 }
 
 /// Gives the filesystem that is mounted there its name (Linux, `FS_IOC_SETFSLABEL`), and sees to it that all of it is on

@@ -24,7 +24,7 @@ use lodge_host::system::Firmware;
 
 use self::handover::Handover;
 pub(crate) use self::handover::{Waiting, left_behind};
-use crate::catalogue::HOST;
+use crate::catalogue::{self, HOST};
 use crate::core::{Core, blocking, internal};
 use crate::operations::OperationHandle;
 use crate::{Caller, Manager};
@@ -143,31 +143,7 @@ impl Core {
     }
 
     fn plan_install(&self, request: &Install) -> Result<Plan, Problem> {
-        let mut disks = install::host_disks()
-            .map_err(|error| unknown_disks(&error))?
-            .into_iter();
-        let disk = disks
-            .find(|disk| disk.identity() == request.disk)
-            .ok_or_else(|| {
-                Problem::invalid("/disk", format!("no disk has the serial number \"{}\"", request.disk))
-                    .with_hint("`lodge system disks` lists them; a disk without a serial number is asked for by its name")
-            })?;
-        if let Some(reason) = &disk.in_use {
-            let detail = format!(
-                "the disk {} cannot be written to: {reason}",
-                disk.device.name
-            );
-            return Err(Problem::new(ErrorCode::InUse, detail).with_pointer("/disk"));
-        }
-        if !disk.contents.is_empty() && !request.erase {
-            let detail = format!(
-                "the disk {} is not blank: {}",
-                disk.device.name,
-                disk.contents.join("; ")
-            );
-            return Err(Problem::invalid("/erase", detail)
-                .with_hint("give \"erase\": true if all of it may be lost"));
-        }
+        let disk = blank_disk(&request.disk, request.erase)?;
         let medium = install::find_medium()
             .map_err(|error| unknown_disks(&error))?
             .ok_or_else(|| problem(&InstallError::NoMedium))?;
@@ -268,7 +244,35 @@ fn shown(disk: install::HostDisk) -> HostDisk {
     }
 }
 
-fn unknown_disks(error: &std::io::Error) -> Problem {
+/// The disk of the host that a request names in its field `disk`.
+pub(crate) fn named_disk(name: &str) -> Result<install::HostDisk, Problem> {
+    let disks = install::host_disks().map_err(|error| unknown_disks(&error))?;
+    let found = disks.into_iter().find(|disk| disk.identity() == name);
+    found.ok_or_else(|| {
+        let detail = format!("no disk has the serial number \"{}\"", catalogue::shown(name));
+        Problem::invalid("/disk", detail)
+            .with_hint("`lodge system disks` lists them; a disk without a serial number is asked for by its name")
+    })
+}
+
+/// The same, of which nothing is lost when it is written to, or nothing that may not be.
+pub(crate) fn blank_disk(name: &str, erase: bool) -> Result<install::HostDisk, Problem> {
+    let disk = named_disk(name)?;
+    let device = &disk.device.name;
+    if let Some(reason) = &disk.in_use {
+        let detail = format!("the disk {device} cannot be written to: {reason}");
+        return Err(Problem::new(ErrorCode::InUse, detail).with_pointer("/disk"));
+    }
+    if !disk.contents.is_empty() && !erase {
+        let there = disk.contents.join("; ");
+        let detail = format!("the disk {device} is not blank: {there}");
+        return Err(Problem::invalid("/erase", detail)
+            .with_hint("give \"erase\": true if all of it may be lost"));
+    }
+    Ok(disk)
+}
+
+pub(crate) fn unknown_disks(error: &std::io::Error) -> Problem {
     internal(format!("the disks of this host cannot be listed: {error}"))
 }
 
@@ -290,7 +294,7 @@ fn problem(error: &InstallError) -> Problem {
             .with_hint("write the ISO to the medium again"),
         InstallError::Unusable { .. } => Problem::invalid("/disk", detail),
         InstallError::Cancelled => crate::operations::cancelled(),
-        InstallError::NotInstalled(_) | InstallError::Tool { .. } | InstallError::Host { .. } => {
+        InstallError::NotInstalled(_) | InstallError::Xfs(_) | InstallError::Host { .. } => {
             internal(detail)
         }
     }

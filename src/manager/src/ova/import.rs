@@ -12,7 +12,7 @@ use lodge_api::vm::{VmNic, VmSpec};
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_block::NewFile;
 use lodge_block::copy::{CopyError, CopyProgress};
-use lodge_block::datastore::set_disk_size;
+use lodge_block::datastore::{Datastore, set_disk_size};
 use lodge_block::foreign::{self, ConvertError};
 use lodge_store::Batch;
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use crate::catalogue::{self, Object};
 use crate::content::image_problem;
 use crate::convert::threads;
 use crate::core::{Core, blocking};
+use crate::datastores;
 use crate::disks::DiskRecord;
 use crate::fetch::{Fetch, Fetched, in_body};
 use crate::images::{checksum, datastore_problem, file_name, wrong_checksum};
@@ -41,6 +42,9 @@ const MOST_DRIVES: usize = 4;
 /// A guest to be, whose name is free.
 struct Wanted {
     import: VmImport,
+    /// Where its disks are to be.
+    datastore: Option<Uuid>,
+    disks: Arc<Datastore>,
     /// The checksum that the archive has to have.
     sha256: Option<String>,
 }
@@ -55,6 +59,8 @@ impl Wanted {
 struct Plan {
     spec: VmSpec,
     disks: Vec<DiskRecord>,
+    /// Where their files are to be.
+    folder: Arc<Datastore>,
     files: Vec<Option<DiskFile>>,
     warnings: Vec<String>,
 }
@@ -72,7 +78,7 @@ impl Manager {
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
     ) -> Result<VmImported, Problem> {
         let wanted = self.wanted_machine(import)?;
-        self.require_room_for(&self.core.disks, declared_len)?;
+        self.require_room_for(&wanted.disks, declared_len)?;
         let running = self
             .upload_operation(caller, "vm_import", wanted.target())
             .await?;
@@ -98,7 +104,7 @@ impl Manager {
         let (manager, who, target) = (self.clone(), caller.clone(), wanted.target());
         self.core
             .start_operation(caller, "vm_fetch", target, true, |handle| async move {
-                let fetched = manager.begin_fetch(&manager.core.disks, fetch, &handle);
+                let fetched = manager.begin_fetch(&wanted.disks, fetch, &handle);
                 let Fetched { length, body } = fetched.await?;
                 let taken = manager.take_archive(&who, wanted, length, body, &handle);
                 taken.await.map(drop).map_err(in_body)
@@ -112,30 +118,41 @@ impl Manager {
         let sha256 = import.sha256.as_deref().map(checksum).transpose()?;
         catalogue::require_free::<VmRecord>(&self.core.snapshot(), &import.name)
             .map_err(|problem| problem.with_pointer("?name"))?;
-        Ok(Wanted { import, sha256 })
+        let datastore = import.datastore.as_ref();
+        let datastore = datastores::require(&self.core.snapshot(), datastore, "?datastore")?;
+        let folders = self.core.datastores.folders(datastore);
+        Ok(Wanted {
+            import,
+            datastore,
+            disks: folders
+                .map_err(|problem| problem.with_pointer("?datastore"))?
+                .disks,
+            sha256,
+        })
     }
 
     async fn take_archive(
         &self,
         caller: &Caller,
-        Wanted { import, sha256 }: Wanted,
+        mut wanted: Wanted,
         declared_len: Option<u64>,
         body: impl Stream<Item = Result<Bytes, io::Error>> + Send,
         handle: &OperationHandle,
     ) -> Result<VmImported, Problem> {
-        let receiver = Receiver::start(self.core.disks.clone(), Expected::Archive);
+        let receiver = Receiver::start(wanted.disks.clone(), Expected::Archive);
         let received = self.receive(receiver, declared_len, body, handle).await?;
+        let sha256 = wanted.sha256.take();
         if sha256.is_some_and(|expected| expected != received.sha256) {
             return Err(wrong_checksum(&received.sha256));
         }
-        self.make_imported(caller, &import, received.file, handle)
+        self.make_imported(caller, wanted, received.file, handle)
             .await
     }
 
     async fn make_imported(
         &self,
         caller: &Caller,
-        import: &VmImport,
+        wanted: Wanted,
         archive: NewFile,
         handle: &OperationHandle,
     ) -> Result<VmImported, Problem> {
@@ -154,7 +171,7 @@ impl Manager {
             })
         })
         .await?;
-        let mut plan = self.core.plan_import(import, opened)?;
+        let mut plan = self.core.plan_import(wanted, opened)?;
         for warning in &plan.warnings {
             handle.log(warning);
         }
@@ -177,7 +194,7 @@ impl Manager {
         archive: Arc<NewFile>,
         handle: &OperationHandle,
     ) -> Result<Vec<NewFile>, Problem> {
-        let disks = self.core.disks.clone();
+        let disks = plan.folder.clone();
         let handle = handle.clone();
         let total: u64 = plan.disks.iter().map(DiskRecord::size).sum();
         let work: Vec<_> = plan
@@ -239,8 +256,9 @@ impl Manager {
 
 impl Core {
     /// What is to be made, with names that are free.
-    fn plan_import(&self, import: &VmImport, opened: Opened) -> Result<Plan, Problem> {
+    fn plan_import(&self, wanted: Wanted, opened: Opened) -> Result<Plan, Problem> {
         let Opened { machine, files } = opened;
+        let import = &wanted.import;
         let mut warnings = machine.warnings.clone();
         let mut disks = Vec::new();
         for (number, (disk, file)) in machine.disks.iter().zip(&files).enumerate() {
@@ -249,7 +267,8 @@ impl Core {
             if size > foreign::MAX_SIZE {
                 return Err(invalid("a disk of the machine is larger than 64 TiB"));
             }
-            disks.push(DiskRecord::new(disk_name(&import.name, number)?, size));
+            let disk = DiskRecord::new(disk_name(&import.name, number)?, size);
+            disks.push(disk.on(wanted.datastore));
         }
         let mut spec = spec(import, &machine, &disks, &mut warnings)?;
         self.settle_addresses(&mut spec, &mut warnings);
@@ -275,6 +294,7 @@ impl Core {
         Ok(Plan {
             spec,
             disks,
+            folder: wanted.disks,
             files,
             warnings,
         })
@@ -307,7 +327,7 @@ impl Core {
             Err(problem) => Err(problem),
         };
         if made.is_err() {
-            self.drop_imported(&ids).await?;
+            self.drop_imported(plan.folder, &ids).await?;
         }
         made
     }
@@ -334,6 +354,7 @@ impl Core {
         catalogue::require_free::<VmRecord>(&now, &plan.spec.name)?;
         let mut batch = Batch::new();
         for disk in &plan.disks {
+            datastores::require_known(&now, disk.datastore)?;
             catalogue::require_free::<DiskRecord>(&now, disk.name())?;
             catalogue::insert(&mut batch, disk)?;
         }
@@ -351,7 +372,7 @@ impl Core {
     }
 
     /// Undoes what was made of an import that failed.
-    async fn drop_imported(&self, ids: &[Uuid]) -> Result<(), Problem> {
+    async fn drop_imported(&self, disks: Arc<Datastore>, ids: &[Uuid]) -> Result<(), Problem> {
         let now = self.snapshot();
         let mut batch = Batch::new();
         for id in ids {
@@ -360,7 +381,7 @@ impl Core {
             }
         }
         self.commit(batch).await?;
-        let (disks, ids) = (self.disks.clone(), ids.to_vec());
+        let ids = ids.to_vec();
         blocking(move || {
             for id in ids {
                 // Those that were never there are not missed.

@@ -9,11 +9,11 @@ use lodge_api::snapshot::SnapshotClone;
 use lodge_api::{Name, Problem};
 use lodge_block::datastore::DatastoreError;
 use lodge_store::Batch;
-use uuid::Uuid;
 
 use super::{COPYING, Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
+use crate::datastores;
 use crate::disks::DiskRecord;
 use crate::images::{datastore_problem, file_name};
 use crate::operations::{OperationHandle, cancelled};
@@ -84,9 +84,11 @@ impl Core {
             let name = disk_name(&clone.name, number)?;
             catalogue::require_free::<DiskRecord>(&now, &name)?;
             let file = files::name(snapshot.id, Part::Disk(number))?;
-            let info = self.saved.info(&file);
+            let info = self.place_of(&snapshot, Part::Disk(number))?.info(&file);
             let size = info.map_err(|error| datastore_problem(&error))?.size;
-            disks.push(DiskRecord::new(name.clone(), size));
+            // There the copy is instant.
+            let datastore = snapshot.datastore_of(number);
+            disks.push(DiskRecord::new(name.clone(), size).on(datastore));
             entry.disk = name;
         }
         Ok(Plan {
@@ -122,19 +124,20 @@ impl Core {
 
     async fn copy_files(&self, plan: &Plan, handle: &OperationHandle) -> Result<(), Problem> {
         let (id, vm, with_variables) = (plan.snapshot.id, plan.vm.id, plan.snapshot.variables);
-        let targets: Vec<Uuid> = plan.disks.iter().map(|disk| disk.id).collect();
-        let (disks, variables, saved) = (
-            self.disks.clone(),
-            self.variables.clone(),
-            self.saved.clone(),
-        );
+        let mut targets = Vec::new();
+        for disk in &plan.disks {
+            targets.push((
+                file_name(disk.id)?,
+                self.datastores.folders(disk.datastore)?,
+            ));
+        }
+        let (variables, saved) = (self.variables.clone(), self.saved.clone());
         let handle = handle.clone();
         blocking(move || {
             let failed = |error: DatastoreError| datastore_problem(&error);
-            for (number, disk) in targets.into_iter().enumerate() {
-                let source = files::open(&saved, id, Part::Disk(number))?;
-                let name = file_name(disk)?;
-                disks
+            for (number, (name, on)) in targets.into_iter().enumerate() {
+                let source = files::open(&on.saved, id, Part::Disk(number))?;
+                on.disks
                     .clone_file(&source, &name, &mut |at| handle.copying(COPYING, at))
                     .map_err(failed)?;
             }
@@ -158,6 +161,7 @@ impl Core {
         catalogue::require_free::<VmRecord>(&now, &plan.vm.spec.name)?;
         let mut batch = Batch::new();
         for disk in &plan.disks {
+            datastores::require_known(&now, disk.datastore)?;
             catalogue::require_free::<DiskRecord>(&now, &disk.name)?;
             catalogue::insert(&mut batch, disk)?;
         }
@@ -185,11 +189,12 @@ impl Core {
             }
         }
         self.commit(batch).await?;
-        let ids: Vec<Uuid> = plan.disks.iter().map(|disk| disk.id).collect();
-        let (disks, variables, vm) = (self.disks.clone(), self.variables.clone(), plan.vm.id);
+        let on = |disk: &DiskRecord| Some((disk.id, self.datastores.folders(disk.datastore).ok()?));
+        let files: Vec<_> = plan.disks.iter().filter_map(on).collect();
+        let (variables, vm) = (self.variables.clone(), plan.vm.id);
         blocking(move || {
-            for id in ids {
-                let _ = disks.remove_file(&file_name(id)?);
+            for (id, on) in files {
+                let _ = on.disks.remove_file(&file_name(id)?);
             }
             let _ = variables.remove_file(&file_name(vm)?);
             Ok(())

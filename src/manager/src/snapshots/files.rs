@@ -1,6 +1,7 @@
 //! The files of a snapshot.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use lodge_api::Problem;
 use lodge_block::FileName;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use super::{SnapshotRecord, suspend};
 use crate::catalogue;
-use crate::core::internal;
+use crate::core::{Core, internal};
 use crate::images::datastore_problem;
 
 /// One of the files.
@@ -50,9 +51,17 @@ pub(crate) fn open(saved: &Datastore, id: Uuid, part: Part) -> Result<File, Prob
         .map_err(|error| datastore_problem(&error))
 }
 
+/// Opens the copy of a disk, by its position, for reading.
+pub(crate) fn open_disk(core: &Core, id: Uuid, number: usize) -> Result<File, Problem> {
+    let record = catalogue::find::<SnapshotRecord>(&core.snapshot(), &id.to_string())?;
+    let part = Part::Disk(number);
+    open(&*core.place_of(&record.value, part)?, id, part)
+}
+
 /// Removes parts, those of them that are there.
-pub(super) fn remove(saved: &Datastore, id: Uuid, parts: &[Part]) {
-    for &part in parts {
+pub(super) fn remove(id: Uuid, parts: &[(Arc<Datastore>, Part)]) {
+    for (saved, part) in parts {
+        let part = *part;
         let removed = name(id, part).map(|name| saved.remove_file(&name));
         match removed {
             Ok(Ok(()) | Err(DatastoreError::NotFound { .. })) => {}

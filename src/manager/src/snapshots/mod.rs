@@ -11,17 +11,20 @@ mod schedule;
 mod suspend;
 mod take;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use lodge_api::event::Change;
 use lodge_api::page::{ListParams, Page};
 use lodge_api::snapshot::Snapshot;
 use lodge_api::vm::VmSpec;
 use lodge_api::{Name, Problem, Size};
+use lodge_block::datastore::Datastore;
 use lodge_store::{Batch, Record, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use self::files::{Part, disk_of_file, open, remove_unrecorded};
+pub(crate) use self::files::{Part, disk_of_file, open, open_disk, remove_unrecorded};
 pub(crate) use self::schedule::check as check_schedule;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
@@ -54,6 +57,9 @@ pub(crate) struct SnapshotRecord {
     spec: VmSpec,
     /// The disks that were copied, in the order of `spec`.
     disks: Vec<Uuid>,
+    /// The datastores that their copies are on; the host's own data storage for those that are missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    datastores: Vec<Option<Uuid>>,
     /// UEFI variables were copied.
     variables: bool,
     created_at: Timestamp,
@@ -78,6 +84,16 @@ impl Object for SnapshotRecord {
 }
 
 impl SnapshotRecord {
+    /// The datastore that the copy of a disk is on.
+    fn datastore_of(&self, number: usize) -> Option<Uuid> {
+        self.datastores.get(number).copied().flatten()
+    }
+
+    /// Whether any copy is on that datastore.
+    pub(crate) fn is_on(&self, datastore: Uuid) -> bool {
+        self.datastores.contains(&Some(datastore))
+    }
+
     /// Everything it consists of.
     fn parts(&self) -> Vec<Part> {
         let mut parts: Vec<Part> = (0..self.disks.len()).map(Part::Disk).collect();
@@ -92,11 +108,30 @@ impl SnapshotRecord {
 }
 
 impl Core {
+    /// Where a part of a snapshot is.
+    fn place_of(&self, snapshot: &SnapshotRecord, part: Part) -> Result<Arc<Datastore>, Problem> {
+        match part {
+            Part::Disk(number) => {
+                let folders = self.datastores.folders(snapshot.datastore_of(number))?;
+                Ok(folders.saved)
+            }
+            Part::Memory | Part::State | Part::Variables => Ok(self.saved.clone()),
+        }
+    }
+
+    /// The parts that are where they can be reached, with their places.
+    fn parts_of(&self, snapshot: &SnapshotRecord) -> Vec<(Arc<Datastore>, Part)> {
+        let parts = snapshot.parts().into_iter();
+        let place = |part| Some((self.place_of(snapshot, part).ok()?, part));
+        parts.filter_map(place).collect()
+    }
+
     fn snapshot_of(&self, record: &Versioned<SnapshotRecord>) -> Snapshot {
         let snapshot = &record.value;
         let allocated = |part| {
             let name = files::name(snapshot.id, part).ok()?;
-            Some(self.saved.info(&name).ok()?.allocated)
+            let saved = self.place_of(snapshot, part).ok()?;
+            Some(saved.info(&name).ok()?.allocated)
         };
         Snapshot {
             id: snapshot.id,
@@ -149,9 +184,10 @@ impl Manager {
             catalogue::remove(&mut batch, &held.old)?;
             core.commit(batch).await?;
             core.make_known(&caller, "snapshot_delete", record.target(), Change::Deleted);
-            let saved = core.saved.clone();
+            // What is on a datastore that is missing is removed when that is there again.
+            let parts = core.parts_of(&record);
             blocking(move || {
-                files::remove(&saved, record.id, &record.parts());
+                files::remove(record.id, &parts);
                 Ok(())
             })
             .await

@@ -109,23 +109,22 @@ impl Core {
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
         let (id, variables_saved) = (snapshot.id, snapshot.variables);
-        let targets = snapshot.disks.clone();
-        let (disks, variables, saved) = (
-            self.disks.clone(),
-            self.variables.clone(),
-            self.saved.clone(),
-        );
+        let mut targets = Vec::new();
+        for (number, disk) in snapshot.disks.iter().enumerate() {
+            let from = self.place_of(snapshot, Part::Disk(number))?;
+            targets.push((from, file_name(*disk)?, self.folders_of_disk(*disk)?.disks));
+        }
+        let (variables, saved) = (self.variables.clone(), self.saved.clone());
         let handle = handle.clone();
         blocking(move || {
             let failed = |error: DatastoreError| datastore_problem(&error);
-            for (number, disk) in targets.into_iter().enumerate() {
-                let source = files::open(&saved, id, Part::Disk(number))?;
-                disks
-                    .replace_file(&source, &file_name(disk)?, &mut |progress| {
-                        handle.progress(COPYING, progress.position, progress.size);
-                        ControlFlow::Continue(())
-                    })
-                    .map_err(failed)?;
+            for (number, (from, name, to)) in targets.into_iter().enumerate() {
+                let source = files::open(&from, id, Part::Disk(number))?;
+                to.replace_file(&source, &name, &mut |progress| {
+                    handle.progress(COPYING, progress.position, progress.size);
+                    ControlFlow::Continue(())
+                })
+                .map_err(failed)?;
             }
             let name = file_name(vm)?;
             if variables_saved {
@@ -159,7 +158,7 @@ impl Core {
         for (number, disk) in disks.iter().enumerate() {
             spec.disks[number].disk = disk.value.name.clone();
             let part = files::name(snapshot.id, Part::Disk(number))?;
-            let info = self.saved.info(&part);
+            let info = self.place_of(snapshot, Part::Disk(number))?.info(&part);
             let size = info.map_err(|error| datastore_problem(&error))?.size;
             catalogue::replace(&mut batch, disk, &disk.value.with_size(size))?;
         }

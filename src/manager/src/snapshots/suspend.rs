@@ -147,10 +147,10 @@ impl Core {
             if !self.vms.observed(vm_id).state.is_active() && !self.resume(vm_id, files).await {
                 rest.push(vm_id);
             }
-            let saved = self.saved.clone();
+            let parts = PARTS.map(|part| (self.saved.clone(), part));
             // A guest that goes on has its memory open.
             let _ = blocking(move || {
-                files::remove(&saved, files, &PARTS);
+                files::remove(files, &parts);
                 Ok(())
             })
             .await;

@@ -9,13 +9,15 @@ use lodge_api::snapshot::SnapshotCreate;
 use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
 use lodge_block::NewFile;
-use lodge_block::datastore::{Access, DatastoreError};
+use lodge_block::datastore::{Access, Datastore, DatastoreError};
 use lodge_vmm_proto::{Answer, MAX_PIECE, RequestBody};
 use uuid::Uuid;
 
 use super::{COPYING, Part, SnapshotRecord, files};
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
+use crate::datastores;
+use crate::disks::DiskRecord;
 use crate::images::{datastore_problem, file_name};
 use crate::operations::{OperationHandle, cancelled};
 use crate::vms::{Control, DiskClaim, VmRecord, hold, spec_check};
@@ -124,6 +126,7 @@ impl Core {
             memory,
             spec,
             disks,
+            datastores: Vec::new(),
             variables: false,
             created_at: Timestamp::now(),
         };
@@ -142,16 +145,15 @@ impl Core {
             false => self.save_stopped(&mut record, handle).await,
         };
         let made = match saved.and_then(|()| handle.commit_to_finish()) {
-            Ok(()) => self.add(&record).await.map(drop),
+            Ok(()) => self.add_snapshot(&record).await,
             Err(problem) => Err(problem),
         };
         if let Err(problem) = made {
-            let (saved, id) = (self.saved.clone(), record.id);
             record.memory = true;
             record.variables = true;
-            let parts = record.parts();
+            let (id, parts) = (record.id, self.parts_of(&record));
             blocking(move || {
-                files::remove(&saved, id, &parts);
+                files::remove(id, &parts);
                 Ok(())
             })
             .await?;
@@ -160,6 +162,15 @@ impl Core {
         self.events
             .object(&caller.user, record.target(), Change::Created);
         Ok(())
+    }
+
+    async fn add_snapshot(&self, record: &SnapshotRecord) -> Result<(), Problem> {
+        let _changing = self.catalogue.lock().await;
+        let now = self.snapshot();
+        for datastore in &record.datastores {
+            datastores::require_known(&now, *datastore)?;
+        }
+        self.add(record).await.map(drop)
     }
 
     async fn save_stopped(
@@ -267,30 +278,33 @@ impl Core {
         record: &mut SnapshotRecord,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let (id, vm, disk_ids) = (record.id, record.vm_id, record.disks.clone());
-        let (disks, variables, saved) = (
-            self.disks.clone(),
-            self.variables.clone(),
-            self.saved.clone(),
-        );
+        let (id, vm) = (record.id, record.vm_id);
+        let now = self.snapshot();
+        let mut disks = Vec::new();
+        record.datastores.clear();
+        for disk in &record.disks {
+            let datastore = catalogue::find::<DiskRecord>(&now, &disk.to_string())?
+                .value
+                .datastore;
+            record.datastores.push(datastore);
+            disks.push((file_name(*disk)?, self.datastores.folders(datastore)?));
+        }
+        let (variables, saved) = (self.variables.clone(), self.saved.clone());
         let handle = handle.clone();
         record.variables = blocking(move || {
             let failed = |error: DatastoreError| datastore_problem(&error);
-            let copy = |source: File, part: Part| {
+            let copy = |source: File, part: Part, to: &Datastore| {
                 let name = files::name(id, part)?;
-                saved
-                    .clone_file(&source, &name, &mut |at| handle.copying(COPYING, at))
+                to.clone_file(&source, &name, &mut |at| handle.copying(COPYING, at))
                     .map(drop)
                     .map_err(failed)
             };
-            for (number, disk) in disk_ids.into_iter().enumerate() {
-                let source = disks
-                    .open_file(&file_name(disk)?, Access::default())
-                    .map_err(failed)?;
-                copy(source, Part::Disk(number))?;
+            for (number, (name, on)) in disks.into_iter().enumerate() {
+                let source = on.disks.open_file(&name, Access::default());
+                copy(source.map_err(failed)?, Part::Disk(number), &on.saved)?;
             }
             match variables.open_file(&file_name(vm)?, Access::default()) {
-                Ok(source) => copy(source, Part::Variables).map(|()| true),
+                Ok(source) => copy(source, Part::Variables, &saved).map(|()| true),
                 Err(DatastoreError::NotFound { .. }) => Ok(false),
                 Err(error) => Err(failed(error)),
             }

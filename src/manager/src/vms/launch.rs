@@ -336,6 +336,7 @@ pub(super) async fn open_disk(
         direct: true,
     };
     let file = core
+        .folders_of_disk(disk)?
         .disks
         .open_file(&file_name(disk)?, access)
         .map_err(|error| datastore_problem(&error))?;

@@ -25,6 +25,7 @@ async fn counting() -> Host {
         name: name("data"),
         size: Some(Size::mib(1)),
         image: None,
+        datastore: None,
     };
     let made = host.manager.disk_create(&admin(), create).await.unwrap();
     succeeded(&host, &made).await;

@@ -3,6 +3,7 @@
 mod accounts;
 mod configuration;
 mod configuration_hostile;
+mod datastores;
 mod foreign;
 mod hostname;
 mod installation;

@@ -95,6 +95,7 @@ async fn import(manager: &Manager, vm: &str, content: &[u8]) -> Result<VmImporte
     let import = VmImport {
         name: name(vm),
         network: name("default"),
+        datastore: None,
         sha256: None,
     };
     let length = Some(content.len() as u64);

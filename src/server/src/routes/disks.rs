@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use http::HeaderMap;
-use lodge_api::disk::{Disk, DiskApply, DiskCreate, DiskPatch};
+use lodge_api::disk::{Disk, DiskApply, DiskCreate, DiskMove, DiskPatch};
 use lodge_api::image::ExportParams;
 use lodge_api::page::ListParams;
 use lodge_api::privilege::Privilege;
@@ -22,6 +22,7 @@ use crate::wire::wait::Wait;
 const LIST: &str = "/v1/disks";
 const ONE: &str = "/v1/disks/{disk}";
 const ONE_APPLY: &str = "/v1/disks/{disk}:apply";
+const ONE_MOVE: &str = "/v1/disks/{disk}:move";
 const ONE_CONTENT: &str = "/v1/disks/{disk}/content";
 
 pub fn routes() -> Vec<Route> {
@@ -63,6 +64,13 @@ pub fn routes() -> Vec<Route> {
             .query::<DiskApply>()
             .takes_other(&[BINARY], binary())
             .answers_object::<Disk>(200, "Changed."),
+        post(ONE_MOVE, write, "disk_move", disk_move)
+            .summary("Move a disk to another datastore")
+            .description(
+                "No guest may run with it. Until the end of the operation the disk is where it was. Snapshots of it stay where they are.",
+            )
+            .takes::<DiskMove>()
+            .starts_operation("Under way; the operation's `target` is the disk."),
         delete(ONE, write, "disk_delete", disk_delete)
             .summary("Delete a disk no guest names")
             .if_match()
@@ -131,6 +139,17 @@ async fn disk_apply(
         .await;
     let disk = content.stalled.explain(&app, result)?;
     reply::object(&disk, disk.revision)
+}
+
+async fn disk_move(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    who: Authenticated,
+    wait: Wait,
+    Json(body): Json<DiskMove>,
+) -> Answer {
+    let operation = app.manager().disk_move(&who.caller, &key, body).await?;
+    reply::started(&app, wait, operation).await
 }
 
 async fn disk_export(

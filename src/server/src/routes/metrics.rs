@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use lodge_api::privilege::Privilege;
 use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
-use lodge_manager::{MetricsSnapshot, VmMetrics};
+use lodge_manager::{DatastoreMetrics, MetricsSnapshot, VmMetrics};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +44,7 @@ async fn metrics_view(State(app): State<App>) -> Answer {
 fn render(now: &MetricsSnapshot) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("lodge");
     host(&mut registry, now);
+    datastores(&mut registry, &now.datastores);
     guests(&mut registry, &now.vms);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -107,6 +108,37 @@ fn host(registry: &mut Registry, now: &MetricsSnapshot) {
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 type Counters = Family<Labels, prometheus_client::metrics::counter::Counter<f64, AtomicU64>>;
+
+fn datastores(registry: &mut Registry, all: &[DatastoreMetrics]) {
+    let mut gauge = |name: &str, help: &str, value: fn(&DatastoreMetrics) -> f64| {
+        let family = Gauges::default();
+        for datastore in all {
+            let labels = vec![("datastore", datastore.name.to_string())];
+            family.get_or_create(&labels).set(value(datastore));
+        }
+        registry.register(name, help, family);
+    };
+    gauge(
+        "datastore_usable",
+        "Whether disks on the datastore can be written",
+        |datastore| f64::from(u8::from(datastore.usable)),
+    );
+    gauge(
+        "datastore_bytes",
+        "Capacity of the datastore",
+        |datastore| exact(datastore.size),
+    );
+    gauge(
+        "datastore_free_bytes",
+        "Free on the datastore",
+        |datastore| exact(datastore.free),
+    );
+    gauge(
+        "datastore_provisioned_bytes",
+        "What the datastore's disks would take if they were full",
+        |datastore| exact(datastore.provisioned),
+    );
+}
 
 fn guests(registry: &mut Registry, vms: &[VmMetrics]) {
     let mut gauge = |name: &str, help: &str, value: fn(&VmMetrics) -> f64| {

@@ -4,6 +4,7 @@ mod authorities;
 pub mod carry;
 mod configuration;
 mod content;
+mod datastores;
 mod disks;
 mod download;
 mod events;
@@ -58,6 +59,7 @@ pub fn table() -> Vec<Route> {
         vm_vsock::routes(),
         snapshots::routes(),
         images::routes(),
+        datastores::routes(),
         disks::routes(),
         networks::routes(),
         operations::routes(),

@@ -78,6 +78,7 @@ async fn vm_fetch(
     let import = VmImport {
         name: body.name,
         network: body.network,
+        datastore: body.datastore,
         sha256: body.sha256,
     };
     let manager = app.manager();
