@@ -36,7 +36,6 @@ mod ioctl {
     nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
     nix::ioctl_read_bad!(blkpbszget, 0x127b, libc::c_uint);
     nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
-    nix::ioctl_write_ptr_bad!(blkdiscard, 0x1277, [u64; 2]);
 }
 
 /// What a disk is made of.
@@ -296,22 +295,9 @@ impl RawDisk {
                 let end = self.size() as i64;
                 nix::fcntl::fallocate(&self.file, mode, end, 4096).is_ok()
             }
-            Kind::BlockDevice => {
-                // Far behind the end: EINVAL from a device that would discard, EOPNOTSUPP from one
-                // that cannot, which the kernel looks at first.
-                let range = [1 << 62, u64::from(self.logical_block)];
-                // SAFETY: BLKDISCARD reads the two integers.
-                let result = unsafe { ioctl::blkdiscard(self.file.as_raw_fd(), &raw const range) };
-                result == Err(Errno::EINVAL)
-            }
+            // What cannot be discarded there stays, and nobody is worse off.
+            Kind::BlockDevice => true,
         }
-    }
-
-    /// `BLKDISCARD`, which blocks until the device has done it.
-    pub(crate) fn discard_device(&self, offset: u64, length: u64) -> nix::Result<()> {
-        let range = [offset, length];
-        // SAFETY: BLKDISCARD reads the two integers.
-        unsafe { ioctl::blkdiscard(self.file.as_raw_fd(), &raw const range) }.map(drop)
     }
 }
 

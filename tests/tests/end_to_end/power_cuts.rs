@@ -18,7 +18,7 @@ use lodge_tests::volatile_disk::VolatileDisk;
 use serde_json::{Value, json};
 
 /// How often it is cut, unless `LODGE_TEST_CUTS` says otherwise.
-const CUTS: u64 = 5;
+const CUTS: u64 = 12;
 
 /// What choices are made by, unless `LODGE_TEST_SEED` says otherwise.
 const SEED: u64 = 20_261_130;

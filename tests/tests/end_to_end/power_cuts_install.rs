@@ -17,8 +17,9 @@ use serde_json::Value;
 use crate::power_cuts::{Random, setting};
 use crate::update::{iso, other_version, sign};
 
-/// How often each is cut, unless `LODGE_TEST_INSTALL_CUTS` says otherwise.
-const CUTS: u64 = 2;
+/// How many installations are cut, and as many updates of each, unless `LODGE_TEST_INSTALL_CUTS` says otherwise.
+const INSTALLATIONS: u64 = 1;
+const UPDATES: u64 = 2;
 
 /// What choices are made by, unless `LODGE_TEST_SEED` says otherwise.
 const SEED: u64 = 20_261_201;
@@ -27,8 +28,8 @@ const SEED: u64 = 20_261_201;
 const SIZE: u64 = 4 << 30;
 
 /// The longest time between the request and the cut, in milliseconds: of an installation, and of an update with the restart.
-const INSTALLATION: u64 = 30_000;
-const UPDATE: u64 = 60_000;
+const INSTALLATION: u64 = 18_000;
+const UPDATE: u64 = 40_000;
 
 const INSTALL: [&str; 5] = ["system", "install", "--disk", TARGET_SERIAL, "--erase"];
 
@@ -75,10 +76,17 @@ impl Lab {
         drop(host);
         let _ = command.kill();
         command.wait()?;
+        eprintln!("cut after {moment:?}, ended: {ended:?}");
+        self.lose_cache()?;
+        Ok(ended.is_some_and(|status| status.success()))
+    }
+
+    /// Half of what the disk was not told to keep is gone.
+    fn lose_cache(&mut self) -> Result<()> {
         let random = &mut self.random;
         let lost = self.disk.cut(|| random.below(2) == 0)?;
-        eprintln!("cut after {moment:?}, {lost} sectors lost, ended: {ended:?}");
-        Ok(ended.is_some_and(|status| status.success()))
+        eprintln!("{lost} sectors lost");
+        Ok(())
     }
 }
 
@@ -95,7 +103,7 @@ fn create_guest(host: &Host, name: &str) -> Result<()> {
     host.cli.ok(&create).map(drop)
 }
 
-/// Cut in the middle, the installation is whole or has not been: no half of it is taken for one.
+/// Cut in the middle, the installation is whole or has not been: no half of it is taken for one. In the end it is whole.
 fn an_installation(lab: &mut Lab) -> Result<()> {
     let host = lab.live()?;
     create_guest(&host, "before")?;
@@ -105,23 +113,19 @@ fn an_installation(lab: &mut Lab) -> Result<()> {
     let system = host.cli.json(&["system", "show"])?;
     if system["storage"]["kind"] == "disk" {
         ensure!(guests(&host)? == ["before"]);
-        drop(host);
-        let host = lab.on_its_own()?;
-        ensure!(guests(&host)? == ["before"]);
-        return host.shut_down();
+        return Ok(());
     }
     ensure!(!done, "what was acknowledged is gone: {system}");
     ensure!(guests(&host)?.is_empty());
     create_guest(&host, "before")?;
+    // What is acknowledged then is there without an orderly end.
     host.cli.ok(&INSTALL)?;
-    host.shut_down()?;
-    let host = lab.on_its_own()?;
-    ensure!(guests(&host)? == ["before"]);
-    host.shut_down()
+    drop(host);
+    lab.lose_cache()
 }
 
 /// Cut in the middle, the host comes up with either version, and with all that was acknowledged.
-fn updates(lab: &mut Lab, cuts: u64) -> Result<()> {
+fn updates(lab: &mut Lab) -> Result<()> {
     let folder = lab.folder.path().to_owned();
     let key = folder.join("update.key");
     let update = sign(&folder, "good", &key, other_version(&iso()?)?)?;
@@ -130,9 +134,10 @@ fn updates(lab: &mut Lab, cuts: u64) -> Result<()> {
     let url = web.url(&file);
     let mut expected = vec!["before".to_owned()];
     let mut host = lab.on_its_own()?;
+    ensure!(guests(&host)? == expected);
     let public = key.with_extension("pub").display().to_string();
     host.cli.ok(&["system", "update-key", "add", &public])?;
-    for cut in 1..=cuts {
+    for cut in 1..=UPDATES {
         let name = format!("update-{cut}");
         create_guest(&host, &name)?;
         expected.push(name);
@@ -141,11 +146,6 @@ fn updates(lab: &mut Lab, cuts: u64) -> Result<()> {
         ensure!(guests(&host)? == expected);
         is_decided(&host)?;
     }
-    // There is nothing in the way of another.
-    let from = host.machine.console.position();
-    host.cli.ok(&["system", "update", &url, "--yes"])?;
-    crate::update::comes_up(&host, from)?;
-    ensure!(guests(&host)? == expected);
     host.shut_down()
 }
 
@@ -186,15 +186,13 @@ fn is_clean(disk: &Path) -> Result<()> {
 
 #[test]
 fn interrupted_installations_and_updates_do_no_harm() {
-    let cuts = setting("LODGE_TEST_INSTALL_CUTS", CUTS);
+    let cuts = setting("LODGE_TEST_INSTALL_CUTS", INSTALLATIONS);
     let seed = setting("LODGE_TEST_SEED", SEED);
-    eprintln!("{cuts} installations and {cuts} updates, seed {seed}");
+    eprintln!("{cuts} installations, {UPDATES} updates of each, seed {seed}");
     for cut in 1..=cuts {
         let mut lab = Lab::new(seed.wrapping_add(cut)).unwrap();
         an_installation(&mut lab).unwrap();
-        if cut == cuts {
-            updates(&mut lab, cuts).unwrap();
-        }
+        updates(&mut lab).unwrap();
         is_clean(&lab.folder.path().join("target.raw")).unwrap();
     }
 }

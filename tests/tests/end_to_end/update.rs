@@ -116,7 +116,7 @@ fn stays(host: &Host, good: &Path) -> Result<()> {
 }
 
 /// The new version starts, and finds that all is well with it. `from` is where the console was before the update.
-pub(crate) fn comes_up(host: &Host, from: usize) -> Result<()> {
+fn comes_up(host: &Host, from: usize) -> Result<()> {
     let console = &host.machine.console;
     console.wait_after(from, "reboot: Restarting system")?;
     ready_again(host, console.position())?;

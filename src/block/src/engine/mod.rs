@@ -8,7 +8,6 @@
 #![allow(unsafe_code)]
 
 mod bounce;
-mod helper;
 mod inline;
 mod operation;
 mod ring;
@@ -26,7 +25,6 @@ use std::time::Duration;
 use io_uring::{squeue, types};
 
 use self::bounce::Pool;
-use self::helper::Helper;
 use self::operation::{Operation, Outcome, Step};
 use self::spares::Lent;
 pub use self::spares::Spares;
@@ -123,7 +121,6 @@ pub struct Engine {
     /// Operations whose next step needs a bounce buffer.
     starved: VecDeque<u16>,
     bounce: Pool,
-    helper: Option<Helper>,
     done: Vec<Completion>,
 }
 
@@ -157,7 +154,6 @@ impl Engine {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             bounce: Pool::default(),
-            helper: None,
             done: Vec::new(),
         })
     }
@@ -257,9 +253,9 @@ impl Engine {
     /// so now, until [`Engine::unwatch`]. What follows is edge-triggered: an event
     /// that is signalled again is told again, whether it was read or not.
     ///
-    /// At most 7 events, which stay open, and none are watched yet.
+    /// At most 8 events, which stay open, and none are watched yet.
     pub fn watch<const N: usize>(&mut self, events: [BorrowedFd<'_>; N]) {
-        const { assert!(N <= watch::HELPER) };
+        const { assert!(N <= watch::MOST) };
         self.watches.set(&events);
     }
 
@@ -371,9 +367,6 @@ impl Engine {
                 self.complete_step(entry.user_data() as u16, entry.result());
             }
         }
-        while let Some((index, result)) = self.helper.as_mut().and_then(Helper::next) {
-            self.complete_step(index, result);
-        }
     }
 
     /// Fills the submission queue.
@@ -381,8 +374,6 @@ impl Engine {
         // First, so that a full queue does not leave a watched event unheard.
         self.arm_watches();
         self.push_ready();
-        // The helper may have just been started.
-        self.arm_watches();
     }
 
     fn arm_watches(&mut self) {
@@ -451,7 +442,6 @@ impl Engine {
             }
             operation::Begin::Made(result) => self.complete_step(index, result),
             operation::Begin::Starved => self.starved.push_back(index),
-            operation::Begin::Helper { offset, length } => self.ask_helper(index, offset, length),
             operation::Begin::Failed(error) => self.finish(index, Err(error)),
         }
     }
@@ -462,24 +452,6 @@ impl Engine {
         // contract of `read` and `write`, in buffers that stay valid until the request completed.
         // Polls and cancellations point to nothing.
         unsafe { self.ring.submission().push(entry) }.is_ok()
-    }
-
-    fn ask_helper(&mut self, index: u16, offset: u64, length: u64) {
-        if self.helper.is_none() {
-            match Helper::start(Arc::clone(&self.disk)) {
-                Ok(helper) => {
-                    self.watches.set_helper(helper.wake());
-                    self.helper = Some(helper);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot start the discard helper");
-                    return self.finish(index, Err(IoError::Host(libc::EAGAIN)));
-                }
-            }
-        }
-        if let Some(helper) = &self.helper {
-            helper.ask(index, offset, length);
-        }
     }
 
     fn complete_step(&mut self, index: u16, result: i32) {

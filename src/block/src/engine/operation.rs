@@ -8,7 +8,7 @@ use super::IoError;
 use super::bounce::Pool;
 use super::inline;
 use super::transfer::{Direction, Transfer};
-use crate::raw::{Kind, RawDisk};
+use crate::raw::RawDisk;
 
 /// How often in a row the kernel may say "try again".
 const MOST_TRIES: u8 = 32;
@@ -23,11 +23,6 @@ pub(super) enum Step {
     Flush,
     /// Give the space back by punching a hole.
     Discard {
-        offset: u64,
-        length: u64,
-    },
-    /// Discard by the block device's own call.
-    DiscardDevice {
         offset: u64,
         length: u64,
     },
@@ -56,8 +51,6 @@ pub(super) enum Begin {
     Made(i32),
     /// Not now: there is no bounce buffer.
     Starved,
-    /// With a discard by the helper.
-    Helper { offset: u64, length: u64 },
     /// Not at all.
     Failed(IoError),
 }
@@ -76,7 +69,6 @@ pub(super) struct Operation {
     token: u64,
     step: Step,
     tries: u8,
-    device: bool,
     direct: bool,
 }
 
@@ -86,7 +78,6 @@ impl Operation {
             token,
             step,
             tries: 0,
-            device: false,
             direct: false,
         }
     }
@@ -99,7 +90,6 @@ impl Operation {
     ///
     /// Of a disk `in_memory` it may be over at once.
     pub fn begin(&mut self, disk: &RawDisk, pool: &mut Pool, in_memory: bool) -> Begin {
-        self.device = disk.kind() == Kind::BlockDevice;
         self.direct = disk.direct();
         let fd = descriptor(disk);
         let entry = match &mut self.step {
@@ -108,12 +98,6 @@ impl Operation {
             Step::Flush => opcode::Fsync::new(fd)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
-            Step::DiscardDevice { offset, length } => {
-                return Begin::Helper {
-                    offset: *offset,
-                    length: *length,
-                };
-            }
             Step::Discard { offset, length } | Step::ZeroUnmap { offset, length } => {
                 fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE, *offset, *length)
             }
@@ -165,14 +149,8 @@ impl Operation {
     fn complete_other(&mut self, result: i32) -> Outcome {
         let unsupported = -result == libc::EOPNOTSUPP;
         match self.step {
-            Step::Discard { offset, length } if unsupported && self.device => {
-                self.step = Step::DiscardDevice { offset, length };
-                Outcome::Again
-            }
-            // A discard is a hint: nobody is worse off without it.
-            Step::Discard { .. } | Step::DiscardDevice { .. } if unsupported => {
-                Outcome::Done(Ok(()))
-            }
+            // A discard is a hint: nobody is worse off without it. Devices that discard without a promise of zeroes refuse this one.
+            Step::Discard { .. } if unsupported => Outcome::Done(Ok(())),
             Step::ZeroUnmap { offset, length } if unsupported => {
                 self.step = Step::ZeroKeep { offset, length };
                 Outcome::Again

@@ -8,11 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 
-/// Most descriptors one engine watches, the helper's included.
-const MOST: usize = 8;
-
-/// Position of the helper's event, behind those of the engine's owner.
-pub(super) const HELPER: usize = MOST - 1;
+/// Most descriptors one engine watches.
+pub(super) const MOST: usize = 8;
 
 /// Marks what is not a request in a completion's user data. Requests are numbered by slot.
 const WATCH: u64 = 1 << 63;
@@ -48,14 +45,9 @@ pub(super) struct Watches {
 impl Watches {
     /// Watches the owner's descriptors, which it keeps open until they are cleared.
     pub fn set(&mut self, fds: &[BorrowedFd<'_>]) {
-        for (slot, fd) in self.slots[..HELPER].iter_mut().zip(fds) {
+        for (slot, fd) in self.slots.iter_mut().zip(fds) {
             *slot = Some(Watch::new(*fd));
         }
-    }
-
-    /// Watches the helper's event, for as long as the engine lives.
-    pub fn set_helper(&mut self, fd: BorrowedFd<'_>) {
-        self.slots[HELPER] = Some(Watch::new(fd));
     }
 
     /// The next poll to be started, if any. It counts as started.
@@ -113,7 +105,7 @@ impl Watches {
 
     /// Forgets the owner's descriptors. No poll runs any more.
     pub fn clear(&mut self) {
-        self.slots[..HELPER].fill(None);
+        self.slots.fill(None);
         self.fired = Fired::default();
     }
 }

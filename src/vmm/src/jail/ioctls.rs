@@ -102,6 +102,3 @@ pub const NEW_NETWORK: &[u32] = &[
     none(VHOST, 0x01),
     read::<u32>(TUN, 210),
 ];
-
-/// Discarding on a block device.
-pub const BLKDISCARD: u32 = none(0x12, 119);

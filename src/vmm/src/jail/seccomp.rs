@@ -253,7 +253,7 @@ mod tests {
             }
         }
         // Threads find no clone3, and make do with clone.
-        let status = attempt(Class::Queue, [libc::SYS_clone3, 0, 0, 0]);
+        let status = attempt(Class::Workshop, [libc::SYS_clone3, 0, 0, 0]);
         assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
     }
 

@@ -59,7 +59,6 @@ const EVERY_THREAD: &[Call] = &[
     Any(SYS_mremap),
     Any(SYS_madvise),
     Any(SYS_clock_gettime),
-    Any(SYS_clock_nanosleep),
     Any(SYS_sched_yield),
     Any(SYS_getrandom),
     Any(SYS_restart_syscall),
@@ -79,13 +78,11 @@ const EVERY_THREAD: &[Call] = &[
 
 const MAIN: &[Call] = &[
     Any(SYS_poll),
-    Any(SYS_ppoll),
     Any(SYS_accept4),
     Any(SYS_recvmsg),
     Any(SYS_sendmsg),
     Any(SYS_getsockopt),
     // The kernel again, after a reset.
-    Any(SYS_fstat),
     Any(SYS_statx),
     Any(SYS_pread64),
     Ioctl(ioctls::KVM_RESET),
@@ -106,11 +103,9 @@ const VCPU: &[Call] = &[
 
 const EVENT_LOOP: &[Call] = &[
     Any(SYS_epoll_wait),
-    Any(SYS_epoll_pwait),
     Any(SYS_epoll_ctl),
     Any(SYS_sendto),
     Any(SYS_recvfrom),
-    Any(SYS_shutdown),
     // The clock's alarm.
     Any(SYS_timerfd_settime),
     // Control queues of network interfaces.
@@ -119,33 +114,27 @@ const EVENT_LOOP: &[Call] = &[
 
 const QUEUE: &[Call] = &[
     Any(SYS_poll),
-    Any(SYS_ppoll),
     Any(SYS_io_uring_enter),
-    Any(SYS_readv),
     Any(SYS_preadv),
     Any(SYS_pwritev),
-    Any(SYS_fallocate),
     Any(SYS_fdatasync),
-    Any(SYS_fstat),
-    Any(SYS_statx),
-    Ioctl(&[ioctls::BLKDISCARD]),
-    // Discards of block devices have a thread that starts when first needed.
+    // Before the ring is tried again.
+    Any(SYS_clock_nanosleep),
+];
+
+const VIEWERS: &[Call] = &[Any(SYS_poll), Any(SYS_sendto), Any(SYS_recvfrom)];
+
+const WORKSHOP: &[Call] = &[
+    // The threads of a new device.
     Call::Thread,
     Any(SYS_set_robust_list),
     Any(SYS_rseq),
     Any(SYS_prctl),
     Any(SYS_sched_getaffinity),
-];
-
-const VIEWERS: &[Call] = &[
-    Any(SYS_poll),
-    Any(SYS_ppoll),
-    Any(SYS_sendto),
-    Any(SYS_recvfrom),
-];
-
-const WORKSHOP: &[Call] = &[
     Any(SYS_eventfd2),
+    // What a new disk is like.
+    Any(SYS_statx),
+    Any(SYS_fallocate),
     // Whether a new disk is in memory.
     Any(SYS_fstatfs),
     Call::Filter,

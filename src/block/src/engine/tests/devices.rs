@@ -73,35 +73,6 @@ fn a_block_device_keeps_its_sectors() {
 }
 
 #[test]
-fn the_helper_discards_where_holes_cannot_be_punched() {
-    let Some(device) = Loop::new(512) else { return };
-    let disk = Arc::new(device.open());
-    let mut engine = Engine::new(Arc::clone(&disk), 8).unwrap();
-    let mut memory = Memory::new(SIZE as usize, 0);
-    memory.content(SIZE as usize).fill(3);
-    let buffers = memory.pieces(&[SIZE as usize]);
-    // SAFETY: `memory` outlives the request.
-    unsafe { engine.write(1, 0, &buffers) }.unwrap();
-    finish_one(&mut engine).unwrap();
-    for token in 0..4 {
-        let (offset, length) = (token * 8192, 8192);
-        let step = Step::DiscardDevice { offset, length };
-        engine.accept(token, step).unwrap();
-    }
-    let done = finish(&mut engine);
-    assert_eq!(done.len(), 4);
-    assert!(done.iter().all(|completion| completion.result.is_ok()));
-    // SAFETY: as above.
-    unsafe { engine.read(5, 0, &buffers) }.unwrap();
-    finish_one(&mut engine).unwrap();
-    let zero = memory
-        .content(SIZE as usize)
-        .iter()
-        .take_while(|byte| **byte == 0);
-    assert_eq!(zero.count(), 4 * 8192);
-}
-
-#[test]
 fn a_disk_of_small_sectors_on_large_ones_goes_through_the_page_cache() {
     use nix::mount::{MsFlags, mount};
     let Some(device) = Loop::new(4096) else {
