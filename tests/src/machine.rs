@@ -373,7 +373,7 @@ impl Builder {
             };
             command
                 .args(["-drive", &data.option("data")])
-                .args(["-device", "nvme,drive=data,serial=lodge-data"]);
+                .args(["-device", "nvme,id=data-disk,drive=data,serial=lodge-data"]);
         }
         if let Some((target, bus)) = &self.target {
             let device = match bus {

@@ -24,11 +24,33 @@ pub struct HostDisk {
     pub rotational: bool,
     /// Whether it is a removable medium.
     pub removable: bool,
+    /// What it says of its own condition; absent where it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<DiskHealth>,
     /// What is on it; empty when it is blank.
     pub contents: Vec<String>,
     /// Why nothing can be written to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_use: Option<String>,
+}
+
+/// What a disk says of its own condition (SMART).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskHealth {
+    /// Why it may fail soon; empty while it is well.
+    pub problems: Vec<String>,
+    /// Its temperature in degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_c: Option<i16>,
+    /// How much of what it was made for has been written, in percent; it may go on beyond 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_percent: Option<u8>,
+    /// NVMe: errors in what was read. ATA: blocks that were given up, or are about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
+    /// Hours for which it has been on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_on_hours: Option<u64>,
 }
 
 impl HostDisk {

@@ -61,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) cgroups: Option<CgroupTree>,
     pub(crate) host: HostView,
     pub(crate) storage_health: watch::Sender<StorageHealth>,
+    /// What is wrong with disks of the host that are in use.
+    pub(crate) disk_warnings: watch::Sender<Vec<String>>,
     pub(crate) hostname: HostName,
     pub(crate) log: LogRing,
     /// What was repaired or given up at the start, for people.

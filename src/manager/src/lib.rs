@@ -17,6 +17,7 @@ mod convert;
 mod core;
 mod datastores;
 mod disk_apply;
+mod disk_health;
 mod disk_move;
 mod disks;
 mod events;

@@ -96,6 +96,10 @@ impl Manager {
         self.background(async move { core.follow_storage().await });
         let core = self.core.clone();
         self.background(async move { core.follow_datastores().await });
+        if self.core.config.appliance {
+            let core = self.core.clone();
+            self.background(async move { core.follow_disk_health().await });
+        }
         let manager = self.clone();
         self.background(async move { manager.follow_schedules().await });
         let core = self.core.clone();
@@ -272,6 +276,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         start_warnings,
         console: watch::Sender::new(0),
         storage_health: watch::Sender::new(StorageHealth::Sound),
+        disk_warnings: watch::Sender::new(Vec::new()),
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),
         restarting: AtomicBool::new(false),

@@ -207,6 +207,7 @@ impl Core {
         }
         warnings.extend(self.storage_warning());
         warnings.extend(self.datastore_warnings());
+        warnings.extend(self.disk_warnings.borrow().iter().cloned());
         let network = self.network.as_ref().map(HostNetwork::state);
         for warning in network.iter().flat_map(|state| &state.warnings) {
             warnings.push(format!(

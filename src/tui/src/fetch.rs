@@ -58,8 +58,11 @@ async fn snapshot(client: &Client, since: Option<u64>) -> Result<Snapshot, Clien
         .await?;
     let vms: Page<_> = client.get("/v1/vms?limit=1000").await?;
     let operations: Page<_> = client.get("/v1/operations?limit=50").await?;
+    // Earlier versions of Lodge have one, and do not tell.
+    let datastores = client.get::<Page<_>>("/v1/datastores?limit=1000").await;
     Ok(Snapshot {
         system: client.get("/v1/system").await?,
+        datastores: datastores.map_or_else(|_| Vec::new(), |page| page.items),
         vms: vms.items,
         operations: operations.items,
         log: log.items,

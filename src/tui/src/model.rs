@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
+use lodge_api::datastore::Datastore;
 use lodge_api::install::{HostDisk, Install};
 use lodge_api::local::LocalConsole;
 use lodge_api::log::LogEntry;
@@ -84,6 +85,7 @@ pub(crate) enum Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) system: System,
+    pub(crate) datastores: Vec<Datastore>,
     pub(crate) vms: Vec<Vm>,
     pub(crate) operations: Vec<Operation>,
     /// Lines since the last snapshot.

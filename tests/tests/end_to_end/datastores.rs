@@ -157,6 +157,40 @@ fn it_grows_with_its_disk(host: &mut Host) -> Result<()> {
     Ok(())
 }
 
+/// A disk that says of itself that it may fail is a warning, for as long as it says so.
+fn a_disk_that_may_fail_is_told(host: &mut Host) -> Result<()> {
+    let own = |host: &Host| {
+        let disks = host.cli.json(&["system", "disks"])?;
+        let mut all = disks.as_array().into_iter().flatten();
+        let own = all.find(|disk| disk["serial"] == "lodge-data");
+        own.cloned().context("the disk with the data")
+    };
+    let warned = |host: &Host| {
+        let system = host.cli.json(&["system", "show"])?;
+        let said = system["warnings"].to_string();
+        anyhow::Ok(said.contains("may fail soon: it has become unreliable"))
+    };
+    let well = own(host)?;
+    ensure!(well["health"]["problems"] == json!([]), "{well}");
+    ensure!(well["health"]["temperature_c"] == 50, "{well}");
+    for (bits, is_well) in [(1 << 2, false), (0, true)] {
+        let set = json!({
+            "path": "/machine/peripheral/data-disk",
+            "property": "smart_critical_warning",
+            "value": bits,
+        });
+        host.machine.qmp.command("qom-set", &set)?;
+        let disk = own(host)?;
+        let problems = disk["health"]["problems"].as_array();
+        ensure!(
+            problems.is_some_and(|all| all.is_empty() == is_well),
+            "{disk}"
+        );
+        ensure!(warned(host)? != is_well);
+    }
+    Ok(())
+}
+
 fn it_is_given_up(host: &Host) -> Result<()> {
     host.cli.ok(&["snapshot", "delete", "before", "--yes"])?;
     host.cli
@@ -195,6 +229,7 @@ fn a_second_disk_holds_disks_of_guests() {
     its_disk_is_pulled_out(&host).unwrap();
     it_is_there_after_a_power_cut(&mut host).unwrap();
     it_grows_with_its_disk(&mut host).unwrap();
+    a_disk_that_may_fail_is_told(&mut host).unwrap();
     it_is_given_up(&host).unwrap();
     host.shut_down().unwrap();
 }

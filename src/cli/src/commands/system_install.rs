@@ -14,7 +14,9 @@ pub(crate) async fn disks(context: &Context, client: &Client) -> Result<(), Clie
     output::list(
         context.format,
         &disks,
-        &["NAME", "SERIAL", "MODEL", "SIZE", "BUS", "CONTENTS"],
+        &[
+            "NAME", "SERIAL", "MODEL", "SIZE", "BUS", "HEALTH", "CONTENTS",
+        ],
         |disk| {
             vec![
                 disk.name.clone(),
@@ -22,6 +24,7 @@ pub(crate) async fn disks(context: &Context, client: &Client) -> Result<(), Clie
                 disk.model.clone(),
                 disk.size.to_string(),
                 disk.transport.clone().unwrap_or_default(),
+                health(disk),
                 summary(disk),
             ]
         },
@@ -77,6 +80,23 @@ fn confirm(disk: &HostDisk) -> Result<bool, ClientError> {
     } else {
         Err(ClientError::Usage("nothing was done".to_owned()))
     }
+}
+
+/// `sound, 37 °C, 4 % used`
+fn health(disk: &HostDisk) -> String {
+    let Some(health) = &disk.health else {
+        return "-".to_owned();
+    };
+    let mut said = vec![match health.problems.as_slice() {
+        [] => "sound".to_owned(),
+        problems => problems.join("; "),
+    }];
+    let temperature = health.temperature_c;
+    said.extend(temperature.map(|degrees| format!("{degrees} °C")));
+    said.extend(health.used_percent.map(|used| format!("{used} % used")));
+    let errors = health.errors.filter(|errors| *errors > 0);
+    said.extend(errors.map(|errors| format!("{errors} errors")));
+    said.join(", ")
 }
 
 fn summary(disk: &HostDisk) -> String {

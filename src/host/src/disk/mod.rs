@@ -1,12 +1,14 @@
 //! Block devices, what is on them, and mounting it. No udev, no blkid: sysfs and superblocks are read directly.
 
 mod device;
+mod health;
 mod mount;
 mod probe;
 mod wipe;
 mod xfs;
 
 pub use device::{BlockDevice, block_devices};
+pub use health::{Health, health};
 pub use mount::{Mount, MountFlags, Space, detach, mount, mounts, space, unmount};
 pub use probe::{Filesystem, FilesystemKind, probe};
 pub use wipe::ExclusiveDisk;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lodge_api::install::{HostDisk, Install};
+use lodge_api::install::{DiskHealth, HostDisk, Install};
 use lodge_api::operation::Operation;
 use lodge_api::page::Page;
 use lodge_api::system::StorageKind;
@@ -48,8 +48,7 @@ impl Manager {
     /// # Errors
     /// When the host does not tell.
     pub async fn host_disks(&self) -> Result<Page<HostDisk>, Problem> {
-        let disks =
-            blocking(|| install::host_disks().map_err(|error| unknown_disks(&error))).await?;
+        let disks = self.core.look_at_disks().await?;
         Ok(Page {
             items: disks.into_iter().map(shown).collect(),
             next_page: None,
@@ -239,6 +238,13 @@ fn shown(disk: install::HostDisk) -> HostDisk {
         transport: device.transport,
         rotational: device.rotational,
         removable: device.removable,
+        health: disk.health.map(|health| DiskHealth {
+            problems: health.problems,
+            temperature_c: health.temperature,
+            used_percent: health.used_percent,
+            errors: health.errors,
+            power_on_hours: health.power_on_hours,
+        }),
         contents: disk.contents,
         in_use: disk.in_use,
     }

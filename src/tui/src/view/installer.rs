@@ -56,15 +56,15 @@ fn about(disk: &HostDisk) -> Vec<Line<'static>> {
     if let Some(reason) = &disk.in_use {
         return vec![Line::raw(format!("In use: {reason}"))];
     }
-    if disk.contents.is_empty() {
-        return vec![Line::raw("Blank.")];
-    }
-    let mut lines: Vec<Line<'static>> = disk
-        .contents
-        .iter()
-        .take(MOST_CONTENTS)
-        .map(|line| Line::raw(line.clone()))
+    let problems = disk.health.iter().flat_map(|health| &health.problems);
+    let mut lines: Vec<Line<'static>> = problems
+        .map(|problem| Line::raw(format!("It may fail soon: {problem}.")))
         .collect();
+    if disk.contents.is_empty() {
+        lines.push(Line::raw("Blank."));
+    }
+    let contents = disk.contents.iter().take(MOST_CONTENTS);
+    lines.extend(contents.map(|line| Line::raw(line.clone())));
     if disk.contents.len() > MOST_CONTENTS {
         lines.push(Line::raw("…"));
     }

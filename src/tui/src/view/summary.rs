@@ -1,6 +1,7 @@
 //! The host in a few lines.
 
-use lodge_api::system::{StorageKind, System};
+use lodge_api::datastore::{Datastore, DatastoreKind};
+use lodge_api::system::{Storage, StorageHealth, StorageKind, System};
 use ratatui::text::Line;
 
 use super::bold;
@@ -17,6 +18,7 @@ pub(crate) fn lines(model: &Model, width: u16) -> Vec<Line<'static>> {
     )];
     if let Some(snapshot) = &model.snapshot {
         lines.extend(host(&snapshot.system));
+        lines.push(storage(&snapshot.system.storage, &snapshot.datastores));
     }
     lines.extend(address(model));
     if let Some(password) = model
@@ -67,11 +69,7 @@ fn title(model: &Model, width: usize) -> String {
 }
 
 fn host(system: &System) -> Vec<Line<'static>> {
-    let (hardware, usage, storage) = (&system.hardware, &system.usage, &system.storage);
-    let place = match storage.kind {
-        StorageKind::Disk => storage.device.clone().unwrap_or_default(),
-        StorageKind::Ram => "RAM".to_owned(),
-    };
+    let (hardware, usage) = (&system.hardware, &system.usage);
     vec![
         Line::raw(format!(
             "{} {}, {}, {} threads",
@@ -86,11 +84,29 @@ fn host(system: &System) -> Vec<Line<'static>> {
             usage.vms_running,
             usage.vms_total
         )),
-        Line::raw(format!(
-            "Storage {} free of {} on {place}",
-            storage.free, storage.size
-        )),
     ]
+}
+
+/// The host's own, and the other datastores behind it, as far as there is room.
+fn storage(own: &Storage, datastores: &[Datastore]) -> Line<'static> {
+    let place = match own.kind {
+        StorageKind::Disk => own.device.clone().unwrap_or_default(),
+        StorageKind::Ram => "RAM".to_owned(),
+    };
+    let mut line = format!("Storage {} free of {} on {place}", own.free, own.size);
+    for datastore in datastores {
+        let name = &datastore.name;
+        line += &match (datastore.kind, datastore.health) {
+            (DatastoreKind::System, _) => continue,
+            (_, StorageHealth::Missing) => format!("   {name} missing"),
+            (_, StorageHealth::Failed) => format!("   {name} failed"),
+            (_, StorageHealth::ReadOnly) => format!("   {name} read-only"),
+            (_, StorageHealth::Sound | StorageHealth::Low) => {
+                format!("   {name} {} free", datastore.free)
+            }
+        };
+    }
+    Line::raw(line)
 }
 
 fn address(model: &Model) -> Vec<Line<'static>> {

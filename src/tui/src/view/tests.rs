@@ -1,4 +1,5 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use lodge_api::datastore::Datastore;
 use lodge_api::local::LocalConsole;
 use lodge_api::operation::Operation;
 use lodge_api::system::System;
@@ -30,6 +31,14 @@ fn system() -> System {
     .unwrap()
 }
 
+fn datastore(name: &str, kind: &str, health: &str) -> Datastore {
+    serde_json::from_value(serde_json::json!({
+        "id": uuid::Uuid::nil(), "name": name, "kind": kind, "shares_extents": true, "size": 2_u64 << 30, "free": 1_u64 << 30,
+        "provisioned": 0, "disks": 0, "health": health, "created_at": "2026-01-01T00:00:00Z", "revision": 1
+    }))
+    .unwrap()
+}
+
 fn vm(name: &str, state: &str, cpu_time_us: u64) -> Vm {
     serde_json::from_value(serde_json::json!({
         "id": uuid::Uuid::from_u128(u128::from(name.as_bytes()[0])),
@@ -47,6 +56,11 @@ fn snapshot() -> Snapshot {
     .unwrap();
     Snapshot {
         system: system(),
+        datastores: vec![
+            datastore("default", "system", "sound"),
+            datastore("archive", "disk", "missing"),
+            datastore("fast", "disk", "sound"),
+        ],
         vms: vec![vm("db", "stopped", 0), vm("web", "running", 0)],
         operations: vec![operation],
         log: Vec::new(),
@@ -85,6 +99,7 @@ fn everything_fits_80_by_24() {
     for part in [
         "Lodge 0.1.0   lodge-1",
         "https://10.0.0.5",
+        "1 GiB free of 2 GiB on RAM   archive missing   fast 1 GiB free",
         "! data is kept in RAM",
         "NAME",
         "web",
