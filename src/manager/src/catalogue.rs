@@ -11,6 +11,9 @@ use uuid::Uuid;
 use crate::IfMatch;
 use crate::filter::{self, Field};
 
+/// Names that are shown of those in the way.
+const SHOWN: usize = 10;
+
 /// A record of a table keyed by id, found by name as well.
 pub(crate) trait Object: Record {
     /// What it is called in messages: `disk`.
@@ -277,6 +280,15 @@ pub(crate) fn record_problem(error: &RecordError) -> Problem {
         RecordError::TooLarge { .. } => Problem::new(ErrorCode::PayloadTooLarge, error.to_string())
             .with_hint("shorten descriptions and command lines"),
         other => Problem::new(ErrorCode::Internal, other.to_string()),
+    }
+}
+
+/// Names in a message, as many as can be read: `a, b and 3 more`.
+pub(crate) fn listed(names: &[Name]) -> String {
+    let shown: Vec<_> = names.iter().take(SHOWN).map(Name::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

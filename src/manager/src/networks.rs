@@ -345,17 +345,12 @@ impl Manager {
 
 /// The refusal to delete what others use.
 pub(crate) fn in_use(kind: &str, name: &Name, users: &[Name]) -> Problem {
-    let shown: Vec<_> = users.iter().take(10).map(Name::as_str).collect();
-    let more = match users.len() {
-        0..=10 => String::new(),
-        count => format!(" and {} more", count - 10),
-    };
     Problem::new(
         ErrorCode::InUse,
         format!(
-            "{kind} \"{name}\" is used by the guest{} {}{more}",
+            "{kind} \"{name}\" is used by the guest{} {}",
             if users.len() == 1 { "" } else { "s" },
-            shown.join(", ")
+            catalogue::listed(users)
         ),
     )
     .with_hint("change or delete these guests first")

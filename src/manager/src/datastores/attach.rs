@@ -46,8 +46,15 @@ impl Core {
 
     /// Looks how a datastore is, and opens it when it can be.
     pub(super) async fn look_at(self: &Arc<Self>, record: &DatastoreRecord) {
+        if self.is_deleted(record) {
+            return;
+        }
         let cell = self.datastores.cell(record.id);
         if let Ok(_changing) = cell.changing.try_lock() {
+            // Who deletes it closes it when this is over.
+            if self.is_deleted(record) {
+                return;
+            }
             cell.update(|seen| seen.looking_since = Some(Instant::now()));
             if !self.is_well(&cell).await {
                 // Nobody begins to use it now; those who do already keep it mounted.
@@ -71,6 +78,12 @@ impl Core {
             None => self.tell(format!("The datastore \"{}\" is sound.", record.name)),
         }
         self.console_changed();
+    }
+
+    fn is_deleted(&self, record: &DatastoreRecord) -> bool {
+        let found =
+            catalogue::find_optional::<DatastoreRecord>(&self.snapshot(), &record.id.to_string());
+        matches!(found, Ok(None))
     }
 
     /// Looks at one that is open, if it is.
@@ -105,7 +118,12 @@ impl Core {
                     self.publish(id, cell, home, notes);
                     return;
                 }
-                Err(problem) => problem.to_string(),
+                Err(problem) => {
+                    if let Err(error) = blocking(move || home.leave()).await {
+                        tracing::warn!(%error, %id, "a datastore stays mounted");
+                    }
+                    problem.to_string()
+                }
             },
             Ok(Err(problem)) => problem,
             Err(problem) => problem.to_string(),

@@ -219,8 +219,7 @@ impl Core {
         let made = self.record_datastore(&record, home.clone()).await;
         if let Err(problem) = made {
             self.datastores.forget(id);
-            let _ =
-                blocking(move || home.leave().map_err(|error| internal(error.to_string()))).await;
+            let _ = blocking(move || home.leave()).await;
             return Err(problem);
         }
         self.make_known(caller, "datastore_create", record.target(), Change::Created);

@@ -21,9 +21,6 @@ use crate::{Caller, IfMatch, Manager};
 /// How long a look at it may take that is just under way.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Names that are shown of those in the way.
-const SHOWN: usize = 10;
-
 impl Manager {
     /// Forgets a datastore with nothing on it. Its disk is left as it is, and is not used any more.
     ///
@@ -113,7 +110,7 @@ impl Core {
             if let Backing::Directory { path } = backing {
                 remove_empty_folders(&path);
             }
-            left.map_err(|error| internal(error.to_string()))
+            left
         });
         if let Err(problem) = left.await {
             tracing::warn!(%problem, name = %record.name, "a deleted datastore stays mounted");
@@ -144,16 +141,11 @@ fn refuse(
     if names.is_empty() {
         return Ok(());
     }
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(Name::as_str).collect();
-    let more = match names.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        count => format!(" and {count} more"),
-    };
     let plural = if names.len() == 1 { "" } else { "s" };
     let detail = format!(
-        "the datastore \"{}\" has the {kind}{plural} {}{more}",
+        "the datastore \"{}\" has the {kind}{plural} {}",
         record.name,
-        shown.join(", ")
+        catalogue::listed(&names)
     );
     let hint = match kind {
         "disk" => "move or delete them first",

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lodge_api::Problem;
 use lodge_block::datastore::Datastore;
 use lodge_host::boot::DATA_FLAGS;
 use lodge_host::disk::{
@@ -13,6 +14,7 @@ use lodge_host::disk::{
 use uuid::Uuid;
 
 use super::Folders;
+use crate::core::internal;
 
 /// Folder of the disks.
 const DISKS: &str = "disks";
@@ -111,13 +113,14 @@ impl Home {
     }
 
     /// Undoes the mount. What somebody still has open there goes when it is closed.
-    pub(super) fn leave(self) -> std::io::Result<()> {
+    pub(super) fn leave(self) -> Result<(), Problem> {
         let Some(at) = self.mounted_at.clone() else {
             return Ok(());
         };
         // Its own files would keep it.
         drop(self);
-        unmount(&at).or_else(|_| detach(&at))
+        let left = unmount(&at).or_else(|_| detach(&at));
+        left.map_err(|error| internal(format!("{}: {error}", at.display())))
     }
 }
 
