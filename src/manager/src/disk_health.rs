@@ -11,10 +11,14 @@ use crate::install::unknown_disks;
 /// Between two looks. Disks keep their condition in mind, and wake up to tell.
 const PAUSE: Duration = Duration::from_secs(1800);
 
+/// Before the first one: there is enough to do when a host starts.
+const AT_FIRST: Duration = Duration::from_secs(60);
+
 impl Core {
     /// Looks after them for as long as the manager lives, and tells what has become worse.
     pub(crate) async fn follow_disk_health(&self) {
-        let mut clock = tokio::time::interval(PAUSE);
+        let first = tokio::time::Instant::now() + AT_FIRST;
+        let mut clock = tokio::time::interval_at(first, PAUSE);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
