@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use nix::dir::Dir;
@@ -26,6 +27,8 @@ use crate::{SECTOR, raw};
 #[derive(Debug)]
 pub struct Datastore {
     directory: OwnedFd,
+    /// Whether clones share extents, once that was tried.
+    shares: OnceLock<bool>,
 }
 
 /// How a file is opened.
@@ -163,6 +166,13 @@ impl From<CopyError> for DatastoreError {
 }
 
 impl Datastore {
+    fn at(directory: OwnedFd) -> Self {
+        Self {
+            directory,
+            shares: OnceLock::new(),
+        }
+    }
+
     /// Opens the directory at `path`, which the caller trusts.
     ///
     /// # Errors
@@ -171,7 +181,7 @@ impl Datastore {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = nix::fcntl::open(path, flags, Mode::empty())
             .map_err(|errno| DatastoreError::named("opening", &path.to_string_lossy(), errno))?;
-        Ok(Self { directory })
+        Ok(Self::at(directory))
     }
 
     /// Opens a directory inside this one.
@@ -180,7 +190,7 @@ impl Datastore {
     /// [`DatastoreError::NotFound`], or [`DatastoreError::Foreign`] for anything but a directory.
     pub fn open_directory(&self, name: &FileName) -> Result<Self, DatastoreError> {
         let directory = self.open_at(name.as_str(), OFlag::O_DIRECTORY, Mode::empty())?;
-        Ok(Self { directory })
+        Ok(Self::at(directory))
     }
 
     /// Makes a directory inside this one and opens it. Durable on return.
@@ -425,14 +435,18 @@ impl Datastore {
             .into())
     }
 
-    /// Whether clones share extents here, found by trying.
+    /// Whether clones share extents here, found by trying the first time.
     ///
     /// # Errors
     /// When the trial files cannot be made.
     pub fn shares_extents(&self) -> Result<bool, DatastoreError> {
+        if let Some(shares) = self.shares.get() {
+            return Ok(*shares);
+        }
         let (from, to) = (self.new_file()?, self.new_file()?);
         set_size(from.file(), SECTOR * 8)?;
-        Ok(copy::share_extents(from.file(), to.file())?)
+        let shares = copy::share_extents(from.file(), to.file())?;
+        Ok(*self.shares.get_or_init(|| shares))
     }
 
     fn open_at(&self, name: &str, flags: OFlag, mode: Mode) -> Result<OwnedFd, DatastoreError> {

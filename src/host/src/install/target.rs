@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::find_medium;
 use crate::boot::{DATA, DATA_LABEL};
-use crate::disk::{BlockDevice, Health, block_devices, health, mounts, probe};
+use crate::disk::{BlockDevice, block_devices, mounts, probe};
 
 /// Bytes at the beginning of a disk that are looked at when nothing is recognised.
 const LOOKED_AT: usize = 1 << 20;
@@ -21,8 +21,6 @@ pub struct HostDisk {
     pub contents: Vec<String>,
     /// Why it cannot be written to.
     pub in_use: Option<String>,
-    /// What it says of itself, if it does.
-    pub health: Option<Health>,
 }
 
 impl HostDisk {
@@ -53,7 +51,6 @@ pub fn host_disks() -> io::Result<Vec<HostDisk>> {
             device: disk.clone(),
             contents: contents(disk, &parts),
             in_use: in_use(disk, &parts, medium.as_deref(), &mounted),
-            health: health(disk),
         }
     });
     Ok(disks.collect())

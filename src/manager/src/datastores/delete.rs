@@ -88,7 +88,7 @@ impl Manager {
             core.look_at(&record.value).await;
             let target = record.value.target();
             core.make_known(&caller, "datastore_grow", target, Change::Changed);
-            Ok(core.datastore_of(&record, &core.snapshot()))
+            Ok(core.datastore_of(&record, &catalogue::list(&core.snapshot())))
         })
         .await
     }

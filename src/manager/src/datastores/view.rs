@@ -43,10 +43,9 @@ impl Core {
     pub(super) fn datastore_of(
         &self,
         record: &Versioned<DatastoreRecord>,
-        snapshot: &Snapshot,
+        disks: &[Versioned<DiskRecord>],
     ) -> Datastore {
         let datastore = &record.value;
-        let disks = catalogue::list::<DiskRecord>(snapshot);
         let here = disks
             .iter()
             .filter(|disk| disk.value.datastore == datastore.key());
@@ -82,7 +81,8 @@ impl Core {
     /// Numbers of all of them.
     pub(crate) fn datastore_metrics(&self, snapshot: &Snapshot) -> Vec<DatastoreMetrics> {
         let all = catalogue::list::<DatastoreRecord>(snapshot);
-        let views = all.iter().map(|record| self.datastore_of(record, snapshot));
+        let disks = catalogue::list(snapshot);
+        let views = all.iter().map(|record| self.datastore_of(record, &disks));
         views
             .map(|view| DatastoreMetrics {
                 usable: matches!(view.health, StorageHealth::Sound | StorageHealth::Low),
@@ -130,7 +130,8 @@ impl Manager {
     /// By name. Filter fields: `id name kind health`.
     pub fn datastore_list(&self, params: &ListParams) -> Result<Page<Datastore>, Problem> {
         let snapshot = self.core.snapshot();
-        let view = |record: &_| self.core.datastore_of(record, &snapshot);
+        let disks = catalogue::list(&snapshot);
+        let view = |record: &_| self.core.datastore_of(record, &disks);
         catalogue::page(&snapshot, params, FIELDS, view, |view| &view.name)
     }
 
@@ -138,7 +139,7 @@ impl Manager {
     pub fn datastore_view(&self, key: &str) -> Result<Datastore, Problem> {
         let snapshot = self.core.snapshot();
         let record = catalogue::find(&snapshot, key)?;
-        Ok(self.core.datastore_of(&record, &snapshot))
+        Ok(self.core.datastore_of(&record, &catalogue::list(&snapshot)))
     }
 
     /// Renames a datastore.
@@ -155,7 +156,7 @@ impl Manager {
             let held = core.hold::<DatastoreRecord>(&key, if_match).await?;
             let name = patch.name.unwrap_or_else(|| held.old.value.name.clone());
             if name == held.old.value.name {
-                return Ok(core.datastore_of(&held.old, &held.snapshot));
+                return Ok(core.datastore_of(&held.old, &catalogue::list(&held.snapshot)));
             }
             refuse_default(&held.old.value)?;
             catalogue::require_free::<DatastoreRecord>(&held.snapshot, &name)?;
@@ -166,7 +167,7 @@ impl Manager {
             let new = core.exchange(Batch::new(), &held.old, new).await?;
             let target = new.value.target();
             core.make_known(&caller, "datastore_change", target, Change::Changed);
-            Ok(core.datastore_of(&new, &core.snapshot()))
+            Ok(core.datastore_of(&new, &catalogue::list(&core.snapshot())))
         })
         .await
     }

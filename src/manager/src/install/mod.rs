@@ -26,6 +26,7 @@ use self::handover::Handover;
 pub(crate) use self::handover::{Waiting, left_behind};
 use crate::catalogue::{self, HOST};
 use crate::core::{Core, blocking, internal};
+use crate::disk_health::{Ask, Looked};
 use crate::operations::OperationHandle;
 use crate::{Caller, Manager};
 
@@ -48,7 +49,7 @@ impl Manager {
     /// # Errors
     /// When the host does not tell.
     pub async fn host_disks(&self) -> Result<Page<HostDisk>, Problem> {
-        let disks = self.core.look_at_disks().await?;
+        let disks = self.core.look_at_disks(Ask::All).await?;
         Ok(Page {
             items: disks.into_iter().map(shown).collect(),
             next_page: None,
@@ -228,7 +229,7 @@ pub(crate) fn phase(step: Step) -> &'static str {
     }
 }
 
-fn shown(disk: install::HostDisk) -> HostDisk {
+fn shown(Looked { disk, health }: Looked) -> HostDisk {
     let device = disk.device;
     HostDisk {
         name: device.name,
@@ -238,7 +239,7 @@ fn shown(disk: install::HostDisk) -> HostDisk {
         transport: device.transport,
         rotational: device.rotational,
         removable: device.removable,
-        health: disk.health.map(|health| DiskHealth {
+        health: health.map(|health| DiskHealth {
             problems: health.problems,
             temperature_c: health.temperature,
             used_percent: health.used_percent,
