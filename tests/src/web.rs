@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    date_time_ymd,
+};
 
-use crate::process::{die_with_parent, tool};
+use crate::process::die_with_parent;
 
 /// Where machines find this one's loopback interface: the gateway of QEMU's user network.
 const GATEWAY: &str = "10.0.2.2";
@@ -75,62 +79,42 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes one in `folder`, by openssl.
+    /// Makes one in `folder`. What it signs has been valid for years: the clock of a machine that
+    /// started a moment ago is behind this one's by up to a second, as its hardware counts whole
+    /// ones.
     ///
     /// # Errors
-    /// From openssl.
+    /// When a certificate cannot be made or written.
     pub fn new(folder: &Path) -> Result<Self> {
-        let at = |name: &str| folder.join(name).display().to_string();
-        let [ca, ca_key, server, key, request, extensions] = [
-            "ca.pem",
-            "ca.key",
-            "server.pem",
-            "server.key",
-            "server.csr",
-            "server.ext",
-        ]
-        .map(at);
-        let new_key = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ];
-        let make = [
-            "req", "-x509", "-subj", "/CN=lab", "-days", "2", "-keyout", &ca_key, "-out", &ca,
-        ];
-        tool("openssl", [&make[..], &new_key].concat())?;
-        let ask = [
-            "req",
-            "-new",
-            "-subj",
-            "/CN=server",
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-        ];
-        tool("openssl", [&ask[..], &new_key].concat())?;
-        std::fs::write(&extensions, format!("subjectAltName=IP:{GATEWAY}\n"))?;
-        let sign = [
-            "x509", "-req", "-days", "2", "-in", &request, "-out", &server,
-        ];
-        let by = [
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-CAcreateserial",
-            "-extfile",
-            &extensions,
-        ];
-        tool("openssl", [&sign[..], &by].concat())?;
+        let mut authority = valid_for_years("lab", Vec::new())?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+        let server_key = KeyPair::generate()?;
+        let server = valid_for_years("server", vec![GATEWAY.to_owned()])?
+            .signed_by(&server_key, &authority)?;
+        let write = |name: &str, content: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).with_context(|| path.display().to_string())?;
+            anyhow::Ok(path)
+        };
         Ok(Self {
-            certificate: ca.into(),
-            server: [server.into(), key.into()],
+            certificate: write("ca.pem", authority.pem())?,
+            server: [
+                write("server.pem", server.pem())?,
+                write("server.key", server_key.serialize_pem())?,
+            ],
         })
     }
+}
+
+/// A certificate's content, for `name` at `addresses`.
+fn valid_for_years(name: &str, addresses: Vec<String>) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(addresses)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2025, 1, 1);
+    params.not_after = date_time_ymd(2075, 1, 1);
+    Ok(params)
 }
 
 impl Drop for Web {
