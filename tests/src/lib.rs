@@ -15,6 +15,7 @@ mod drive;
 pub mod host;
 pub mod machine;
 pub mod media;
+pub mod nfs;
 pub mod picture;
 pub mod process;
 mod progress;

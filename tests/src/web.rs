@@ -14,7 +14,7 @@ use rcgen::{
 use crate::process::die_with_parent;
 
 /// Where machines find this one's loopback interface: the gateway of QEMU's user network.
-const GATEWAY: &str = "10.0.2.2";
+pub(crate) const GATEWAY: &str = "10.0.2.2";
 
 /// Python's, with the files of a folder; it ends when it is dropped.
 pub struct Web {

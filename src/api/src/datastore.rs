@@ -11,6 +11,9 @@ use crate::{Name, Size};
 /// Name of the datastore that every host has.
 pub const DEFAULT: &str = "default";
 
+/// TCP port of NFS servers.
+pub const NFS_PORT: u16 = 2049;
+
 /// A filesystem with disks, and with what snapshots have of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Datastore {
@@ -26,7 +29,10 @@ pub struct Datastore {
     /// Its directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// The device it is on at present.
+    /// Its directory of an NFS server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<Nfs>,
+    /// The device it is on at present, or the server's address with the path there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Whether copies within it, such as snapshots, are instant and take no room.
@@ -61,6 +67,25 @@ pub enum DatastoreKind {
     Disk,
     /// A directory of an ordinary Linux host.
     Directory,
+    /// A directory of an NFS server.
+    Nfs,
+}
+
+/// A directory of an NFS server, which speaks NFS version 4.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Nfs {
+    /// Name or address of the server.
+    pub server: String,
+    /// Absolute path there, as the server exports it.
+    pub path: String,
+    /// TCP port of the server.
+    #[serde(default = "nfs_port")]
+    pub port: u16,
+}
+
+fn nfs_port() -> u16 {
+    NFS_PORT
 }
 
 impl DatastoreKind {
@@ -70,11 +95,12 @@ impl DatastoreKind {
             Self::System => "system",
             Self::Disk => "disk",
             Self::Directory => "directory",
+            Self::Nfs => "nfs",
         }
     }
 }
 
-/// Body of `POST /v1/datastores`: `disk` or `directory`.
+/// Body of `POST /v1/datastores`: `disk`, `nfs` or `directory`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatastoreCreate {
@@ -86,6 +112,9 @@ pub struct DatastoreCreate {
     /// Path of an empty directory, where Lodge runs on an ordinary Linux host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// Directory of an NFS server. One of a datastore of another host is taken over with `adopt` only, and only when that does not use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<Nfs>,
     /// Erase what is on the disk. Without it only a blank disk is taken.
     #[serde(default)]
     pub erase: bool,

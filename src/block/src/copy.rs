@@ -109,10 +109,24 @@ pub(crate) fn share_range(
 /// Makes a hole of `length` bytes of `to`, which then read as zeroes.
 pub(crate) fn punch(to: &File, start: u64, length: u64) -> Result<(), CopyError> {
     let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    // No file is longer.
-    let (start, length) = (start.cast_signed(), length.cast_signed());
-    nix::fcntl::fallocate(to, mode, start, length)
-        .map_err(|errno| CopyError::host("making a hole", errno))
+    // No file is longer than what is signed.
+    match nix::fcntl::fallocate(to, mode, start.cast_signed(), length.cast_signed()) {
+        // Servers of NFS before 4.2, and some since.
+        Err(Errno::EOPNOTSUPP) => write_zeroes(to, start, length),
+        result => result.map_err(|errno| CopyError::host("making a hole", errno)),
+    }
+}
+
+fn write_zeroes(to: &File, start: u64, length: u64) -> Result<(), CopyError> {
+    let zeroes = vec![0; length.min(1 << 20) as usize];
+    let mut done = 0;
+    while done < length {
+        let part = &zeroes[..zeroes.len().min((length - done) as usize)];
+        to.write_all_at(part, start + done)
+            .map_err(|error| CopyError::host("writing zeroes", error))?;
+        done += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// Copies the data of `from` to the empty file `to`, leaving holes as holes.

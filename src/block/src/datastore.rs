@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 
 use crate::copy::{self, CopyError, Progress};
@@ -334,25 +334,6 @@ impl Datastore {
         set_size(&file, size)?;
         file.sync_all()
             .map_err(|error| DatastoreError::host("flushing", error))
-    }
-
-    /// Renames a file or directory, never over another. Durable on return.
-    ///
-    /// # Errors
-    /// [`DatastoreError::NotFound`], [`DatastoreError::Exists`].
-    pub fn rename(&self, from: &FileName, to: &FileName) -> Result<(), DatastoreError> {
-        let rename = nix::fcntl::renameat2(
-            &self.directory,
-            from.as_str(),
-            &self.directory,
-            to.as_str(),
-            RenameFlags::RENAME_NOREPLACE,
-        );
-        rename.map_err(|errno| {
-            let name = if errno == Errno::EEXIST { to } else { from };
-            DatastoreError::named("renaming", name.as_str(), errno)
-        })?;
-        self.sync()
     }
 
     /// Removes a file. Durable on return.

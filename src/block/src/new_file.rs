@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{OFlag, RenameFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
@@ -83,17 +84,25 @@ impl NewFile {
         self.file
             .sync_all()
             .map_err(|error| DatastoreError::host("flushing", error))?;
-        nix::fcntl::renameat2(
-            &self.directory,
-            self.temporary.as_str(),
-            &self.directory,
-            name.as_str(),
-            flags,
-        )
-        .map_err(|errno| DatastoreError::named("naming the file", name.as_str(), errno))?;
+        rename(&self.directory, &self.temporary, name.as_str(), flags)
+            .map_err(|errno| DatastoreError::named("naming the file", name.as_str(), errno))?;
         self.temporary.clear();
         nix::unistd::fsync(self.directory.as_fd())
             .map_err(|errno| DatastoreError::host("flushing the directory", errno))
+    }
+}
+
+/// Renames a file within a directory.
+fn rename(directory: &OwnedFd, from: &str, to: &str, flags: RenameFlags) -> nix::Result<()> {
+    match nix::fcntl::renameat2(directory, from, directory, to, flags) {
+        // NFS knows no flags. A link replaces nothing either.
+        Err(Errno::EINVAL) if flags == RenameFlags::RENAME_NOREPLACE => {
+            nix::unistd::linkat(directory, from, directory, to, AtFlags::empty())?;
+            // The other name is a leftover then.
+            let _ = nix::unistd::unlinkat(directory, from, UnlinkatFlags::NoRemoveDir);
+            Ok(())
+        }
+        result => result,
     }
 }
 

@@ -124,6 +124,6 @@ impl Manager {
         core.make_known(caller, "disk_apply", record.value.target(), Change::Changed);
         drop(held);
         drop(target.claim);
-        core.disk_of(&record, &catalogue::list(&core.snapshot()))
+        core.show_disk(record).await
     }
 }

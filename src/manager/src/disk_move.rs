@@ -40,7 +40,8 @@ impl Manager {
         wanted: DiskMove,
     ) -> Result<Operation, Problem> {
         self.core.require_changeable()?;
-        let plan = self.core.plan_move(key, &wanted)?;
+        let (core, key) = (self.core.clone(), key.to_owned());
+        let plan = blocking(move || core.plan_move(&key, &wanted)).await?;
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
             let target = plan.disk.target();

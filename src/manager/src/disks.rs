@@ -12,7 +12,7 @@ use lodge_api::page::{ListParams, Page};
 use lodge_api::vm::DiskBus;
 use lodge_api::{ErrorCode, Name, Problem, Size};
 use lodge_block::datastore::{Access, Datastore};
-use lodge_store::{Batch, Record, Versioned};
+use lodge_store::{Batch, Record, Snapshot, Versioned};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -136,7 +136,16 @@ struct Plan {
 }
 
 impl Core {
-    pub(crate) fn disk_of(
+    /// A disk as the API shows it. Its file is asked, which may take its time.
+    pub(crate) async fn show_disk(
+        self: &Arc<Self>,
+        record: Versioned<DiskRecord>,
+    ) -> Result<Disk, Problem> {
+        let core = self.clone();
+        blocking(move || core.disk_of(&record, &catalogue::list(&core.snapshot()))).await
+    }
+
+    fn disk_of(
         &self,
         record: &Versioned<DiskRecord>,
         vms: &[Versioned<VmRecord>],
@@ -293,26 +302,37 @@ impl Core {
     pub(crate) async fn record_growth(
         &self,
         datastore: Option<Uuid>,
-        disks: &Datastore,
+        disks: &Arc<Datastore>,
     ) -> Result<(), Problem> {
-        let mut batch = Batch::new();
-        for disk in catalogue::list::<DiskRecord>(&self.snapshot()) {
-            if disk.value.datastore != datastore {
-                continue;
-            }
-            let info = disks.info(&file_name(disk.value.id)?);
-            // What has no file is found out when it is used.
-            let Ok(info) = info else { continue };
-            if info.size > disk.value.size.bytes() {
-                tracing::info!(disk = %disk.value.name, size = info.size, "a disk has grown");
-                catalogue::replace(&mut batch, &disk, &disk.value.with_size(info.size))?;
-            }
-        }
+        let (disks, snapshot) = (disks.clone(), self.snapshot());
+        let batch = blocking(move || grown(datastore, &disks, &snapshot)).await?;
         if batch.is_empty() {
             return Ok(());
         }
         self.commit(batch).await.map(drop)
     }
+}
+
+/// The batch that records which disks of a datastore have grown.
+fn grown(
+    datastore: Option<Uuid>,
+    disks: &Datastore,
+    snapshot: &Snapshot,
+) -> Result<Batch, Problem> {
+    let mut batch = Batch::new();
+    for disk in catalogue::list::<DiskRecord>(snapshot) {
+        if disk.value.datastore != datastore {
+            continue;
+        }
+        let info = disks.info(&file_name(disk.value.id)?);
+        // What has no file is found out when it is used.
+        let Ok(info) = info else { continue };
+        if info.size > disk.value.size.bytes() {
+            tracing::info!(disk = %disk.value.name, size = info.size, "a disk has grown");
+            catalogue::replace(&mut batch, &disk, &disk.value.with_size(info.size))?;
+        }
+    }
+    Ok(batch)
 }
 
 pub(crate) fn in_use_by_running(name: &Name, what: &str) -> Problem {
@@ -339,20 +359,23 @@ fn disk_image(found: Option<Versioned<ImageRecord>>, name: &Name) -> Result<Imag
 
 impl Manager {
     /// By name. Filter fields: `id name size`.
-    pub fn disk_list(&self, params: &ListParams) -> Result<Page<Disk>, Problem> {
-        let snapshot = self.core.snapshot();
-        let vms = catalogue::list::<VmRecord>(&snapshot);
-        let disks = catalogue::list::<DiskRecord>(&snapshot);
-        let views = disks.iter().map(|disk| self.core.disk_of(disk, &vms));
-        let views = views.collect::<Result<Vec<_>, _>>()?;
-        filter::page(views, params, FIELDS, |disk| disk.name.to_string())
+    pub async fn disk_list(&self, params: ListParams) -> Result<Page<Disk>, Problem> {
+        let core = self.core.clone();
+        blocking(move || {
+            let snapshot = core.snapshot();
+            let vms = catalogue::list::<VmRecord>(&snapshot);
+            let disks = catalogue::list::<DiskRecord>(&snapshot);
+            let views = disks.iter().map(|disk| core.disk_of(disk, &vms));
+            let views = views.collect::<Result<Vec<_>, _>>()?;
+            filter::page(views, &params, FIELDS, |disk| disk.name.to_string())
+        })
+        .await
     }
 
     /// One disk, by name or id.
-    pub fn disk_view(&self, key: &str) -> Result<Disk, Problem> {
-        let snapshot = self.core.snapshot();
-        let disk = catalogue::find::<DiskRecord>(&snapshot, key)?;
-        self.core.disk_of(&disk, &catalogue::list(&snapshot))
+    pub async fn disk_view(&self, key: &str) -> Result<Disk, Problem> {
+        let disk = catalogue::find::<DiskRecord>(&self.core.snapshot(), key)?;
+        self.core.show_disk(disk).await
     }
 
     /// Makes a disk, empty or a copy of an image. What can be checked is checked before this returns;
@@ -371,7 +394,8 @@ impl Manager {
                 .map_err(|error| datastore_problem(&error))?
                 .allocated;
             // Where extents are shared less is needed; nobody minds so close to the end.
-            self.core.require_space(&plan.folders.disks, allocated)?;
+            let (core, disks) = (self.core.clone(), plan.folders.disks.clone());
+            blocking(move || core.require_space(&disks, allocated)).await?;
         }
         let caller = caller.clone();
         self.to_the_end(move |manager| async move {
@@ -450,7 +474,7 @@ impl Manager {
             if grown {
                 core.tell_growth(new.value.id, &running).await;
             }
-            core.disk_of(&new, &catalogue::list(&core.snapshot()))
+            core.show_disk(new).await
         })
         .await
     }

@@ -38,6 +38,7 @@ mod operations;
 mod ova;
 mod password;
 mod recovered;
+mod resolve;
 mod sessions;
 mod snapshots;
 mod storage;

@@ -14,6 +14,7 @@ mod images;
 mod installation;
 mod limits;
 mod network;
+mod nfs;
 mod power_cuts;
 mod power_cuts_install;
 mod refusals;

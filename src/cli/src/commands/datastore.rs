@@ -3,7 +3,9 @@
 use clap::Subcommand;
 use http::Method;
 use lodge_api::Size;
-use lodge_api::datastore::{Datastore, DatastoreCreate, DatastoreKind, DatastorePatch};
+use lodge_api::datastore::{
+    Datastore, DatastoreCreate, DatastoreKind, DatastorePatch, NFS_PORT, Nfs,
+};
 use lodge_api::operation::Operation;
 use lodge_api::system::StorageHealth;
 use lodge_client::{Client, ClientError};
@@ -17,18 +19,24 @@ use crate::target::{RemoteName, Target};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Make one on a disk of the host, all of which it takes
+    /// Make one on a disk of the host, all of which it takes, or on an NFS server
     Create {
         /// [REMOTE:]NAME
         name: Target,
         /// Serial number of the disk, as `lodge system disks` shows it; the name of one without
-        #[arg(long, required_unless_present = "directory")]
+        #[arg(long, required_unless_present_any = ["nfs", "directory"])]
         disk: Option<String>,
+        /// SERVER:/PATH, a directory of an NFS server instead
+        #[arg(long, conflicts_with = "disk", value_parser = parse_nfs)]
+        nfs: Option<Nfs>,
+        /// TCP port of the NFS server
+        #[arg(long, default_value_t = NFS_PORT, requires = "nfs")]
+        port: u16,
         /// Directory on an ordinary Linux host instead, which is empty
-        #[arg(long, conflicts_with = "disk")]
+        #[arg(long, conflicts_with_all = ["disk", "nfs"])]
         directory: Option<String>,
         /// Erase what is on the disk without asking
-        #[arg(long, conflicts_with_all = ["directory", "adopt"])]
+        #[arg(long, conflicts_with_all = ["nfs", "directory", "adopt"])]
         erase: bool,
         /// Take over the datastore that is there, of another host or of this one before it was installed anew
         #[arg(long)]
@@ -74,6 +82,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
         Verb::Create {
             name,
             disk,
+            nfs,
+            port,
             directory,
             erase,
             adopt,
@@ -84,6 +94,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
                 name: parse_name(&name.name)?,
                 erase: erase || wanted_blank(&client, disk.as_deref(), adopt).await?,
                 disk,
+                nfs: nfs.map(|nfs| Nfs { port, ..nfs }),
                 directory,
                 adopt,
             };
@@ -131,6 +142,21 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), ClientError
             Ok(())
         }
     }
+}
+
+/// As everybody writes it. An IPv6 address is in brackets.
+fn parse_nfs(text: &str) -> Result<Nfs, String> {
+    let (server, path) = text
+        .split_once(":/")
+        .ok_or("give SERVER:/PATH, like nas.lab:/export/lodge")?;
+    let bare = server
+        .strip_prefix('[')
+        .and_then(|server| server.strip_suffix(']'));
+    Ok(Nfs {
+        server: bare.unwrap_or(server).to_owned(),
+        path: format!("/{path}"),
+        port: NFS_PORT,
+    })
 }
 
 /// Asks before a disk that is not blank is erased.
@@ -204,6 +230,10 @@ fn on(datastore: &Datastore) -> String {
         DatastoreKind::System => None,
         DatastoreKind::Disk => datastore.disk.as_ref().map(|disk| format!("disk {disk}")),
         DatastoreKind::Directory => datastore.directory.clone(),
+        DatastoreKind::Nfs => datastore
+            .nfs
+            .as_ref()
+            .map(|nfs| format!("nfs {}:{}", nfs.server, nfs.path)),
     };
     named.unwrap_or_else(|| datastore.kind.as_str().to_owned())
 }
@@ -224,5 +254,27 @@ fn health(health: StorageHealth) -> &'static str {
         StorageHealth::ReadOnly => "read-only",
         StorageHealth::Failed => "failed",
         StorageHealth::Missing => "missing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_and_their_directories_as_everybody_writes_them() {
+        let nfs = parse_nfs("nas.lab:/export/lodge").unwrap();
+        assert_eq!(
+            (nfs.server.as_str(), nfs.path.as_str()),
+            ("nas.lab", "/export/lodge")
+        );
+        let nfs = parse_nfs("[fd00::7]:/lodge").unwrap();
+        assert_eq!(
+            (nfs.server.as_str(), nfs.path.as_str()),
+            ("fd00::7", "/lodge")
+        );
+        let nfs = parse_nfs("nas:/").unwrap();
+        assert_eq!(nfs.path, "/");
+        assert!(parse_nfs("nas").unwrap_err().contains("SERVER:/PATH"));
     }
 }

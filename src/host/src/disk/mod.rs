@@ -3,6 +3,7 @@
 mod device;
 mod health;
 mod mount;
+mod nfs;
 mod probe;
 mod wipe;
 mod xfs;
@@ -10,6 +11,7 @@ mod xfs;
 pub use device::{BlockDevice, block_devices};
 pub use health::{Health, health};
 pub use mount::{Mount, MountFlags, Space, detach, mount, mounts, space, unmount};
+pub use nfs::{NfsError, NfsExport, mount_nfs, name_nfs_client};
 pub use probe::{Filesystem, FilesystemKind, probe};
 pub use wipe::ExclusiveDisk;
 pub use xfs::{XfsError, grow_xfs, make_xfs};

@@ -8,18 +8,17 @@ use lodge_api::system::StorageHealth;
 use uuid::Uuid;
 
 use super::home::{Home, mount_point};
+use super::nfs::Opening;
 use super::record::Backing;
-use super::registry::Cell;
+use super::registry::{ANSWER, Cell};
 use super::{DatastoreRecord, Folders};
 use crate::catalogue;
 use crate::core::{Core, blocking};
 use crate::storage::health;
+use crate::vms;
 
 /// How long the start waits for disks that do not answer. Replaying the log of a large filesystem takes a part of it.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A look that takes longer than this is at something that does not work.
-const ANSWER: Duration = Duration::from_secs(60);
 
 impl Core {
     /// Opens all datastores. Those that cannot be are missing, and looked for from now on.
@@ -73,6 +72,12 @@ impl Core {
             return;
         }
         cell.update(|seen| seen.told = seen.health);
+        let back = matches!(seen.health, StorageHealth::Sound | StorageHealth::Low)
+            && matches!(seen.told, StorageHealth::Failed | StorageHealth::Missing);
+        // Servers restart. What was on a disk that failed is for people to look at first.
+        if back && matches!(record.backing, Backing::Nfs { .. }) {
+            vms::go_on_with_datastore(self, record.id).await;
+        }
         match self.datastore_warning(record) {
             Some(problem) => self.tell_problem(problem),
             None => self.tell(format!("The datastore \"{}\" is sound.", record.name)),
@@ -103,17 +108,10 @@ impl Core {
     }
 
     async fn attach(self: &Arc<Self>, record: &DatastoreRecord, cell: &Cell) {
-        let (id, backing) = (record.id, record.backing.clone());
-        let at = mount_point(&self.config.run_dir, id);
-        let opened = blocking(move || {
-            Ok(match backing {
-                Backing::System => Err("it is not mounted".to_owned()),
-                Backing::Disk { .. } => Home::of_disk(id, &at, false),
-                Backing::Directory { path } => Home::of_directory(&path, false),
-            })
-        });
-        let problem = match opened.await {
-            Ok(Ok(home)) => match self.settle(record, &home.folders).await {
+        let id = record.id;
+        let opened = self.home_of(id, &record.backing, Opening::Again).await;
+        let problem = match opened {
+            Ok(home) => match self.settle(record, &home.folders).await {
                 Ok(notes) => {
                     self.publish(id, cell, home, notes);
                     return;
@@ -125,14 +123,37 @@ impl Core {
                     problem.to_string()
                 }
             },
-            Ok(Err(problem)) => problem,
-            Err(problem) => problem.to_string(),
+            Err(problem) => problem,
         };
         cell.update(|seen| {
             seen.health = StorageHealth::Missing;
             seen.space = None;
             seen.problem = problem;
         });
+    }
+
+    /// Mounts and opens what a datastore is on. An error is text for people.
+    pub(super) async fn home_of(
+        &self,
+        id: Uuid,
+        backing: &Backing,
+        opening: Opening,
+    ) -> Result<Home, String> {
+        let at = mount_point(&self.config.run_dir, id);
+        let new = opening == Opening::New;
+        let opened = match backing {
+            Backing::System => return Err("it is not mounted".to_owned()),
+            Backing::Disk { .. } => blocking(move || Ok(Home::of_disk(id, &at, new))).await,
+            Backing::Directory { path } => {
+                let path = path.clone();
+                blocking(move || Ok(Home::of_directory(&path, new))).await
+            }
+            Backing::Nfs { nfs } => {
+                let source = self.nfs_source(id, nfs).await?;
+                blocking(move || Ok(source.open(&at, opening))).await
+            }
+        };
+        opened.unwrap_or_else(|problem| Err(problem.to_string()))
     }
 
     /// Lets everybody use it.

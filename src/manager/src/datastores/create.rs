@@ -1,10 +1,10 @@
-//! New datastores: on a disk of the host, or in a directory.
+//! New datastores: on a disk of the host, on an NFS server, or in a directory.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use lodge_api::datastore::DatastoreCreate;
+use lodge_api::datastore::{DatastoreCreate, Nfs};
 use lodge_api::event::Change;
 use lodge_api::operation::Operation;
 use lodge_api::{ErrorCode, Name, Problem};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::DatastoreRecord;
 use super::home::{Home, has_content, mount_point};
+use super::nfs::{self, Opening};
 use super::record::Backing;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
@@ -69,13 +70,15 @@ impl Manager {
 impl Core {
     fn plan_datastore(&self, create: &DatastoreCreate) -> Result<Plan, Problem> {
         catalogue::require_free::<DatastoreRecord>(&self.snapshot(), &create.name)?;
-        match (&create.disk, &create.directory) {
-            (Some(disk), None) => self.plan_on_disk(create, disk),
-            (None, Some(path)) => self.plan_in_directory(create, Path::new(path)),
-            _ => Err(
-                Problem::invalid("/disk", "either a disk or a directory is needed")
-                    .with_hint("`lodge system disks` lists the disks of the host"),
-            ),
+        match (&create.disk, &create.nfs, &create.directory) {
+            (Some(disk), None, None) => self.plan_on_disk(create, disk),
+            (None, Some(nfs), None) => self.plan_on_server(create, nfs),
+            (None, None, Some(path)) => self.plan_in_directory(create, Path::new(path)),
+            _ => Err(Problem::invalid(
+                "/disk",
+                "one of a disk, a directory of an NFS server and a directory is needed",
+            )
+            .with_hint("`lodge system disks` lists the disks of the host")),
         }
     }
 
@@ -141,6 +144,50 @@ impl Core {
         }
     }
 
+    fn plan_on_server(&self, create: &DatastoreCreate, nfs: &Nfs) -> Result<Plan, Problem> {
+        nfs::check(create, nfs)?;
+        let backing = Backing::Nfs { nfs: nfs.clone() };
+        let mut known = self.datastores_beside().into_iter();
+        if let Some(known) = known.find(|record| record.backing == backing) {
+            let detail = format!("it is the datastore \"{}\"", known.name);
+            return Err(Problem::new(ErrorCode::InUse, detail).with_pointer("/nfs"));
+        }
+        Ok(plan(
+            create.name.clone(),
+            Uuid::now_v7(),
+            backing,
+            create.adopt,
+        ))
+    }
+
+    /// The id of the datastore on a server: of the one that is taken over, or a new one where none is.
+    async fn datastore_at(&self, plan: &Plan, nfs: &Nfs) -> Result<Uuid, Problem> {
+        let id = plan.record.id;
+        let failed = |problem: String| Problem::invalid("/nfs", problem);
+        let source = self.nfs_source(id, nfs).await.map_err(failed)?;
+        let at = mount_point(&self.config.run_dir, id);
+        let there = blocking(move || source.look(&at).map_err(failed)).await?;
+        match (there.occupied, plan.adopt) {
+            (false, false) => Ok(id),
+            (false, true) => Err(Problem::invalid("/adopt", "no datastore of Lodge is there")
+                .with_hint("leave `adopt` out to make a new one")),
+            (true, false) => {
+                let whose = there.owner.map_or_else(String::new, |owner| {
+                    format!(" of the host \"{}\"", owner.hostname)
+                });
+                let detail = format!("a datastore{whose} is there");
+                Err(Problem::new(ErrorCode::InUse, detail)
+                    .with_pointer("/nfs")
+                    .with_hint("give another directory; `adopt` takes over what no host uses"))
+            }
+            (true, true) => {
+                let id = there.owner.map_or(id, |owner| owner.id);
+                self.refuse_known(id)?;
+                Ok(id)
+            }
+        }
+    }
+
     fn plan_in_directory(&self, create: &DatastoreCreate, path: &Path) -> Result<Plan, Problem> {
         let invalid = |detail: String| Problem::invalid("/directory", detail);
         if self.config.appliance {
@@ -194,32 +241,36 @@ impl Core {
         plan: Plan,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let Plan {
-            record,
-            format,
-            adopt,
-        } = plan;
-        let id = record.id;
-        if let Some(device) = format {
+        let id = match &plan.record.backing {
+            Backing::Nfs { nfs } => {
+                handle.progress("asking the server", 0, 1);
+                self.datastore_at(&plan, nfs).await?
+            }
+            _ => plan.record.id,
+        };
+        let record = DatastoreRecord { id, ..plan.record };
+        if let Some(device) = plan.format {
             handle.progress("making the filesystem", 0, 1);
             blocking(move || make_filesystem(&device, id)).await?;
         }
-        let (backing, at) = (
-            record.backing.clone(),
-            mount_point(&self.config.run_dir, id),
-        );
-        let home = blocking(move || {
-            match backing {
-                Backing::Directory { path } => Home::of_directory(&path, !adopt),
-                Backing::Disk { .. } | Backing::System => Home::of_disk(id, &at, !adopt),
-            }
-            .map_err(internal)
-        })
-        .await?;
+        let opening = match plan.adopt {
+            true => Opening::Adopt,
+            false => Opening::New,
+        };
+        let home = self.home_of(id, &record.backing, opening).await;
+        let home = home.map_err(|problem| cannot_be_opened(&record, problem))?;
         let made = self.record_datastore(&record, home.clone()).await;
         if let Err(problem) = made {
             self.datastores.forget(id);
-            let _ = blocking(move || home.leave()).await;
+            let left = blocking(move || {
+                if opening == Opening::New {
+                    home.clear_claimed();
+                }
+                home.leave()
+            });
+            if let Err(problem) = left.await {
+                tracing::warn!(%problem, "what could not be recorded stays mounted");
+            }
             return Err(problem);
         }
         self.make_known(caller, "datastore_create", record.target(), Change::Created);
@@ -239,6 +290,14 @@ impl Core {
         let notes = settled.unwrap_or_else(|problem| vec![problem.to_string()]);
         self.publish(record.id, &cell, home, notes);
         Ok(())
+    }
+}
+
+/// A server says what is wrong, and that can be mended; everything else was looked at before.
+fn cannot_be_opened(record: &DatastoreRecord, problem: String) -> Problem {
+    match record.backing {
+        Backing::Nfs { .. } => Problem::invalid("/nfs", problem),
+        _ => internal(problem),
     }
 }
 

@@ -106,6 +106,9 @@ impl Core {
         cell.update(|seen| seen.home = None);
         let backing = record.backing.clone();
         let left = blocking(move || {
+            if let Some(home) = &home {
+                home.clear_claimed();
+            }
             let left = home.map_or(Ok(()), home::Home::leave);
             if let Backing::Directory { path } = backing {
                 remove_empty_folders(&path);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lodge_api::system::StorageHealth;
 
 use super::DatastoreRecord;
+use super::record::Backing;
 use crate::core::Core;
 use crate::storage::PAUSE;
 
@@ -48,6 +49,11 @@ impl Core {
             StorageHealth::ReadOnly => Some(format!(
                 "The datastore \"{name}\" is read-only, and nothing on it can be changed: its filesystem was mounted so, or found errors. See the log."
             )),
+            StorageHealth::Failed if matches!(record.backing, Backing::Nfs { .. }) => {
+                Some(format!(
+                    "The datastore \"{name}\" does not answer: its server is gone, or the network between. Guests with disks on it are paused when they use them."
+                ))
+            }
             StorageHealth::Failed => Some(format!(
                 "The datastore \"{name}\" does not answer: its disk is gone or broken. See the log for what the kernel says of it, and check the disk's cables."
             )),

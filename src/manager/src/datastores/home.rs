@@ -14,6 +14,7 @@ use lodge_host::disk::{
 use uuid::Uuid;
 
 use super::Folders;
+use super::owner::Claim;
 use crate::core::internal;
 
 /// Folder of the disks.
@@ -26,12 +27,16 @@ const SNAPSHOTS: &str = "snapshots";
 #[derive(Debug, Clone)]
 pub(super) struct Home {
     pub(super) folders: Folders,
-    /// The device that is mounted for it.
+    /// The device that is mounted for it, or the directory of a server.
     pub(super) device: Option<PathBuf>,
     /// Where it is mounted; nothing where it was there already.
     mounted_at: Option<PathBuf>,
+    /// Whether copies within it are instant.
+    pub(super) shares_extents: bool,
     /// A filesystem that gave up after an error says so of every file that is to be flushed.
     probe: Option<Arc<File>>,
+    /// What keeps other hosts away.
+    claim: Option<Arc<Claim>>,
 }
 
 /// Text for people: why it cannot be opened.
@@ -77,6 +82,19 @@ impl Home {
         Self::open(path, None, None, new)
     }
 
+    /// Opens a mounted directory of a server.
+    pub(super) fn of_server(at: &Path, claim: Claim, new: bool) -> Opened {
+        let source = mounts().ok().and_then(|mounts| {
+            let mounted = mounts.into_iter().rfind(|mount| mount.target == at)?;
+            Some(PathBuf::from(mounted.source))
+        });
+        let home = Self::open(at, source, Some(at.to_owned()), new)?;
+        Ok(Self {
+            claim: Some(Arc::new(claim)),
+            ..home
+        })
+    }
+
     fn open(
         root: &Path,
         device: Option<PathBuf>,
@@ -99,17 +117,33 @@ impl Home {
         };
         let probe = folders.disks.unnamed_file().ok().map(Arc::new);
         Ok(Self {
+            shares_extents: folders.disks.shares_extents().unwrap_or(false),
             folders,
             device,
             mounted_at,
             probe,
+            claim: None,
         })
     }
 
-    /// Whether what is written there reaches the disk.
+    /// Whether what is written there reaches the disk, and no other host has taken it.
     pub(super) fn works(&self) -> bool {
         let probe = self.probe.as_ref();
         probe.is_none_or(|probe| probe.sync_all().is_ok())
+            && self.claim.as_ref().is_none_or(|claim| claim.holds())
+    }
+
+    /// Leaves nothing of an empty datastore where several hosts look.
+    pub(super) fn clear_claimed(&self) {
+        let (Some(at), Some(_)) = (&self.mounted_at, &self.claim) else {
+            return;
+        };
+        remove_empty_folders(at);
+        if is_occupied(at).is_ok_and(|occupied| !occupied)
+            && let Err(error) = Claim::give_up(at)
+        {
+            tracing::warn!(%error, at = %at.display(), "a deleted datastore stays marked as this host's");
+        }
     }
 
     /// Undoes the mount. What somebody still has open there goes when it is closed.
@@ -132,6 +166,11 @@ pub(super) fn mount_point(run_dir: &Path, id: Uuid) -> PathBuf {
 /// Whether something is in a directory.
 pub(super) fn has_content(path: &Path) -> std::io::Result<bool> {
     Ok(path.read_dir()?.next().is_some())
+}
+
+/// Whether something is where a datastore has its folders.
+pub(super) fn is_occupied(root: &Path) -> std::io::Result<bool> {
+    Ok(root.join(DISKS).try_exists()? || root.join(SNAPSHOTS).try_exists()?)
 }
 
 /// Removes the folders of a datastore that is no more, those of them that are empty.

@@ -9,6 +9,8 @@ mod create;
 mod delete;
 mod follow;
 mod home;
+mod nfs;
+mod owner;
 mod record;
 mod registry;
 mod settle;

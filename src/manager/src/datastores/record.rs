@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use lodge_api::datastore::{DEFAULT, DatastoreKind};
+use lodge_api::datastore::{DEFAULT, DatastoreKind, Nfs};
 use lodge_api::{Name, Problem};
 use lodge_store::{Batch, Record, Snapshot};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
-use crate::core::internal;
+use crate::core::{Core, internal};
 
 /// A datastore as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub(crate) enum Backing {
     Disk { disk: String },
     /// A directory that is there already.
     Directory { path: PathBuf },
+    /// A directory of an NFS server, which the host mounts.
+    Nfs { nfs: Nfs },
 }
 
 impl Backing {
@@ -42,6 +44,7 @@ impl Backing {
             Self::System => DatastoreKind::System,
             Self::Disk { .. } => DatastoreKind::Disk,
             Self::Directory { .. } => DatastoreKind::Directory,
+            Self::Nfs { .. } => DatastoreKind::Nfs,
         }
     }
 }
@@ -88,6 +91,14 @@ pub(crate) fn missing_default(snapshot: &Snapshot) -> Result<Option<Batch>, Prob
     };
     catalogue::insert(&mut batch, &record)?;
     Ok(Some(batch))
+}
+
+impl Core {
+    /// What this installation of a host is known by where several hosts meet: the id of the datastore that every host has.
+    pub(crate) fn identity(&self) -> Result<Uuid, Problem> {
+        let own = catalogue::find::<DatastoreRecord>(&self.snapshot(), DEFAULT)?;
+        Ok(own.value.id)
+    }
 }
 
 /// The datastore that a request names at `pointer`, or the one that every host has.

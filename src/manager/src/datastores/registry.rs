@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lodge_api::system::StorageHealth;
 use lodge_api::{ErrorCode, Problem};
@@ -10,6 +10,9 @@ use lodge_block::datastore::{Datastore, Space};
 use uuid::Uuid;
 
 use super::home::Home;
+
+/// What has not answered for that long is told not to work, and is not asked by anybody else. Disks that have to spin up first take less.
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
 
 /// Where the files of a datastore are.
 #[derive(Debug, Clone)]
@@ -89,6 +92,11 @@ impl Datastores {
             return Err(missing("it is not known to this host"));
         };
         let seen = cell.seen();
+        // Whoever asked it for something would wait as well.
+        let waiting = seen.looking_since.map(|since| since.elapsed());
+        if waiting.is_some_and(|waiting| waiting > ANSWER) {
+            return Err(missing("it does not answer"));
+        }
         let home = seen.home.ok_or_else(|| missing(&seen.problem))?;
         Ok(home.folders)
     }
@@ -131,5 +139,5 @@ fn missing(problem: &str) -> Problem {
         ErrorCode::WrongState,
         format!("the datastore is missing: {problem}"),
     )
-    .with_hint("plug its disk in; `lodge datastore list` shows when it is there")
+    .with_hint("see to its disk or server; `lodge datastore list` shows when it is there")
 }

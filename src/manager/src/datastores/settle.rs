@@ -37,7 +37,8 @@ impl Core {
         };
         let now = self.snapshot();
         let here = recovered::disks_on(&now, Some(record.id));
-        notes.extend(recovered::without_files(here, &folders.disks));
+        let disks = folders.disks.clone();
+        notes.extend(blocking(move || Ok(recovered::without_files(here, &disks))).await?);
         self.record_growth(Some(record.id), &folders.disks).await?;
         drop(changing);
         Ok(notes)

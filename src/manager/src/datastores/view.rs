@@ -56,6 +56,7 @@ impl Core {
             kind: datastore.backing.kind(),
             disk: None,
             directory: None,
+            nfs: None,
             device: None,
             shares_extents: false,
             size: Size(0),
@@ -71,6 +72,7 @@ impl Core {
             Backing::System => self.show_system(&mut view),
             Backing::Disk { disk } => view.disk = Some(disk.clone()),
             Backing::Directory { path } => view.directory = Some(path.display().to_string()),
+            Backing::Nfs { nfs } => view.nfs = Some(nfs.clone()),
         }
         if datastore.key().is_some() {
             self.show_seen(&mut view, datastore);
@@ -105,7 +107,8 @@ impl Core {
         view.device = device;
         (view.size, view.free, view.health) = (size, free, health);
         view.problem = self.storage_warning();
-        view.shares_extents = shares(&self.datastores.system().disks);
+        let disks = &self.datastores.system().disks;
+        view.shares_extents = disks.shares_extents().unwrap_or(false);
     }
 
     fn show_seen(&self, view: &mut Datastore, record: &DatastoreRecord) {
@@ -117,13 +120,9 @@ impl Core {
         view.problem = self.datastore_warning(record);
         if let Some(home) = seen.home {
             view.device = home.device.map(|device| device.display().to_string());
-            view.shares_extents = shares(&home.folders.disks);
+            view.shares_extents = home.shares_extents;
         }
     }
-}
-
-fn shares(disks: &lodge_block::datastore::Datastore) -> bool {
-    disks.shares_extents().unwrap_or(false)
 }
 
 impl Manager {
@@ -182,6 +181,6 @@ pub(super) fn refuse_default(record: &DatastoreRecord) -> Result<(), Problem> {
                 "the datastore \"{DEFAULT}\" is the host's own data storage, and stays as it is"
             ),
         )),
-        Backing::Disk { .. } | Backing::Directory { .. } => Ok(()),
+        Backing::Disk { .. } | Backing::Directory { .. } | Backing::Nfs { .. } => Ok(()),
     }
 }

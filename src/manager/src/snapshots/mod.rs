@@ -151,21 +151,22 @@ impl Core {
 
 impl Manager {
     /// By name. Filter fields: `id name vm memory scheduled`.
-    pub fn snapshot_list(&self, params: &ListParams) -> Result<Page<Snapshot>, Problem> {
-        let view = |snapshot: &_| self.core.snapshot_of(snapshot);
-        catalogue::page::<SnapshotRecord, _>(
-            &self.core.snapshot(),
-            params,
-            FIELDS,
-            view,
-            |snapshot| &snapshot.name,
-        )
+    pub async fn snapshot_list(&self, params: ListParams) -> Result<Page<Snapshot>, Problem> {
+        let core = self.core.clone();
+        // Files are asked, which may take their time.
+        blocking(move || {
+            let records = core.snapshot();
+            let view = |record: &_| core.snapshot_of(record);
+            catalogue::page::<SnapshotRecord, _>(&records, &params, FIELDS, view, |view| &view.name)
+        })
+        .await
     }
 
     /// One snapshot, by name or id.
-    pub fn snapshot_view(&self, key: &str) -> Result<Snapshot, Problem> {
+    pub async fn snapshot_view(&self, key: &str) -> Result<Snapshot, Problem> {
         let record = catalogue::find(&self.core.snapshot(), key)?;
-        Ok(self.core.snapshot_of(&record))
+        let core = self.core.clone();
+        blocking(move || Ok(core.snapshot_of(&record))).await
     }
 
     /// Deletes a snapshot. Guests that were started from it run on.

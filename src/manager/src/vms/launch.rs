@@ -28,7 +28,7 @@ use super::control::{self, Control};
 use super::run_dir::{LaunchNote, RunDir};
 use super::{VmRecord, boot, cpu, disc, disk_error, limits, spawn, spec_check, vsock, watchdog};
 use crate::catalogue;
-use crate::core::{Core, internal};
+use crate::core::{Core, blocking, internal};
 use crate::images::{datastore_problem, file_name};
 use crate::snapshots::{self, Part};
 
@@ -335,31 +335,33 @@ pub(super) async fn open_disk(
         write: !entry.read_only,
         direct: true,
     };
-    let file = core
-        .folders_of_disk(disk)?
-        .disks
-        .open_file(&file_name(disk)?, access)
-        .map_err(|error| datastore_problem(&error))?;
-    lock(&file, entry.read_only).await.map_err(|error| {
+    let (disks, name) = (core.folders_of_disk(disk)?.disks, file_name(disk)?);
+    let read_only = entry.read_only;
+    // Servers are asked for both.
+    let opened = blocking(move || {
+        let file = disks.open_file(&name, access);
+        let file = file.map_err(|error| datastore_problem(&error))?;
+        Ok(lock(&file, read_only).map(|()| file))
+    });
+    opened.await?.map_err(|error| {
         let name = &entry.disk;
         let detail = format!("the disk \"{name}\" is used by another program: {error}");
         Problem::new(ErrorCode::InUse, detail)
-    })?;
-    Ok(file)
+    })
 }
 
 /// Locks a disk's file for as long as any copy of the descriptor is open, so that programs outside
 /// of Lodge which ask are kept off as well.
 ///
 /// The kernel closes what a monitor's io_uring held a moment after the monitor has ended.
-async fn lock(file: &File, read_only: bool) -> io::Result<()> {
+fn lock(file: &File, read_only: bool) -> io::Result<()> {
     let deadline = Instant::now() + RELEASE_PATIENCE;
     loop {
         match try_lock(file, read_only) {
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
             {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                std::thread::sleep(Duration::from_millis(10));
             }
             result => return result,
         }

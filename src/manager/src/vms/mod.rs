@@ -50,6 +50,7 @@ use self::actor::{Actor, Command, ConsoleRequest};
 use self::claims::Claims;
 pub(crate) use self::claims::DiskClaim;
 pub(crate) use self::control::Control;
+pub(crate) use self::disk_error::go_on_with_datastore;
 pub(crate) use self::foreign::ForeignCheck;
 use self::state::{Observed, Outcome, check_action};
 use crate::catalogue::{self, Object};

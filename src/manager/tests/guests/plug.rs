@@ -42,8 +42,8 @@ fn disks(host: &Host, vm: &str) -> Vec<String> {
     disks.map(|disk| disk.disk.to_string()).collect()
 }
 
-fn users(host: &Host, disk: &str) -> usize {
-    host.manager.disk_view(disk).unwrap().used_by.len()
+async fn users(host: &Host, disk: &str) -> usize {
+    host.manager.disk_view(disk).await.unwrap().used_by.len()
 }
 
 /// Has the guest do something by typing on its console, and waits for what it prints then.
@@ -96,7 +96,7 @@ pub async fn a_disk_comes_to_a_running_guest_and_leaves_it() {
     }
     // Told of what it has, whoever put it there.
     host.restart().await;
-    assert_eq!(users(&host, "data"), 1);
+    assert_eq!(users(&host, "data").await, 1);
     let patch = serde_json::from_value(json!({"size": "3MiB"})).unwrap();
     let grown = host
         .manager
@@ -128,7 +128,7 @@ pub async fn a_disk_comes_to_a_running_guest_and_leaves_it() {
     );
     assert_eq!(disks(&host, "web"), ["boot"]);
     assert!(!host.vm("web").status.restart_pending);
-    assert_eq!(users(&host, "data"), 0);
+    assert_eq!(users(&host, "data").await, 0);
     host.manager
         .disk_delete(&admin(), "data", IfMatch::Any)
         .await
@@ -242,7 +242,7 @@ pub async fn a_manager_killed_while_devices_come_and_go_leaves_no_doubt() {
             "detached" => assert!(!has_it, "{round}"),
             _ => {}
         }
-        assert_eq!(users(&host, "data"), usize::from(has_it), "{round}");
+        assert_eq!(users(&host, "data").await, usize::from(has_it), "{round}");
         if !has_it {
             // Refused by a guest that has it all the same.
             attach(&host, "web", json!({"disk": {"disk": "data"}}))
@@ -260,7 +260,10 @@ pub async fn a_manager_killed_while_devices_come_and_go_leaves_no_doubt() {
             OperationStatus::Succeeded,
             "{round}: {operation:?}"
         );
-        assert_eq!((disks(&host, "web").len(), users(&host, "data")), (0, 0));
+        assert_eq!(
+            (disks(&host, "web").len(), users(&host, "data").await),
+            (0, 0)
+        );
         host.manager.close().await;
     }
     host.manager = support::open(&host.config).await;
@@ -285,7 +288,7 @@ pub async fn what_is_told_late_of_a_device_takes_no_other_out() {
         host.done("web", VmAction::Pause).await;
         host.done("web", VmAction::Resume).await;
         assert_eq!(
-            (disks(&host, "web"), users(&host, "data")),
+            (disks(&host, "web"), users(&host, "data").await),
             (vec!["data".to_owned()], 1)
         );
         let forced = VmDetach {
@@ -294,7 +297,10 @@ pub async fn what_is_told_late_of_a_device_takes_no_other_out() {
         };
         let operation = detach(&host, "web", forced).await;
         assert_eq!(operation.status, OperationStatus::Succeeded);
-        assert_eq!((disks(&host, "web").len(), users(&host, "data")), (0, 0));
+        assert_eq!(
+            (disks(&host, "web").len(), users(&host, "data").await),
+            (0, 0)
+        );
     }
     host.manager.close().await;
     relay.end();

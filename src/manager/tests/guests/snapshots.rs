@@ -54,7 +54,7 @@ async fn snapshot(host: &Host, snapshot: &str, memory: Option<bool>) -> Result<S
     };
     let taken = host.manager.vm_snapshot(&admin(), "web", create).await?;
     succeeded(host, &taken).await;
-    host.manager.snapshot_view(snapshot)
+    host.manager.snapshot_view(snapshot).await
 }
 
 async fn revert(host: &Host, vm: &str, snapshot: &str) -> Result<(), Problem> {
@@ -92,20 +92,22 @@ async fn counts_to(host: &Host, vm: &str, digit: char) {
     .await;
 }
 
-fn disk_file(host: &Host, disk: &str) -> PathBuf {
-    let id = host.manager.disk_view(disk).unwrap().id;
+async fn disk_file(host: &Host, disk: &str) -> PathBuf {
+    let id = host.manager.disk_view(disk).await.unwrap().id;
     host.config.data_dir.join("disks").join(id.to_string())
 }
 
 /// Writes to a disk as its guest would.
-fn write_disk(host: &Host, disk: &str, byte: u8) {
+async fn write_disk(host: &Host, disk: &str, byte: u8) {
     use std::os::unix::fs::FileExt;
-    let file = fs::File::options().write(true).open(disk_file(host, disk));
+    let file = fs::File::options()
+        .write(true)
+        .open(disk_file(host, disk).await);
     file.unwrap().write_all_at(&[byte; 512], 4096).unwrap();
 }
 
-fn disk_says(host: &Host, disk: &str) -> u8 {
-    fs::read(disk_file(host, disk)).unwrap()[4096]
+async fn disk_says(host: &Host, disk: &str) -> u8 {
+    fs::read(disk_file(host, disk).await).unwrap()[4096]
 }
 
 fn files(host: &Host) -> usize {
@@ -117,14 +119,14 @@ pub async fn a_running_guest_goes_back_to_where_it_was() {
     let mut host = counting().await;
     host.done("web", VmAction::Start).await;
     counts_to(&host, "web", '1').await;
-    write_disk(&host, "data", 1);
+    write_disk(&host, "data", 1).await;
     let taken = snapshot(&host, "before", None).await.unwrap();
     assert!(taken.memory);
     assert_eq!((taken.vm.as_str(), files(&host)), ("web", 3));
     assert_eq!(host.state("web"), VmState::Running);
     counts_to(&host, "web", '2').await;
     counts_to(&host, "web", '3').await;
-    write_disk(&host, "data", 2);
+    write_disk(&host, "data", 2).await;
     // What it does now would be lost without a word.
     let problem = revert(&host, "web", "before").await.unwrap_err();
     assert_eq!(problem.code, ErrorCode::WrongState);
@@ -140,7 +142,7 @@ pub async fn a_running_guest_goes_back_to_where_it_was() {
         assert_eq!(host.state("web"), VmState::Running);
         let vm = host.vm("web");
         assert_eq!((vm.spec.vcpus, vm.spec.disks.len()), (1, 1));
-        assert_eq!(disk_says(&host, "data"), 1);
+        assert_eq!(disk_says(&host, "data").await, 1);
         counts_to(&host, "web", '2').await;
         // It is a guest like any other: the next manager finds it.
         host.restart().await;
@@ -192,7 +194,7 @@ pub async fn a_warm_template_makes_guests_that_go_on_apart() {
     let host = counting().await;
     host.done("web", VmAction::Start).await;
     counts_to(&host, "web", '1').await;
-    write_disk(&host, "data", 7);
+    write_disk(&host, "data", 7).await;
     // A guest that somebody has paused stays so.
     host.done("web", VmAction::Pause).await;
     snapshot(&host, "template", None).await.unwrap();
@@ -206,10 +208,15 @@ pub async fn a_warm_template_makes_guests_that_go_on_apart() {
     counts_to(&host, "one", '3').await;
     counts_to(&host, "two", '3').await;
     assert_ne!(host.vm("one").id, host.vm("two").id);
-    assert_ne!(disk_file(&host, "one-disk0"), disk_file(&host, "two-disk0"));
-    write_disk(&host, "one-disk0", 8);
+    assert_ne!(
+        disk_file(&host, "one-disk0").await,
+        disk_file(&host, "two-disk0").await
+    );
+    write_disk(&host, "one-disk0", 8).await;
     let disks = ["data", "one-disk0", "two-disk0"];
-    assert_eq!(disks.map(|disk| disk_says(&host, disk)), [7, 8, 7]);
+    for (disk, byte) in disks.into_iter().zip([7, 8, 7]) {
+        assert_eq!(disk_says(&host, disk).await, byte, "{disk}");
+    }
     // Everything may go in any order.
     host.manager
         .snapshot_delete(&admin(), "template", IfMatch::Any)
@@ -226,7 +233,7 @@ pub async fn a_warm_template_makes_guests_that_go_on_apart() {
 
 pub async fn a_stopped_guest_has_disks_only() {
     let host = counting().await;
-    write_disk(&host, "data", 1);
+    write_disk(&host, "data", 1).await;
     let problem = snapshot(&host, "warm", Some(true)).await.unwrap_err();
     assert_eq!(problem.pointer.as_deref(), Some("/memory"));
     let taken = snapshot(&host, "cold", None).await.unwrap();
@@ -234,10 +241,10 @@ pub async fn a_stopped_guest_has_disks_only() {
     assert_eq!(files(&host), 1);
     let problem = snapshot(&host, "cold", None).await.unwrap_err();
     assert_eq!(problem.code, ErrorCode::AlreadyExists);
-    write_disk(&host, "data", 2);
+    write_disk(&host, "data", 2).await;
     clone(&host, "cold", "copy", false).await.unwrap();
     assert_eq!(host.state("copy"), VmState::Stopped);
-    assert_eq!(disk_says(&host, "copy-disk0"), 1);
+    assert_eq!(disk_says(&host, "copy-disk0").await, 1);
     // A snapshot belongs to one guest.
     let problem = revert(&host, "copy", "cold").await.unwrap_err();
     assert_eq!(problem.pointer.as_deref(), Some("/snapshot"));
@@ -245,7 +252,7 @@ pub async fn a_stopped_guest_has_disks_only() {
     assert_eq!(problem.code, ErrorCode::AlreadyExists);
     revert(&host, "web", "cold").await.unwrap();
     assert_eq!(host.state("web"), VmState::Stopped);
-    assert_eq!(disk_says(&host, "data"), 1);
+    assert_eq!(disk_says(&host, "data").await, 1);
     // The disk has grown, and is what it was again.
     let patch = serde_json::from_value(json!({"size": "2MiB"})).unwrap();
     host.manager
@@ -253,7 +260,10 @@ pub async fn a_stopped_guest_has_disks_only() {
         .await
         .unwrap();
     revert(&host, "web", "cold").await.unwrap();
-    assert_eq!(host.manager.disk_view("data").unwrap().size, Size::mib(1));
+    assert_eq!(
+        host.manager.disk_view("data").await.unwrap().size,
+        Size::mib(1)
+    );
     // Without its disk it cannot go back, and nothing happens.
     let patch = json!({"disks": []});
     host.manager
@@ -271,7 +281,11 @@ pub async fn a_stopped_guest_has_disks_only() {
     let operation = wait(&host.manager, &operation.unwrap()).await;
     assert_eq!(operation.status, OperationStatus::Failed);
     assert_eq!(operation.error.unwrap().code, ErrorCode::WrongState);
-    let list = host.manager.snapshot_list(&ListParams::default()).unwrap();
+    let list = host
+        .manager
+        .snapshot_list(ListParams::default())
+        .await
+        .unwrap();
     assert_eq!(list.items.len(), 1);
     host.manager.close().await;
 }

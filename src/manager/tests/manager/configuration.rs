@@ -205,7 +205,10 @@ async fn a_guest_without_its_disk_says_so() {
     let create = serde_json::from_value(json!({"name": "data", "size": "1MiB"})).unwrap();
     let operation = manager.disk_create(&admin(), create).await.unwrap();
     wait(manager, &operation).await;
-    assert_eq!(manager.disk_view("data").unwrap().used_by, [name("web")]);
+    assert_eq!(
+        manager.disk_view("data").await.unwrap().used_by,
+        [name("web")]
+    );
     let patch = json!({"vcpus": 2});
     let changed = manager.vm_merge(&admin(), "web", patch, IfMatch::Any).await;
     assert_eq!(changed.unwrap().spec.vcpus, 2);

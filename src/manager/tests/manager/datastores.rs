@@ -40,7 +40,7 @@ impl Lab {
         host.upload("kernel", ImageKind::Kernel, &bzimage()).await;
         let disk = json!({"name": "data", "size": "8MiB", "datastore": "fast"});
         assert_eq!(make_disk(&host, disk).await, OperationStatus::Succeeded);
-        let disk = host.manager.disk_view("data").unwrap().id;
+        let disk = host.manager.disk_view("data").await.unwrap().id;
         let mut wanted = spec("web");
         wanted.disks = serde_json::from_value(json!([{"disk": "data"}])).unwrap();
         host.manager.vm_create(&admin(), wanted).await.unwrap();
@@ -68,8 +68,8 @@ impl Lab {
         self.host.manager.datastore_view("fast").unwrap()
     }
 
-    fn on(&self, disk: &str) -> Name {
-        self.host.manager.disk_view(disk).unwrap().datastore
+    async fn on(&self, disk: &str) -> Name {
+        self.host.manager.disk_view(disk).await.unwrap().datastore
     }
 
     async fn move_to(&self, datastore: &str) -> Result<Operation, Problem> {
@@ -135,7 +135,7 @@ async fn disks_their_snapshots_and_clones_are_on_their_datastore() {
     let lab = Lab::new().await;
     let manager = &lab.host.manager;
     assert_eq!(content(&lab.here("disks")), CONTENT);
-    assert_eq!(lab.on("data"), name("fast"));
+    assert_eq!(lab.on("data").await, name("fast"));
     assert_eq!(lab.host.files("disks"), 0);
     let fast = lab.fast();
     assert_eq!((fast.kind, fast.disks), (DatastoreKind::Directory, 1));
@@ -155,7 +155,7 @@ async fn disks_their_snapshots_and_clones_are_on_their_datastore() {
     let clone: SnapshotClone = serde_json::from_value(json!({"name": "copy"})).unwrap();
     let started = manager.snapshot_clone(&admin(), "before", clone).await;
     succeeds(&lab.host, started).await;
-    let copy = manager.disk_view("copy-disk0").unwrap();
+    let copy = manager.disk_view("copy-disk0").await.unwrap();
     assert_eq!(copy.datastore, name("fast"));
     let file = lab.directory.join("disks").join(copy.id.to_string());
     assert_eq!(content(&file), CONTENT);
@@ -180,7 +180,7 @@ async fn disks_move_and_snapshots_stay() {
     snapshot(&lab, "before").await;
     let started = lab.move_to("default").await;
     succeeds(&lab.host, started).await;
-    assert_eq!(lab.on("data"), name("default"));
+    assert_eq!(lab.on("data").await, name("default"));
     assert!(!lab.here("disks").exists());
     assert_eq!(content(&lab.at_home()), CONTENT);
     assert_eq!(lab.fast().disks, 0);
@@ -307,14 +307,14 @@ async fn one_is_renamed_with_what_is_on_it() {
         .await
         .unwrap();
     assert_eq!(renamed.name, name("nvme"));
-    assert_eq!(lab.on("data"), name("nvme"));
+    assert_eq!(lab.on("data").await, name("nvme"));
     let problem = manager
         .datastore_patch(&admin(), "default", patch("mine"), IfMatch::Any)
         .await
         .unwrap_err();
     assert_eq!(problem.code, ErrorCode::WrongState);
     lab.host.restart().await;
-    assert_eq!(lab.on("data"), name("nvme"));
+    assert_eq!(lab.on("data").await, name("nvme"));
     assert_eq!(content(&lab.here("disks")), CONTENT);
 }
 
@@ -338,7 +338,7 @@ async fn one_that_is_missing_is_waited_for() {
     let warnings = lab.host.manager.system().warnings;
     assert!(warnings.contains(&problem), "{warnings:?}");
     assert_eq!(fs::read_dir(&lab.directory).unwrap().count(), 0);
-    assert_eq!(lab.on("data"), name("fast"));
+    assert_eq!(lab.on("data").await, name("fast"));
     let ended = lab.host.act("web", VmAction::Start).await;
     assert_eq!(ended.status, OperationStatus::Failed, "{ended:?}");
     let disk = json!({"name": "more", "size": "1MiB", "datastore": "fast"});
@@ -385,7 +385,7 @@ async fn nothing_is_lost_or_left_by_a_manager_that_died() {
     // An earlier version of Lodge does not know where disks are, and forgets it when it renames one.
     lab.while_down(|lab| fs::rename(lab.at_home(), lab.here("disks")).unwrap())
         .await;
-    assert_eq!(lab.on("data"), name("fast"));
+    assert_eq!(lab.on("data").await, name("fast"));
     assert_eq!(content(&lab.here("disks")), CONTENT);
 }
 
@@ -399,7 +399,11 @@ async fn what_another_host_left_is_taken_over() {
     assert_eq!(problem.unwrap_err().pointer.as_deref(), Some("/directory"));
     let adopt = create(&other, "old", &lab.directory, json!({"adopt": true}));
     succeeds(&other, adopt.await).await;
-    let disks = other.manager.disk_list(&ListParams::default()).unwrap();
+    let disks = other
+        .manager
+        .disk_list(ListParams::default())
+        .await
+        .unwrap();
     assert_eq!(
         disks.items.len(),
         2,

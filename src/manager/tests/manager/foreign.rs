@@ -178,7 +178,7 @@ async fn what_changed_is_applied_to_a_disk_or_nothing_is() {
     let create = serde_json::from_value(json!({"name": "data", "size": "2MiB"})).unwrap();
     let operation = host.manager.disk_create(&admin(), create).await.unwrap();
     wait(&host.manager, &operation).await;
-    let id = host.manager.disk_view("data").unwrap().id.to_string();
+    let id = host.manager.disk_view("data").await.unwrap().id.to_string();
     let file = host.config.data_dir.join("disks").join(id);
     fs::write(&file, vec![7; 2 << 20]).unwrap();
     let refused = async |sha256: Option<&str>, content: Vec<u8>, code: ErrorCode| {
@@ -200,7 +200,7 @@ async fn what_changed_is_applied_to_a_disk_or_nothing_is() {
     let applied = applied.unwrap();
     assert_eq!(applied.size, Size(4 << 20), "it has grown");
     assert!(fs::read(&file).unwrap() == disk);
-    assert_eq!(host.manager.disk_view("data").unwrap(), applied);
+    assert_eq!(host.manager.disk_view("data").await.unwrap(), applied);
     assert_eq!(host.files("disks"), 1);
     let operations = host.manager.operation_list(&ListParams::default()).unwrap();
     let last = operations

@@ -24,7 +24,7 @@ async fn fill(host: &Host) -> Uuid {
     host.upload("kernel", ImageKind::Kernel, &bzimage()).await;
     let made = make_disk(host, json!({"name": "data", "size": "8MiB"})).await;
     assert_eq!(made, OperationStatus::Succeeded);
-    let id = host.manager.disk_view("data").unwrap().id;
+    let id = host.manager.disk_view("data").await.unwrap().id;
     let disk = File::options().write(true).open(file(host, "disks", id));
     disk.unwrap().write_all_at(b"of a guest", 4096).unwrap();
     let mut wanted = spec("web");
@@ -63,7 +63,7 @@ async fn disks_and_images_outlive_the_store() {
         fs::write(store.join("sled/conf"), b"no configuration").unwrap();
     })
     .await;
-    let disks = host.manager.disk_list(&ListParams::default()).unwrap();
+    let disks = host.manager.disk_list(ListParams::default()).await.unwrap();
     assert_eq!(disks.items.len(), 2, "its own and that of the snapshot");
     assert!(disks.items.iter().any(|found| found.id == disk));
     for found in &disks.items {
@@ -87,7 +87,7 @@ async fn disks_and_images_outlive_the_store() {
     assert_eq!(host.files("snapshots"), 0);
     // Once they are recorded, all is as ever.
     host.restart().await;
-    let again = host.manager.disk_list(&ListParams::default()).unwrap();
+    let again = host.manager.disk_list(ListParams::default()).await.unwrap();
     assert_eq!(again, disks);
     let warnings = host.manager.system().warnings;
     assert!(
@@ -129,13 +129,13 @@ async fn a_lost_record_is_made_again_under_its_name() {
         without::<DiskRow>(&store, &disk.to_string());
     })
     .await;
-    let found = host.manager.disk_view("data").unwrap();
+    let found = host.manager.disk_view("data").await.unwrap();
     assert_eq!((found.id, found.used_by), (disk, vec![name("web")]));
     damaged(&mut host, |store| {
         without::<NameRow>(&store, "disk/data");
     })
     .await;
-    assert_eq!(host.manager.disk_view("data").unwrap().id, disk);
+    assert_eq!(host.manager.disk_view("data").await.unwrap().id, disk);
     let content = file(&host, "disks", disk);
     damaged(&mut host, |store| {
         without::<DiskRow>(&store, &disk.to_string());

@@ -49,7 +49,7 @@ async fn everything_is_there_after_a_restart() {
     assert_eq!(found.spec, made.spec);
     assert_eq!(found.revision, made.revision);
     assert_eq!(found.spec.nics[0].mac.as_ref(), Some(&mac));
-    let disk = host.manager.disk_view("data").unwrap();
+    let disk = host.manager.disk_view("data").await.unwrap();
     assert_eq!((disk.size, disk.used_by), (Size::mib(8), vec![name("web")]));
     let networks = host.manager.network_list(&ListParams::default()).unwrap();
     assert_eq!(networks.items[0].name.as_str(), "default");
@@ -215,7 +215,7 @@ async fn disks_are_made_copied_grown_and_renamed() {
     )
     .await;
     assert_eq!(status, OperationStatus::Succeeded);
-    let disk = host.manager.disk_view("copy").unwrap();
+    let disk = host.manager.disk_view("copy").await.unwrap();
     let path = host.config.data_dir.join("disks").join(disk.id.to_string());
     let written = fs::read(&path).unwrap();
     assert!(written[..content.len()] == content && written.len() == 5 << 20);

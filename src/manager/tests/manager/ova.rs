@@ -136,7 +136,11 @@ async fn become_guests_with_their_hardware() {
             assert!(warnings.contains(part), "{part}: {warnings}");
         }
         assert_eq!(warnings.contains("another guest's"), number == 1);
-        let first = host.manager.disk_view(&format!("{vm}-disk0")).unwrap();
+        let first = host
+            .manager
+            .disk_view(&format!("{vm}-disk0"))
+            .await
+            .unwrap();
         assert_eq!((first.size, first.used_by), (Size::mib(3), vec![name(&vm)]));
         let path = host
             .config
@@ -144,7 +148,11 @@ async fn become_guests_with_their_hardware() {
             .join("disks")
             .join(first.id.to_string());
         assert!(fs::read(path).unwrap() == disk);
-        let second = host.manager.disk_view(&format!("{vm}-disk1")).unwrap();
+        let second = host
+            .manager
+            .disk_view(&format!("{vm}-disk1"))
+            .await
+            .unwrap();
         assert_eq!((second.size, second.allocated), (Size(1 << 30), Size(0)));
         host.restart().await;
         assert_eq!(host.vm(&vm).spec, made.vm.spec);
@@ -262,7 +270,7 @@ async fn go_out_as_they_came_in() {
         disk.disk = old.disk.clone();
     }
     assert_eq!(second, first);
-    let copy = host.manager.disk_view("again-disk0").unwrap();
+    let copy = host.manager.disk_view("again-disk0").await.unwrap();
     let path = host.config.data_dir.join("disks").join(copy.id.to_string());
     assert!(fs::read(path).unwrap() == disk);
     assert_eq!(host.files("disks"), 4, "nothing is left of what was read");

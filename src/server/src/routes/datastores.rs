@@ -28,9 +28,10 @@ pub fn routes() -> Vec<Route> {
             .query::<ListParams>()
             .answers_page::<Datastore>(),
         post(LIST, write, "datastore_create", datastore_create)
-            .summary("Make a datastore on a disk of the host, or take one over")
+            .summary("Make a datastore on a disk of the host or on an NFS server, or take one over")
             .description(
-                "`GET /v1/system/disks` lists the disks. One that is not blank is refused without `erase`, and one that is in use always.",
+                "`GET /v1/system/disks` lists the disks. One that is not blank is refused without `erase`, and one that is in use always. A directory of an NFS \
+                 server is to be there, and exported to this host for writing.",
             )
             .takes::<DatastoreCreate>()
             .starts_operation("Under way; the operation's `target` is the datastore."),

@@ -79,7 +79,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 async fn disk_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {
-    reply::value(&app.manager().disk_list(&params)?)
+    reply::value(&app.manager().disk_list(params).await?)
 }
 
 async fn disk_create(
@@ -94,7 +94,7 @@ async fn disk_create(
 
 /// What a disk occupies changes without its revision, so it is always sent.
 async fn disk_view(State(app): State<App>, Path(key): Path<String>) -> Answer {
-    let disk = app.manager().disk_view(&key)?;
+    let disk = app.manager().disk_view(&key).await?;
     reply::object(&disk, disk.revision)
 }
 

@@ -101,12 +101,12 @@ async fn snapshot_nvram(State(app): State<App>, Path(key): Path<String>) -> Answ
 }
 
 async fn snapshot_list(State(app): State<App>, Query(params): Query<ListParams>) -> Answer {
-    reply::value(&app.manager().snapshot_list(&params)?)
+    reply::value(&app.manager().snapshot_list(params).await?)
 }
 
 /// What a snapshot occupies changes without its revision, so it is always sent.
 async fn snapshot_view(State(app): State<App>, Path(key): Path<String>) -> Answer {
-    let snapshot = app.manager().snapshot_view(&key)?;
+    let snapshot = app.manager().snapshot_view(&key).await?;
     reply::object(&snapshot, snapshot.revision)
 }
 
