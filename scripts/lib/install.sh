@@ -51,6 +51,9 @@ install_packages() {
     install_check_machine "${missing[@]}"
     say "Installing ${#missing[@]} Debian packages: ${missing[*]}"
     install_apt "${missing[@]}"
+    # A package from elsewhere may have had to go for them: a newer qemu-utils goes for Debian's qemu-system-x86.
+    mapfile -t missing < <(install_missing "${packages[@]}" | sort -u)
+    [[ ${#missing[@]} -eq 0 ]] || install_apt "${missing[@]}"
 }
 
 # install_check_machine PACKAGE... : ends with advice where installing cannot work.

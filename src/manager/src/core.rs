@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) log: LogRing,
     /// What was repaired or given up at the start, for people.
     pub(crate) start_warnings: Vec<String>,
+    /// Held by whoever starts guests that start with the host.
+    pub(crate) autostart: Mutex<()>,
     /// Changes whenever the local console should be written anew.
     pub(crate) console: watch::Sender<u64>,
     pub(crate) stopping: AtomicBool,

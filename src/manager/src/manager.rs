@@ -274,6 +274,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         cgroups: open_cgroups(&config),
         log,
         start_warnings,
+        autostart: Default::default(),
         console: watch::Sender::new(0),
         storage_health: watch::Sender::new(StorageHealth::Sound),
         disk_warnings: watch::Sender::new(Vec::new()),

@@ -79,9 +79,8 @@ fn guests_have_disks_there(host: &Host, nfs: &Nfs) -> Result<()> {
     Ok(())
 }
 
-/// The guest finds what it has written; it runs on.
-fn it_is_all_there(host: &Host) -> Result<GuestConsole> {
-    host.cli.ok(&["vm", "start", "checker"])?;
+/// The guest that runs finds what the other one has written; it runs on.
+fn written_data_is_there(host: &Host) -> Result<GuestConsole> {
     let console = GuestConsole::open(&host.cli, "checker")?;
     let line = console.wait("LODGE-DISK-CHECK")?;
     console.wait("LODGE-GUEST-SHELL")?;
@@ -101,7 +100,8 @@ fn is_told(host: &Host, word: &str) -> Result<()> {
 
 /// The guest waits for its server, and so does nobody else.
 fn its_server_restarts(host: &Host, nfs: &mut Nfs) -> Result<()> {
-    let mut console = it_is_all_there(host)?;
+    host.cli.ok(&["vm", "start", "checker"])?;
+    let mut console = written_data_is_there(host)?;
     nfs.kill()?;
     console.write("dd if=/dev/zero of=/dev/vda bs=1M seek=32 count=1 conv=fsync && echo wrote-it-$((40 + 2))\n")?;
     is_told(host, "does not answer")?;
@@ -120,13 +120,27 @@ fn its_server_restarts(host: &Host, nfs: &mut Nfs) -> Result<()> {
     Ok(())
 }
 
-fn it_is_there_after_a_power_cut(host: &mut Host) -> Result<()> {
+/// A guest that starts with the host waits for the datastore, and that for its server.
+fn it_is_there_after_a_power_cut(host: &mut Host, nfs: &mut Nfs) -> Result<()> {
+    host.cli
+        .ok(&["vm", "set", "checker", "--autostart", "true"])?;
+    nfs.kill()?;
     let from = host.machine.console.position();
     host.machine.qmp.reset()?;
     host.machine.console.wait_after(from, READY)?;
     let nas = shown(host)?;
+    ensure!(nas["health"] == "missing", "{nas}");
+    ensure!(
+        nas["problem"].to_string().contains("does not answer"),
+        "{nas}"
+    );
+    let vm = host.vm("checker")?;
+    ensure!(vm["status"]["state"] == "stopped", "{vm}");
+    nfs.restart()?;
+    host.wait_state("checker", "running")?;
+    let nas = shown(host)?;
     ensure!(nas["health"] == "sound" && nas["disks"] == 1, "{nas}");
-    it_is_all_there(host)?;
+    written_data_is_there(host)?;
     host.cli.ok(&["vm", "kill", "checker"])?;
     Ok(())
 }
@@ -180,7 +194,7 @@ fn a_server_holds_disks_of_guests() {
     what_cannot_be_is_refused(&host, &nfs).unwrap();
     guests_have_disks_there(&host, &nfs).unwrap();
     its_server_restarts(&host, &mut nfs).unwrap();
-    it_is_there_after_a_power_cut(&mut host).unwrap();
+    it_is_there_after_a_power_cut(&mut host, &mut nfs).unwrap();
     it_is_given_up(&host, &nfs).unwrap();
     another_host_has_one(&host, &nfs).unwrap();
     host.shut_down().unwrap();

@@ -15,7 +15,7 @@ use super::{DatastoreRecord, Folders};
 use crate::catalogue;
 use crate::core::{Core, blocking};
 use crate::storage::health;
-use crate::vms;
+use crate::{Manager, vms};
 
 /// How long the start waits for disks that do not answer. Replaying the log of a large filesystem takes a part of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,6 +77,10 @@ impl Core {
         // Servers restart. What was on a disk that failed is for people to look at first.
         if back && matches!(record.backing, Backing::Nfs { .. }) {
             vms::go_on_with_datastore(self, record.id).await;
+        }
+        if back {
+            let manager = Manager { core: self.clone() };
+            manager.start_waiting().await;
         }
         match self.datastore_warning(record) {
             Some(problem) => self.tell_problem(problem),

@@ -15,6 +15,7 @@ mod record;
 mod registry;
 mod settle;
 mod view;
+mod wait;
 
 pub(crate) use self::record::{DatastoreRecord, missing_default, require, require_known};
 pub(crate) use self::registry::{Datastores, Folders};

@@ -3,6 +3,8 @@
 //! A guest ends before what is saved of it is recorded, and the record is gone before it goes on: whatever happens between, the memory of a guest
 //! never meets disks that are newer.
 
+use std::sync::Arc;
+
 use lodge_api::ErrorCode;
 use lodge_api::Problem;
 use lodge_api::vm::{VmSpec, VmState};
@@ -117,19 +119,28 @@ impl Core {
     }
 
     /// Lets suspended guests go on. One that cannot boots instead.
-    pub(crate) async fn guests_go_on(&self) {
+    pub(crate) async fn guests_go_on(self: &Arc<Self>) {
         let rest = self.resume_guests().await;
         self.boot_instead(rest).await;
     }
 
     /// Lets suspended guests go on, and tells which cannot.
-    pub(crate) async fn resume_guests(&self) -> Vec<Uuid> {
+    pub(crate) async fn resume_guests(self: &Arc<Self>) -> Vec<Uuid> {
         let mut rest = Vec::new();
         // They wait for a start of the host at which guests can run.
         if !self.host.kvm.usable() {
             return rest;
         }
-        for (key, record) in self.snapshot().list::<SuspendedRecord>() {
+        let suspended = self.snapshot().list::<SuspendedRecord>();
+        let vms: Vec<VmRecord> = suspended
+            .iter()
+            .filter_map(|(_, record)| {
+                let vm = record.value.vm_id.to_string();
+                Some(catalogue::find(&self.snapshot(), &vm).ok()?.value)
+            })
+            .collect();
+        self.wait_for_datastores_of(&vms).await;
+        for (key, record) in suspended {
             let SuspendedRecord { vm_id, files } = record.value;
             let mut batch = Batch::new();
             let deleted = batch

@@ -1,5 +1,7 @@
 //! Guests at the start and the end of the manager.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::disks::DiskRecord;
 use crate::install;
 use crate::{Caller, Manager};
 
-/// Marks that this boot's automatic starts have been done.
+/// Marks that this boot's automatic starts have been done, but for those of the guests whose ids are in it.
 const AUTOSTARTED: &str = "autostarted";
 
 impl Core {
@@ -104,18 +106,43 @@ impl Manager {
         let marker = core.config.run_dir.join(AUTOSTARTED);
         // After an installation the next manager starts them, from the disk.
         let installing = core.installing.load(Ordering::SeqCst);
-        if installing || marker.exists() || !core.host.kvm.usable() {
+        if installing || !core.host.kvm.usable() {
             return;
         }
-        if let Err(error) = std::fs::write(&marker, b"") {
-            tracing::warn!(%error, "a restart of the manager would start guests again");
+        if !marker.exists() {
+            let vms = catalogue::list::<VmRecord>(&core.snapshot()).into_iter();
+            let vms = vms.filter(|vm| vm.value.spec.autostart);
+            let ids: Vec<Uuid> = vms.map(|vm| vm.value.id).collect();
+            note_waiting(&marker, &ids);
         }
+        self.start_waiting().await;
+    }
+
+    /// Starts those of them whose datastores are there by now. The others wait.
+    pub(crate) async fn start_waiting(&self) {
+        let core = &self.core;
+        let marker = core.config.run_dir.join(AUTOSTARTED);
+        let _starting = core.autostart.lock().await;
+        let Some(waiting) = waiting(&marker) else {
+            return;
+        };
         let caller = Caller::manager();
-        for vm in catalogue::list::<VmRecord>(&core.snapshot()) {
-            let vm = vm.value;
-            if !vm.spec.autostart || core.vms.is_active(vm.id) {
+        let mut rest = Vec::new();
+        for (at, id) in waiting.iter().enumerate() {
+            let vm = catalogue::find::<VmRecord>(&core.snapshot(), &id.to_string());
+            let Some(vm) = vm.ok().map(|vm| vm.value).filter(|vm| vm.spec.autostart) else {
+                continue;
+            };
+            if core.vms.is_active(vm.id) {
                 continue;
             }
+            if !core.has_datastores_of(&vm) {
+                tracing::warn!(vm = %vm.spec.name, "it is started when its datastore is there");
+                rest.push(*id);
+                continue;
+            }
+            // Noted first: one that is stopped again is not started by the next manager.
+            note_waiting(&marker, &[&rest[..], &waiting[at + 1..]].concat());
             let action = lodge_api::vm::VmAction::Start;
             let options = lodge_api::vm::VmStopOptions::default();
             let started = self.vm_action(&caller, vm.spec.name.as_str(), action, options);
@@ -123,6 +150,20 @@ impl Manager {
                 tracing::error!(vm = %vm.spec.name, %problem, "a guest could not be started");
             }
         }
+        note_waiting(&marker, &rest);
+    }
+}
+
+/// The guests that are still to be started; nothing before the automatic starts of this boot.
+fn waiting(marker: &Path) -> Option<Vec<Uuid>> {
+    let text = fs::read_to_string(marker).ok()?;
+    Some(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+fn note_waiting(marker: &Path, vms: &[Uuid]) {
+    let text: String = vms.iter().map(|id| format!("{id}\n")).collect();
+    if let Err(error) = fs::write(marker, text) {
+        tracing::warn!(%error, "a restart of the manager would start guests again");
     }
 }
 
