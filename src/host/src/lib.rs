@@ -9,6 +9,7 @@ pub mod hostname;
 pub mod install;
 pub mod kmsg;
 pub mod kvm;
+mod modules;
 pub mod net;
 pub mod power;
 pub mod private_file;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::mount::{MountFlags, mount};
+use crate::modules;
 
 /// How long a server may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +59,10 @@ pub enum NfsError {
 /// # Errors
 /// When the kernel has no NFS client.
 pub fn name_nfs_client(id: &str) -> io::Result<()> {
+    // The first mount would have it loaded, under the name of the host alone.
+    if !Path::new(CLIENT_ID).exists() {
+        modules::load(&["nfs"])?;
+    }
     std::fs::write(CLIENT_ID, id)
 }
 
