@@ -11,6 +11,7 @@ pub mod kmsg;
 pub mod kvm;
 mod modules;
 pub mod net;
+pub mod nvmf;
 pub mod power;
 pub mod private_file;
 pub mod process;

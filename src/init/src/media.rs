@@ -17,7 +17,8 @@ impl Media {
     pub(crate) fn refresh(&mut self) {
         for device in block_devices().unwrap_or_default() {
             let key = (device.name.clone(), device.size);
-            if self.seen.contains(&key) {
+            // What other machines write is neither seed nor data of this one.
+            if device.is_export() || self.seen.contains(&key) {
                 continue;
             }
             match probe(&device.path()) {

@@ -28,7 +28,7 @@ pub struct BlockDevice {
     pub model: Option<String>,
     /// Its serial number, which stays when cables are swapped.
     pub serial: Option<String>,
-    /// How it is attached: `nvme`, `usb`, `ata`, `virtio`, `scsi`, `mmc` or the driver's own word.
+    /// How it is attached: `nvme`, `usb`, `ata`, `virtio`, `scsi`, `mmc`; `nvme-tcp` and the like for a disk of another machine.
     pub transport: Option<String>,
     /// Whether the medium can be taken out.
     pub removable: bool,
@@ -44,7 +44,21 @@ impl BlockDevice {
         // In the kernel's names a slash is written as an exclamation mark (cciss!c0d0).
         Path::new("/dev").join(self.name.replace('!', "/"))
     }
+
+    /// Whether it is in another machine, and may take its time to answer.
+    pub fn is_remote(&self) -> bool {
+        let transport = self.transport.as_deref();
+        transport.is_some_and(|transport| transport.starts_with("nvme-"))
+    }
+
+    /// Whether it belongs to other machines, who write what they like there.
+    pub fn is_export(&self) -> bool {
+        self.partition_name.as_deref() == Some(EXPORT_PARTITION)
+    }
 }
+
+/// Name of the partition that other machines use by NVMe/TCP. Nothing on it is for this host.
+pub const EXPORT_PARTITION: &str = "lodge-export";
 
 /// Device classes that are never a medium.
 const NOT_MEDIA: [&str; 4] = ["ram", "zram", "nbd", "fd"];
@@ -84,6 +98,10 @@ fn device(class: &Path, name: &str) -> Option<BlockDevice> {
     };
     let sectors: u64 = number(&dir.join("size"))?;
     let flag = |path: &str| number::<u8>(&disk.join(path)) == Some(1);
+    if flag("hidden") {
+        // One of several paths to a disk, which is listed by itself.
+        return None;
+    }
     Some(BlockDevice {
         name: name.to_owned(),
         parent: match partition {
@@ -94,7 +112,7 @@ fn device(class: &Path, name: &str) -> Option<BlockDevice> {
         partition_name: partition.and_then(|_| uevent_value(&dir, "PARTNAME")),
         size: sectors.checked_mul(512)?,
         logical_block: number(&disk.join("queue/logical_block_size")).unwrap_or(512),
-        model: attribute(&disk.join("device/model")),
+        model: said(&disk.join("device/model")),
         serial: serial(&disk),
         transport: transport(&disk),
         removable: flag("removable"),
@@ -115,19 +133,53 @@ fn uevent_value(dir: &Path, key: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
+/// What a device says of itself: sticks and disks of other machines say what they like.
+fn said(path: &Path) -> Option<String> {
+    let text: String = attribute(path)?
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// NVMe, virtio and MMC say it plainly; SCSI disks in vital product data page 0x80 (SPC-4 section 7.8.4).
 fn serial(disk: &Path) -> Option<String> {
-    attribute(&disk.join("device/serial"))
-        .or_else(|| attribute(&disk.join("serial")))
-        .or_else(|| {
+    let serial = said(&disk.join("device/serial")).or_else(|| said(&disk.join("serial")));
+    let namespace = number::<u32>(&disk.join("nsid")).filter(|_| fabric(disk).is_some());
+    match (serial, namespace) {
+        // All disks of a remote subsystem have its serial number.
+        (Some(serial), Some(namespace)) if namespace > 1 => Some(format!("{serial}-{namespace}")),
+        (Some(serial), _) => Some(serial),
+        (None, _) => {
             let page = fs::read(disk.join("device/vpd_pg80")).ok()?;
             let text = String::from_utf8_lossy(page.get(4..)?).trim().to_owned();
             (!text.is_empty()).then_some(text)
-        })
+        }
+    }
+}
+
+/// The network that an NVMe disk is reached by, such as `tcp`. The kernel puts a disk with several paths below its subsystem, beside
+/// the controllers that lead to it.
+fn fabric(disk: &Path) -> Option<String> {
+    let device = disk.join("device");
+    let of = |path: &Path| attribute(&path.join("transport")).filter(|name| name != "pcie");
+    of(&device).or_else(|| {
+        let beside = fs::read_dir(&device).ok()?.flatten();
+        let mut controllers = beside.filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("nvme"));
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        });
+        controllers.find_map(|entry| of(&entry.path()))
+    })
 }
 
 /// Read off the path of its folder, whose components are the buses from the root to the device.
 fn transport(disk: &Path) -> Option<String> {
+    if let Some(fabric) = fabric(disk) {
+        return Some(format!("nvme-{fabric}"));
+    }
     let path = disk.to_str()?;
     let known = [
         ("/nvme", "nvme"),
@@ -201,6 +253,45 @@ mod tests {
         assert_eq!(part.partition_name.as_deref(), Some("lodge-esp"));
         assert_eq!(part.logical_block, 4096);
         assert_eq!(part.path(), Path::new("/dev/sda1"));
+    }
+
+    #[test]
+    fn disks_of_other_machines_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let class = root.join("class");
+        fs::create_dir_all(&class).unwrap();
+        let file = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let subsystem = root.join("devices/virtual/nvme-subsystem/nvme-subsys0");
+        let controller = root.join("devices/virtual/nvme-fabrics/ctl/nvme0");
+        file(subsystem.join("serial"), "A1\u{1b}[2J\n");
+        file(subsystem.join("model"), "\u{7}\n");
+        file(controller.join("transport"), "tcp\n");
+        symlink(&controller, subsystem.join("nvme0")).unwrap();
+        for (disk, namespace) in [("nvme0n1", "1\n"), ("nvme0n2", "7\n")] {
+            let disk = subsystem.join(disk);
+            file(disk.join("size"), "8\n");
+            file(disk.join("nsid"), namespace);
+            symlink(&subsystem, disk.join("device")).unwrap();
+            symlink(&disk, class.join(disk.file_name().unwrap())).unwrap();
+        }
+        let path = controller.join("nvme0c0n1");
+        file(path.join("size"), "8\n");
+        file(path.join("hidden"), "1\n");
+        symlink(&path, class.join("nvme0c0n1")).unwrap();
+        let devices = devices_in(&class).unwrap();
+        let serials: Vec<_> = devices.iter().map(|d| d.serial.as_deref()).collect();
+        assert_eq!(serials, [Some("A1[2J"), Some("A1[2J-7")]);
+        assert!(devices.iter().all(BlockDevice::is_remote));
+        assert_eq!(devices[0].transport.as_deref(), Some("nvme-tcp"));
+        assert_eq!(devices[0].model, None);
+        fs::write(controller.join("transport"), "pcie\n").unwrap();
+        let devices = devices_in(&class).unwrap();
+        assert_eq!(devices[0].transport.as_deref(), Some("nvme"));
+        assert_eq!(devices[1].serial.as_deref(), Some("A1[2J"));
     }
 
     #[test]

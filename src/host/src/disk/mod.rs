@@ -4,14 +4,16 @@ mod device;
 mod health;
 mod mount;
 mod nfs;
+mod patience;
 mod probe;
 mod wipe;
 mod xfs;
 
-pub use device::{BlockDevice, block_devices};
+pub use device::{BlockDevice, EXPORT_PARTITION, block_devices};
 pub use health::{Health, health};
 pub use mount::{Mount, MountFlags, Space, detach, mount, mounts, space, unmount};
 pub use nfs::{NfsError, NfsExport, mount_nfs, name_nfs_client};
+pub(crate) use patience::patiently;
 pub use probe::{Filesystem, FilesystemKind, probe};
 pub use wipe::ExclusiveDisk;
 pub use xfs::{XfsError, grow_xfs, make_xfs};
@@ -30,15 +32,29 @@ pub struct Found {
 /// What is on each of `devices`, as far as it is recognised.
 ///
 /// A whole disk and its first partition may be the same filesystem (hybrid ISO images); then only the whole disk counts.
-/// Devices that cannot be read are passed over: an empty drive is no error.
+/// Devices that cannot be read are passed over: an empty drive is no error. So are those that belong to other machines, and disks of
+/// other machines that do not answer soon.
 pub fn filesystems(devices: &[BlockDevice]) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
-    for device in devices {
-        if let Ok(Some(filesystem)) = probe(&device.path()) {
+    for device in devices.iter().filter(|device| !device.is_export()) {
+        if let Ok(Some(filesystem)) = filesystem_on(device) {
             add_filesystem(&mut found, device, filesystem);
         }
     }
     found
+}
+
+/// Looks what is on a device, as [`probe`] does.
+///
+/// # Errors
+/// As there; `TimedOut` for a disk of another machine that does not answer.
+pub fn filesystem_on(device: &BlockDevice) -> io::Result<Option<Filesystem>> {
+    let path = device.path();
+    if !device.is_remote() {
+        return probe(&path);
+    }
+    patiently(&device.name, move || probe(&path))
+        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Adds one, unless its disk is already there with the same filesystem.

@@ -35,7 +35,9 @@ impl Home {
         let not_here = |problem: &str| InstallError::NotInstalled(problem.to_owned());
         let started = Slot::started()
             .ok_or_else(|| not_here("this host was not started from a disk it is installed on"))?;
-        let devices = block_devices().map_err(InstallError::doing("the disks of this host"))?;
+        let mut devices = block_devices().map_err(InstallError::doing("the disks of this host"))?;
+        // This host was not started from one of another machine, whatever is on it.
+        devices.retain(|device| !device.is_remote());
         let disk = only_disk(&devices, started).map_err(not_here)?;
         Ok(Self {
             disk,

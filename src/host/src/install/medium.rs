@@ -33,12 +33,14 @@ pub struct Medium {
     contents: Contents,
 }
 
-/// The device with the image that this host runs: the partition it was started from, else a stick or a CD.
+/// The device with the image that this host runs: the partition it was started from, else a stick or a CD. It is in this machine.
 ///
 /// # Errors
 /// When the block devices cannot be listed.
 pub fn find_medium() -> io::Result<Option<PathBuf>> {
-    let found = filesystems(&block_devices()?);
+    let mut devices = block_devices()?;
+    devices.retain(|device| !device.is_remote());
+    let found = filesystems(&devices);
     let started = Slot::started().map(|slot| slot.part().name());
     let installed = [Part::ImageA, Part::ImageB].map(Part::name);
     let medium = with_label(&found, LABEL).into_iter().find(|image| {

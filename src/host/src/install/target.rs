@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::find_medium;
 use crate::boot::{DATA, DATA_LABEL};
-use crate::disk::{BlockDevice, block_devices, mounts, probe};
+use crate::disk::{BlockDevice, block_devices, filesystem_on, mounts, patiently};
+use crate::nvmf;
 
 /// Bytes at the beginning of a disk that are looked at when nothing is recognised.
 const LOOKED_AT: usize = 1 << 20;
@@ -41,6 +42,7 @@ pub fn host_disks() -> io::Result<Vec<HostDisk>> {
         .into_iter()
         .filter_map(|mount| Some((mount.device()?.to_owned(), mount.target.clone())))
         .collect();
+    let exported = nvmf::exported_devices();
     let disks = devices.iter().filter(|device| is_disk(device));
     let disks = disks.map(|disk| {
         let parts = devices
@@ -50,7 +52,7 @@ pub fn host_disks() -> io::Result<Vec<HostDisk>> {
         HostDisk {
             device: disk.clone(),
             contents: contents(disk, &parts),
-            in_use: in_use(disk, &parts, medium.as_deref(), &mounted),
+            in_use: in_use(disk, &parts, medium.as_deref(), &mounted, &exported),
         }
     });
     Ok(disks.collect())
@@ -65,15 +67,21 @@ fn contents(disk: &BlockDevice, parts: &[&BlockDevice]) -> Vec<String> {
     if parts.is_empty() {
         return match filesystem(disk) {
             Some(filesystem) => vec![filesystem],
-            None if is_blank(&disk.path()) => Vec::new(),
-            None => vec!["something that is not recognised".to_owned()],
+            None => match is_blank(disk) {
+                Some(true) => Vec::new(),
+                Some(false) => vec!["something that is not recognised".to_owned()],
+                None => vec!["it does not answer at present".to_owned()],
+            },
         };
     }
     let line = |part: &&BlockDevice| {
         let number = part.partition.unwrap_or(0);
         let name = part.partition_name.as_deref();
         let name = name.map_or_else(String::new, |name| format!(" \"{}\"", printable(name)));
-        let inside = filesystem(part).unwrap_or_else(|| "no filesystem that is known".to_owned());
+        let inside = match part.is_export() {
+            true => "what other machines have on it".to_owned(),
+            false => filesystem(part).unwrap_or_else(|| "no filesystem that is known".to_owned()),
+        };
         let mib = part.size >> 20;
         format!("partition {number}{name}, {mib} MiB: {inside}")
     };
@@ -81,7 +89,7 @@ fn contents(disk: &BlockDevice, parts: &[&BlockDevice]) -> Vec<String> {
 }
 
 fn filesystem(device: &BlockDevice) -> Option<String> {
-    let found = probe(&device.path()).ok()??;
+    let found = filesystem_on(device).ok()??;
     let kind = found.kind.name();
     Some(if found.label.is_empty() {
         kind.to_owned()
@@ -95,8 +103,16 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(72).collect()
 }
 
-/// A disk that cannot be read is not blank.
-fn is_blank(path: &Path) -> bool {
+/// A disk that cannot be read is not blank. `None` for one of another machine that does not answer.
+fn is_blank(disk: &BlockDevice) -> Option<bool> {
+    let path = disk.path();
+    match disk.is_remote() {
+        true => patiently(&disk.name, move || begins_with_zeroes(&path)),
+        false => Some(begins_with_zeroes(&path)),
+    }
+}
+
+fn begins_with_zeroes(path: &Path) -> bool {
     let mut head = vec![0; LOOKED_AT];
     let read = File::open(path).and_then(|file| file.read_exact_at(&mut head, 0));
     read.is_ok() && head.iter().all(|byte| *byte == 0)
@@ -107,6 +123,7 @@ fn in_use(
     parts: &[&BlockDevice],
     medium: Option<&Path>,
     mounted: &[(PathBuf, PathBuf)],
+    exported: &[PathBuf],
 ) -> Option<String> {
     if disk.read_only {
         return Some("it is write-protected".to_owned());
@@ -118,6 +135,9 @@ fn in_use(
                 Some(DATA) => format!("it holds the data of this host ({DATA_LABEL})"),
                 _ => format!("{} is mounted on {}", path.display(), target.display()),
             });
+        }
+        if exported.contains(&path) {
+            return Some("it is exported to other machines".to_owned());
         }
         if medium == Some(path.as_path()) {
             return Some("this host was started from it".to_owned());
@@ -160,27 +180,31 @@ mod tests {
     fn disks_are_in_use_by_their_partitions_too() {
         let (whole, part) = (disk("sda", None), disk("sda1", Some("sda")));
         let mounted = [(PathBuf::from("/dev/sda1"), PathBuf::from("/data"))];
-        let why = in_use(&whole, &[&part], None, &mounted).unwrap();
+        let why = in_use(&whole, &[&part], None, &mounted, &[]).unwrap();
         assert!(why.contains("holds the data"), "{why}");
         let medium = Some(Path::new("/dev/sda"));
-        let why = in_use(&whole, &[], medium, &[]).unwrap();
+        let why = in_use(&whole, &[], medium, &[], &[]).unwrap();
         assert!(why.contains("started from it"), "{why}");
-        assert_eq!(in_use(&disk("none", None), &[], medium, &mounted), None);
+        let other = disk("none", None);
+        assert_eq!(in_use(&other, &[], medium, &mounted, &[]), None);
+        let exported = [PathBuf::from("/dev/sda1")];
+        let why = in_use(&whole, &[&part], None, &[], &exported).unwrap();
+        assert!(why.contains("other machines"), "{why}");
         let protected = BlockDevice {
             read_only: true,
             ..whole
         };
-        assert!(in_use(&protected, &[], None, &[]).is_some());
+        assert!(in_use(&protected, &[], None, &[], &[]).is_some());
     }
 
     #[test]
     fn only_zeroes_are_blank() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 << 20).unwrap();
-        assert!(is_blank(file.path()));
+        assert!(begins_with_zeroes(file.path()));
         file.as_file().write_all_at(b"LUKS", 4096).unwrap();
-        assert!(!is_blank(file.path()));
-        assert!(!is_blank(Path::new("/nowhere")));
+        assert!(!begins_with_zeroes(file.path()));
+        assert!(!begins_with_zeroes(Path::new("/nowhere")));
     }
 
     #[test]
