@@ -17,7 +17,7 @@ pub struct HostDisk {
     pub model: String,
     /// Its size.
     pub size: Size,
-    /// How it is attached: `nvme`, `ata`, `usb`, `virtio`, `scsi`, …
+    /// How it is attached: `nvme`, `ata`, `usb`, `virtio`, `scsi`, …; `nvme-tcp` where it is in another machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
     /// Whether it spins.

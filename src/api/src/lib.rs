@@ -18,6 +18,7 @@ pub mod keyboard;
 pub mod local;
 pub mod log;
 pub mod network;
+pub mod nvme;
 pub mod nvram;
 pub mod operation;
 pub mod page;

@@ -97,6 +97,8 @@ error_codes! {
     Cancelled = 499, "Cancelled";
     /// Lodge failed.
     Internal = 500, "Internal error";
+    /// A target of NVMe/TCP cannot be reached, or does not let this host use what it asked for.
+    TargetFailed = 502, "The storage target cannot be used";
     /// Another server did not give what it was asked for.
     FetchFailed = 502, "Could not be fetched";
     /// This host cannot run guests; the detail says why.

@@ -33,6 +33,9 @@ pub struct System {
     /// Who may sign updates: public keys of minisign.
     #[serde(default)]
     pub update_keys: Vec<String>,
+    /// NVMe qualified name of the host, which targets allow to use their disks.
+    #[serde(default)]
+    pub nvme_nqn: String,
     /// What an administrator should know, most important first.
     pub warnings: Vec<String>,
     /// When the host started.

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    config, datastore, disk, event, image, network, operation, query, remote, snapshot, system,
-    token, user, vm,
+    config, datastore, disk, event, image, network, nvme, operation, query, remote, snapshot,
+    system, token, user, vm,
 };
 use crate::output::Format;
 
@@ -52,6 +52,9 @@ pub(crate) enum Noun {
     /// Where virtual disks are
     #[command(subcommand)]
     Datastore(datastore::Verb),
+    /// Disks of other machines, and disks for other machines, by NVMe over TCP
+    #[command(subcommand)]
+    Nvme(nvme::Verb),
     /// Virtual disks
     #[command(subcommand)]
     Disk(disk::Verb),

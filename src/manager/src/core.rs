@@ -27,6 +27,7 @@ use crate::first_admin::InitialPassword;
 use crate::hostname::HostName;
 use crate::install;
 use crate::log_ring::LogRing;
+use crate::nvme::Nvme;
 use crate::operations::Operations;
 use crate::sessions::Sessions;
 use crate::system::HostView;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) images: Arc<Datastore>,
     /// Where disks are.
     pub(crate) datastores: Datastores,
+    /// Disks of other machines, and disks for them.
+    pub(crate) nvme: Nvme,
     /// UEFI variables of each guest that has run by that firmware, under its id.
     pub(crate) variables: Arc<Datastore>,
     /// Memory, state and variables of snapshots, and disks of those whose disks are on the host's own data storage.

@@ -34,6 +34,7 @@ mod manager;
 mod merge;
 mod metrics;
 mod networks;
+mod nvme;
 mod operations;
 mod ova;
 mod password;

@@ -32,6 +32,7 @@ use crate::images::ImageRecord;
 use crate::install;
 use crate::log_ring::LogRing;
 use crate::networks;
+use crate::nvme::{self, Nvme};
 use crate::operations::Operations;
 use crate::recovered;
 use crate::sessions::Sessions;
@@ -74,6 +75,7 @@ impl Manager {
         if let Err(problem) = core.record_growth(None, &system).await {
             tracing::warn!(%problem, "sizes of disks are not recorded");
         }
+        core.attach_nvme().await;
         core.attach_datastores().await;
         core.take_over_guests().await;
         core.end_interrupted_operations(|operation| core.shows_done(operation))
@@ -96,6 +98,8 @@ impl Manager {
         self.background(async move { core.follow_storage().await });
         let core = self.core.clone();
         self.background(async move { core.follow_datastores().await });
+        let core = self.core.clone();
+        self.background(async move { core.follow_nvme().await });
         if self.core.config.appliance {
             let core = self.core.clone();
             self.background(async move { core.follow_disk_health().await });
@@ -217,6 +221,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let missing = [
         networks::missing_default(&store.snapshot(), &config)?,
         datastores::missing_default(&store.snapshot())?,
+        nvme::missing_identity(&store.snapshot())?,
     ];
     for batch in missing.into_iter().flatten() {
         store.commit(batch).await?;
@@ -263,6 +268,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
             disks: Arc::new(disks),
             saved: saved.clone(),
         }),
+        nvme: Nvme::new(nvme::identity(&snapshot)?),
         variables: Arc::new(variables),
         saved,
         events: EventStream::open(config.run_dir.join("events"), epoch()),

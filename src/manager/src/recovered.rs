@@ -21,6 +21,7 @@ use crate::datastores::DatastoreRecord;
 use crate::disks::DiskRecord;
 use crate::images::{ImageRecord, datastore_problem, file_name};
 use crate::networks::NetworkRecord;
+use crate::nvme::{ConnectionRecord, ExportRecord};
 use crate::sessions::hex;
 use crate::snapshots::{self, SnapshotRecord};
 use crate::users::UserRecord;
@@ -74,6 +75,8 @@ pub(crate) async fn bring_back(
     catalogue::mend_names::<DiskRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<ImageRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<NetworkRecord>(&mut names, &snapshot)?;
+    catalogue::mend_names::<ConnectionRecord>(&mut names, &snapshot)?;
+    catalogue::mend_names::<ExportRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<SnapshotRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<UserRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<VmRecord>(&mut names, &snapshot)?;

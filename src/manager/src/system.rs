@@ -206,6 +206,7 @@ impl Core {
             warnings.push(format!("Guests cannot run: {}", self.host.kvm.message));
         }
         warnings.extend(self.storage_warning());
+        warnings.extend(self.nvme_warnings());
         warnings.extend(self.datastore_warnings());
         warnings.extend(self.disk_warnings.borrow().iter().cloned());
         let network = self.network.as_ref().map(HostNetwork::state);
@@ -315,6 +316,7 @@ impl Manager {
             urls: self.urls(),
             certificate_fingerprint: core.host.endpoint().certificate_fingerprint,
             update_keys: update::keys::trusted(&core.snapshot()),
+            nvme_nqn: core.nvme_nqn(),
             warnings: core.warnings(),
             started_at: core.host.booted_at,
             now: Timestamp::now(),

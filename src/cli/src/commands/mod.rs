@@ -8,6 +8,7 @@ mod export;
 pub(crate) mod image;
 mod image_upload;
 pub(crate) mod network;
+pub(crate) mod nvme;
 pub(crate) mod operation;
 pub(crate) mod query;
 pub(crate) mod remote;
@@ -58,6 +59,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
         Noun::Vm(verb) => vm::run(&context, *verb).await,
         Noun::Image(verb) => image::run(&context, verb).await,
         Noun::Datastore(verb) => datastore::run(&context, verb).await,
+        Noun::Nvme(verb) => nvme::run(&context, verb).await,
         Noun::Disk(verb) => disk::run(&context, verb).await,
         Noun::Snapshot(verb) => snapshot::run(&context, verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,

@@ -329,6 +329,7 @@ fn rows(system: &System) -> Vec<(&'static str, String)> {
         ),
         ("URL", system.urls.join(" ")),
         ("Certificate", system.certificate_fingerprint.clone()),
+        ("NVMe name", system.nvme_nqn.clone()),
         ("Started", system.started_at.to_string()),
     ];
     rows.extend(system.links.iter().map(|link| {

@@ -110,7 +110,7 @@ fn summary(disk: &HostDisk) -> String {
     }
 }
 
-async fn list(client: &Client) -> Result<Vec<HostDisk>, ClientError> {
+pub(super) async fn list(client: &Client) -> Result<Vec<HostDisk>, ClientError> {
     let page: Page<HostDisk> = client.get("/v1/system/disks").await?;
     Ok(page.items)
 }

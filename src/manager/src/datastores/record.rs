@@ -68,6 +68,11 @@ impl Object for DatastoreRecord {
 }
 
 impl DatastoreRecord {
+    /// Whether it is on the disk that people call so.
+    pub(crate) fn is_on_disk(&self, name: &str) -> bool {
+        matches!(&self.backing, Backing::Disk { disk } if disk == name)
+    }
+
     /// What records of disks on it say: nothing where it is the host's own data storage.
     pub(crate) fn key(&self) -> Option<Uuid> {
         (self.backing != Backing::System).then_some(self.id)

@@ -254,8 +254,15 @@ fn shown(Looked { disk, health }: Looked) -> HostDisk {
 /// The disk of the host that a request names in its field `disk`.
 pub(crate) fn named_disk(name: &str) -> Result<install::HostDisk, Problem> {
     let disks = install::host_disks().map_err(|error| unknown_disks(&error))?;
-    let found = disks.into_iter().find(|disk| disk.identity() == name);
-    found.ok_or_else(|| {
+    let mut found = disks.into_iter().filter(|disk| disk.identity() == name);
+    let first = found.next();
+    if let (Some(first), Some(other)) = (&first, found.next()) {
+        // A disk of another machine can say that it is any.
+        let (one, two) = (&first.device.name, &other.device.name);
+        let detail = format!("{one} and {two} have the same serial number");
+        return Err(Problem::invalid("/disk", detail).with_hint("unplug or disconnect one of them"));
+    }
+    first.ok_or_else(|| {
         let detail = format!("no disk has the serial number \"{}\"", catalogue::shown(name));
         Problem::invalid("/disk", detail)
             .with_hint("`lodge system disks` lists them; a disk without a serial number is asked for by its name")

@@ -18,6 +18,7 @@ use crate::catalogue;
 use crate::core::Core;
 use crate::disks::DiskRecord;
 use crate::install;
+use crate::nvme::{ConnectionRecord, ExportRecord};
 use crate::{Caller, Manager};
 
 /// Marks that this boot's automatic starts have been done, but for those of the guests whose ids are in it.
@@ -81,6 +82,12 @@ impl Core {
         let snapshot = self.snapshot();
         if operation.kind == install::KIND {
             return install::data_on_disk(self.boot.as_ref());
+        }
+        if operation.kind == "nvmeconnection_create" {
+            return catalogue::find::<ConnectionRecord>(&snapshot, name).is_ok();
+        }
+        if operation.kind == "nvmeexport_create" {
+            return catalogue::find::<ExportRecord>(&snapshot, name).is_ok();
         }
         if operation.kind == "disk_create" {
             return catalogue::find::<DiskRecord>(&snapshot, name).is_ok();

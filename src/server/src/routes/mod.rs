@@ -13,6 +13,7 @@ mod images;
 mod install;
 mod metrics;
 mod networks;
+mod nvme;
 mod operations;
 mod root;
 mod sessions;
@@ -60,6 +61,7 @@ pub fn table() -> Vec<Route> {
         snapshots::routes(),
         images::routes(),
         datastores::routes(),
+        nvme::routes(),
         disks::routes(),
         networks::routes(),
         operations::routes(),
