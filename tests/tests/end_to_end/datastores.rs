@@ -1,4 +1,4 @@
-//! A second disk of the host, with disks of guests on it: made, used, pulled out, plugged in again, and grown.
+//! A second disk of the host, with disks of guests on it: made, used, pulled out, plugged in again, grown, and shared.
 
 use anyhow::{Context, Result, ensure};
 use lodge_tests::host::{Host, READY};
@@ -209,6 +209,7 @@ fn it_is_given_up(host: &Host) -> Result<()> {
     host.cli.ok(&["datastore", "delete", "fast"])?;
     host.cli.ok(&[&create[..], &["--erase"]].concat())?;
     ensure!(shown(host)?["health"] == "sound");
+    host.cli.ok(&["datastore", "delete", "fast"])?;
     Ok(())
 }
 
@@ -231,5 +232,6 @@ fn a_second_disk_holds_disks_of_guests() {
     it_grows_with_its_disk(&mut host).unwrap();
     a_disk_that_may_fail_is_told(&mut host).unwrap();
     it_is_given_up(&host).unwrap();
+    crate::nvme::a_disk_is_shared(&mut host).unwrap();
     host.shut_down().unwrap();
 }

@@ -15,6 +15,7 @@ mod installation;
 mod limits;
 mod network;
 mod nfs;
+mod nvme;
 mod power_cuts;
 mod power_cuts_install;
 mod refusals;

@@ -8,6 +8,7 @@ mod foreign;
 mod hostname;
 mod installation;
 mod losses;
+mod nvme;
 mod objects;
 mod ova;
 #[path = "../support/mod.rs"]
