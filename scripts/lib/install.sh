@@ -24,7 +24,7 @@ declare -A INSTALL_GROUPS=(
     # scripts/bench: beside what scripts/run needs.
     [bench]="binutils bsdextrautils cpio e2fsprogs fio gzip iperf3 jq ovmf qemu-system-x86 seabios xorriso zstd"
     # scripts/test: what drives the machine from outside.
-    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs fdisk iproute2 jq libjpeg-turbo-progs minisign mtools nfs-ganesha nfs-ganesha-vfs openssl procps python3 qemu-utils shellcheck socat tmux vncsnapshot xfsprogs xorriso"
+    [test]="busybox-static cpio curl dnsmasq-base dosfstools e2fsprogs fdisk iproute2 jq libjpeg-turbo-progs minisign mtools nfs-ganesha nfs-ganesha-vfs openssl procps python3 python3-botocore qemu-utils shellcheck socat tmux vncsnapshot xfsprogs xorriso"
 )
 
 # install_missing PACKAGE... : prints those that are not installed, one a line.

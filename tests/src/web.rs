@@ -42,10 +42,31 @@ impl Web {
         Self::start("https", &arguments)
     }
 
+    /// Starts an S3 service instead, with one bucket, which is empty.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn bucket(
+        name: &str,
+        access_key: &str,
+        secret_key: &str,
+        authority: &Authority,
+    ) -> Result<Self> {
+        let [certificate, key] = &authority.server;
+        let arguments = [name, access_key, secret_key].map(OsStr::new);
+        let arguments = [&arguments[..], &[certificate.as_os_str(), key.as_os_str()]].concat();
+        Self::run(include_str!("s3.py"), "https", &arguments)
+    }
+
     fn start(scheme: &'static str, arguments: &[&OsStr]) -> Result<Self> {
-        let mut command = Command::new("python3");
+        Self::run(include_str!("web.py"), scheme, arguments)
+    }
+
+    fn run(program: &str, scheme: &'static str, arguments: &[&OsStr]) -> Result<Self> {
+        // Debian's: it has what Debian's packages bring.
+        let mut command = Command::new("/usr/bin/python3");
         command
-            .args(["-c", include_str!("web.py")])
+            .args(["-c", program])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -8,6 +8,8 @@
 
 pub mod auth;
 pub mod authority;
+pub mod backup;
+pub mod backup_catalog;
 pub mod configuration;
 pub mod datastore;
 pub mod disk;

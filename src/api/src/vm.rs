@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use crate::backup::BackupSchedule;
 pub use crate::balloon::{VmBalloon, VmBalloonTarget, VmGuestMemory};
 pub use crate::boot_device::BootDevice;
 pub use crate::cloud_init::{CloudInitFiles, VmCloudInit};
@@ -71,6 +72,9 @@ pub struct VmSpec {
     /// Snapshots that the host takes of it by itself; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_schedule: Option<SnapshotSchedule>,
+    /// Backups that the host makes of it by itself, whether or not it runs; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<BackupSchedule>,
     /// Start it when the host starts.
     #[serde(default)]
     pub autostart: bool,

@@ -373,6 +373,27 @@ impl Datastore {
         Ok(names)
     }
 
+    /// The directories here, by name. Those with names that are no [`FileName`] are left out.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn directories(&self) -> Result<Vec<FileName>, DatastoreError> {
+        let mut names = Vec::new();
+        for name in self.entries()? {
+            let Ok(name) = FileName::new(&name) else {
+                continue;
+            };
+            match self.open_directory(&name) {
+                Ok(_) => names.push(name),
+                // A file, or removed meanwhile.
+                Err(DatastoreError::Foreign { .. } | DatastoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Removes what uploads that died with an earlier process left, and returns
     /// how many. To be called once at start, when no [`NewFile`] is open.
     ///

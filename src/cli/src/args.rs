@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    config, datastore, disk, event, image, network, nvme, operation, query, remote, snapshot,
+    backup, config, datastore, disk, event, image, network, nvme, operation, query, remote, snapshot,
     system, token, user, vm,
 };
 use crate::output::Format;
@@ -61,6 +61,9 @@ pub(crate) enum Noun {
     /// What virtual machines were at one moment, to go back to or to make others of
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Backups that hosts make by themselves, and where to
+    #[command(subcommand)]
+    Backup(Box<backup::Verb>),
     /// Networks guests attach to
     #[command(subcommand)]
     Network(network::Verb),

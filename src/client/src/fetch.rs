@@ -43,8 +43,13 @@ const MOST_RESUMPTIONS: u32 = 5;
 pub struct Fetcher {
     tls: TlsConnector,
     reachable: fn(IpAddr) -> bool,
-    patience: Duration,
+    pub(crate) patience: Duration,
 }
+
+/// What bytes come and go by.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
 /// A file on its way.
 pub struct Fetched {
@@ -122,6 +127,13 @@ impl Fetcher {
         Self::with(tls::public_and(authorities), outside)
     }
 
+    /// The same, which reaches everything, also the machine it runs on.
+    #[must_use]
+    pub fn anywhere(self) -> Self {
+        let reachable = |_| true;
+        Self { reachable, ..self }
+    }
+
     fn with(tls: TlsConnector, reachable: fn(IpAddr) -> bool) -> Self {
         Self {
             tls,
@@ -186,42 +198,45 @@ impl Fetcher {
 
     async fn ask_once(&self, url: Url, rest: Option<&Rest<'_>>) -> Result<Answer, FetchError> {
         let request = request(&url, rest)?;
+        let stream = self.connect(&url).await?;
+        self.exchange(stream, request, url).await
+    }
+
+    /// A connection to the server of a URL, encrypted where that says so.
+    pub(crate) async fn connect(&self, url: &Url) -> Result<Box<dyn Connection>, FetchError> {
         let port = url.port_or_known_default().unwrap_or_default();
-        let base: BaseUrl = format!("{}:{port}", host(&url))
+        let base: BaseUrl = format!("{}:{port}", host(url))
             .parse()
             .map_err(|_| FetchError::Url("it names no host".to_owned()))?;
         let stream = connect::connect(&base, self.reachable)
             .await
             .map_err(|error| FetchError::Failed(error.to_string()))?;
         if url.scheme() == "http" {
-            return self.exchange(stream, request, url).await;
+            return Ok(Box::new(stream));
         }
         let name =
             connect::server_name(&base).map_err(|error| FetchError::Url(error.to_string()))?;
         let secured = timeout(CONNECT_TIMEOUT, self.tls.connect(name, stream)).await;
         match secured {
-            Ok(Ok(stream)) => self.exchange(stream, request, url).await,
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => Err(FetchError::Failed(format!(
                 "{}: TLS failed: {error}",
-                host(&url)
+                host(url)
             ))),
             Err(_) => Err(FetchError::Failed(format!(
                 "{}: no TLS handshake within {} seconds",
-                host(&url),
+                host(url),
                 CONNECT_TIMEOUT.as_secs()
             ))),
         }
     }
 
-    async fn exchange<S>(
+    async fn exchange(
         &self,
-        stream: S,
+        stream: Box<dyn Connection>,
         request: Request<Empty<Bytes>>,
         url: Url,
-    ) -> Result<Answer, FetchError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    ) -> Result<Answer, FetchError> {
         let failed = |problem: String| FetchError::Failed(format!("{}: {problem}", host(&url)));
         let asked = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -256,7 +271,7 @@ impl Default for Fetcher {
 }
 
 /// Host of a URL, with brackets around an IPv6 address.
-fn host(url: &Url) -> &str {
+pub(crate) fn host(url: &Url) -> &str {
     url.host_str().unwrap_or_default()
 }
 

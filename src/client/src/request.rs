@@ -159,6 +159,15 @@ impl Client {
         self.raw(Method::DELETE, path, None, None).await.map(drop)
     }
 
+    /// `DELETE` that is answered by an object, such as an operation.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete_answered<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.raw(Method::DELETE, path, None, None).await?;
+        self.parse(&response)
+    }
+
     /// A request as a person writes it: any method, path and JSON body.
     ///
     /// # Errors

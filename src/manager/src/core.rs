@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Manager;
+use crate::backups::Backups;
 use crate::catalogue;
 use crate::config::ManagerConfig;
 use crate::datastores::Datastores;
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) cgroups: Option<CgroupTree>,
     pub(crate) host: HostView,
     pub(crate) storage_health: watch::Sender<StorageHealth>,
+    /// Who reads and writes backups, and what is wrong with them.
+    pub(crate) backups: Backups,
     /// What is wrong with disks of the host that are in use.
     pub(crate) disk_warnings: watch::Sender<Vec<String>>,
     pub(crate) hostname: HostName,

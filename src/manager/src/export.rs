@@ -229,7 +229,11 @@ fn send_pieces(
     }
 }
 
-fn open(core: &Core, source: &Source, handle: &OperationHandle) -> Result<Opened, Problem> {
+pub(crate) fn open(
+    core: &Core,
+    source: &Source,
+    handle: &OperationHandle,
+) -> Result<Opened, Problem> {
     match source {
         Source::One(stored, name, format) => begin(vec![hold(core, *stored)?], |file, _| {
             foreign::export(file, of_block(*format), name.as_str())

@@ -6,6 +6,7 @@
 //! durable, or with a [`Problem`](lodge_api::Problem) and nothing changed.
 
 mod authorities;
+mod backups;
 mod caller;
 mod catalogue;
 mod changes;

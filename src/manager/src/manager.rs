@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::backups::Backups;
 use crate::catalogue::{self, Object};
 use crate::config::{ManagerConfig, OpenError};
 use crate::core::{Core, internal};
@@ -106,6 +107,8 @@ impl Manager {
         }
         let manager = self.clone();
         self.background(async move { manager.follow_schedules().await });
+        let manager = self.clone();
+        self.background(async move { manager.follow_backup_schedules().await });
         let core = self.core.clone();
         self.background(async move { core.follow_network().await });
         let core = self.core.clone();
@@ -214,6 +217,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let AtStart { failed, trying } = AtStart::read(&config);
     start_warnings.extend(failed);
     let boot = read_boot_report(&config, &mut start_warnings);
+    let root = open_datastore(&config.data_dir)?;
     let images = open_datastore(&config.data_dir.join("images"))?;
     let disks = open_datastore(&config.data_dir.join("disks"))?;
     let variables = open_datastore(&config.data_dir.join("variables"))?;
@@ -265,6 +269,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         catalogue: Mutex::new(()),
         images: Arc::new(images),
         datastores: Datastores::new(Folders {
+            root: Arc::new(root),
             disks: Arc::new(disks),
             saved: saved.clone(),
         }),
@@ -283,6 +288,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
         autostart: Default::default(),
         console: watch::Sender::new(0),
         storage_health: watch::Sender::new(StorageHealth::Sound),
+        backups: Backups::default(),
         disk_warnings: watch::Sender::new(Vec::new()),
         stopping: AtomicBool::new(false),
         installing: AtomicBool::new(false),

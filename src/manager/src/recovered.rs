@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::authorities::AuthorityRecord;
+use crate::backups::TargetRecord;
 use crate::catalogue::{self, Object};
 use crate::content::{self, Found};
 use crate::core::internal;
@@ -71,6 +72,7 @@ pub(crate) async fn bring_back(
     let snapshot = store.snapshot();
     let mut names = Batch::new();
     catalogue::mend_names::<AuthorityRecord>(&mut names, &snapshot)?;
+    catalogue::mend_names::<TargetRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<DatastoreRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<DiskRecord>(&mut names, &snapshot)?;
     catalogue::mend_names::<ImageRecord>(&mut names, &snapshot)?;

@@ -209,6 +209,7 @@ impl Core {
         warnings.extend(self.nvme_warnings());
         warnings.extend(self.datastore_warnings());
         warnings.extend(self.disk_warnings.borrow().iter().cloned());
+        warnings.extend(self.backups.warnings());
         let network = self.network.as_ref().map(HostNetwork::state);
         for warning in network.iter().flat_map(|state| &state.warnings) {
             warnings.push(format!(

@@ -7,6 +7,7 @@ use lodge_tests::host::Host;
 use lodge_tests::process::tool;
 use lodge_tests::shared::Shared;
 use lodge_tests::terminal::GuestConsole;
+use lodge_tests::web::{Authority, Web};
 
 use crate::hotplug::tell;
 
@@ -91,6 +92,7 @@ fn what_changed_is_backed_up_and_comes_back() {
     assert!(size(&changes) < 3 << 20, "{}", size(&changes));
 
     restore(&host, &backups, &whole, &full).unwrap();
+    to_a_bucket(&host, &mut console, folder.path()).unwrap();
     configuration(&host, &backups, folder.path()).unwrap();
 }
 
@@ -122,6 +124,58 @@ fn configuration(host: &Host, backups: &str, folder: &Path) -> Result<()> {
     let said = host.cli.ok(&["vm", "restore", backups])?;
     ensure!(said.contains("worker restored from backup 3"), "{said}");
     host.cli.ok(&["vm", "start", "worker"]).map(drop)
+}
+
+/// The host backs the guest up to a bucket by itself, in full and what changed, and makes another guest of that.
+fn to_a_bucket(host: &Host, console: &mut GuestConsole, folder: &Path) -> Result<()> {
+    let authority = Authority::new(folder)?;
+    let service = Web::bucket("backups", "KEYID", "the/secret+key", &authority)?;
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (key, wrong) = (at("key"), at("wrong-key"));
+    std::fs::write(&key, "the/secret+key\n")?;
+    std::fs::write(&wrong, "another\n")?;
+    let endpoint = service.url("");
+    let add = ["backup", "target", "add", "cloud", "--endpoint", &endpoint];
+    let add = [&add[..], &["--bucket", "backups", "--access-key", "KEYID"]].concat();
+    let add = |file: &str| [&add[..], &["--secret-key-file", file]].concat();
+    let said = host.cli.fails(&add(&key))?;
+    ensure!(said.contains("TLS failed"), "{said}");
+    let certificate = authority.certificate.display().to_string();
+    host.cli
+        .ok(&["system", "authority", "add", "lab", &certificate])?;
+    let said = host.cli.fails(&add(&wrong))?;
+    ensure!(said.contains("(at /secret_key)"), "{said}");
+    host.cli.ok(&add(&key))?;
+
+    let create = ["backup", "create", "worker", "--to", "cloud"];
+    let said = host.cli.ok(&create)?;
+    ensure!(said.contains("all of it"), "{said}");
+    write(console, 30, 1, "for-the-bucket")?;
+    let said = host.cli.ok(&create)?;
+    ensure!(said.contains("since backup 1"), "{said}");
+    let listed = host.cli.json(&["backup", "list", "--target", "cloud"])?;
+    let listed = listed.as_array().context("a list")?;
+    ensure!(listed.len() == 2 && listed[1]["number"] == 2, "{listed:?}");
+    let size = listed[1]["size"].as_u64().context("a size")?;
+    ensure!(size < 3 << 20, "{size}");
+    let id = listed[1]["id"].as_str().context("an id")?;
+    let said = host.cli.ok(&["backup", "verify", id, "--boot"])?;
+    ensure!(
+        said.contains("is good") && said.contains("serial port"),
+        "{said}"
+    );
+    let guests = host.cli.ok(&["vm", "list"])?;
+    ensure!(!guests.contains("verify-"), "{guests}");
+    host.cli.ok(&["backup", "restore", id, "cloudy"])?;
+    // Nothing was written since.
+    let (now, back) = (at("now.qcow2"), at("back.qcow2"));
+    host.cli.ok(&["disk", "export", "kept", &now])?;
+    host.cli.ok(&["disk", "export", "cloudy-disk0", &back])?;
+    compare(&now, &back)?;
+    host.cli.ok(&["backup", "target", "remove", "cloud"])?;
+    host.cli
+        .ok(&["system", "authority", "remove", "lab"])
+        .map(drop)
 }
 
 /// Makes guests of the backups, whose disks are as they were.

@@ -1,5 +1,7 @@
 //! One file per noun.
 
+pub(crate) mod backup;
+mod backup_target;
 pub(crate) mod config;
 pub(crate) mod datastore;
 pub(crate) mod disk;
@@ -21,6 +23,7 @@ pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod vm;
 mod vm_backup;
+mod vm_backup_schedule;
 mod vm_balloon;
 mod vm_cloud_init;
 mod vm_import;
@@ -62,6 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), ClientError> {
         Noun::Nvme(verb) => nvme::run(&context, verb).await,
         Noun::Disk(verb) => disk::run(&context, verb).await,
         Noun::Snapshot(verb) => snapshot::run(&context, verb).await,
+        Noun::Backup(verb) => backup::run(&context, *verb).await,
         Noun::Network(verb) => network::run(&context, verb).await,
         Noun::Operation(verb) => operation::run(&context, verb).await,
         Noun::Event(verb) => event::run(&context, verb).await,
@@ -88,7 +92,8 @@ async fn all<T: DeserializeOwned>(
     let mut items = Vec::new();
     let mut next: Option<String> = None;
     loop {
-        let mut url = format!("/v1/{collection}?limit=1000");
+        let and = if collection.contains('?') { '&' } else { '?' };
+        let mut url = format!("/v1/{collection}{and}limit=1000");
         if let Some(filter) = filter {
             url.push_str(&format!("&filter={}", encode_segment(filter)));
         }

@@ -16,8 +16,8 @@ use super::vm_backup::{self, BackupVm, ListBackups, RestoreVm};
 use super::vm_import::{Import, import};
 use super::vm_settings::Settings;
 use super::{
-    all, console, path, screen, vm_balloon, vm_cloud_init, vm_limits, vm_nvram, vm_plug,
-    vm_schedule, vnc,
+    all, console, path, screen, vm_backup_schedule, vm_balloon, vm_cloud_init, vm_limits, vm_nvram,
+    vm_plug, vm_schedule, vnc,
 };
 use crate::context::{Context, ask};
 use crate::output;
@@ -574,6 +574,7 @@ fn rows(vm: &Vm) -> Vec<(&'static str, String)> {
     ]);
     rows.extend(vm_cloud_init::row(vm));
     rows.extend(vm_schedule::row(vm));
+    rows.extend(vm_backup_schedule::row(vm));
     rows.extend(
         vm.status
             .vsock_cid

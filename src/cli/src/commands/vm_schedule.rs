@@ -49,7 +49,7 @@ impl Schedule {
 }
 
 /// Minutes of a time like `6h`.
-fn minutes(text: &str) -> Result<u32, String> {
+pub(super) fn minutes(text: &str) -> Result<u32, String> {
     let wrong = || "give a number and m, h, d or w, like 15m, 6h or 1d".to_owned();
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &text[digits.len()..] {
@@ -64,7 +64,7 @@ fn minutes(text: &str) -> Result<u32, String> {
 }
 
 /// The same time, in the largest unit that fits.
-fn time(minutes: u32) -> String {
+pub(super) fn time(minutes: u32) -> String {
     let units = [(WEEK, "w"), (DAY, "d"), (HOUR, "h")];
     let fitting = units
         .into_iter()

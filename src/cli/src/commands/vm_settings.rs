@@ -6,6 +6,7 @@ use lodge_api::{Name, Size};
 use lodge_client::ClientError;
 use serde_json::{Map, Value, json};
 
+use super::vm_backup_schedule::BackupPlan;
 use super::vm_cloud_init::CloudInit;
 use super::vm_limits::{self, CpuLimits};
 use super::vm_schedule::Schedule;
@@ -91,6 +92,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     schedule: Schedule,
     #[command(flatten)]
+    backups: BackupPlan,
+    #[command(flatten)]
     cloud_init: CloudInit,
 }
 
@@ -123,6 +126,7 @@ impl Settings {
         let boot = self.boot_json();
         set("boot", (!boot.is_empty()).then_some(Value::Object(boot)));
         set("snapshot_schedule", self.schedule.json());
+        set("backup_schedule", self.backups.json());
         set("cloud_init", self.cloud_init.json()?);
         Ok(fields)
     }

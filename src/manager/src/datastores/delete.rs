@@ -12,6 +12,7 @@ use super::home::{mount_point, remove_empty_folders};
 use super::record::Backing;
 use super::view::refuse_default;
 use super::{DatastoreRecord, home};
+use crate::backups::TargetRecord;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
 use crate::disks::DiskRecord;
@@ -126,6 +127,13 @@ fn require_unused(snapshot: &Snapshot, record: &DatastoreRecord) -> Result<(), P
     let disks = catalogue::list::<DiskRecord>(snapshot).into_iter();
     let disks = disks.filter(|disk| disk.value.datastore == record.key());
     refuse(record, "disk", disks.map(|disk| disk.value.name))?;
+    let targets = catalogue::list::<TargetRecord>(snapshot).into_iter();
+    let targets = targets.filter(|target| target.value.is_on(record.id));
+    refuse(
+        record,
+        "backup target",
+        targets.map(|target| target.value.name().clone()),
+    )?;
     let snapshots = catalogue::list::<SnapshotRecord>(snapshot).into_iter();
     let snapshots = snapshots.filter(|snapshot| snapshot.value.is_on(record.id));
     refuse(

@@ -111,7 +111,9 @@ impl Home {
                 .map_err(|error| format!("{}: {error}", path.display()))?;
             Ok::<_, String>(Arc::new(folder))
         };
+        let whole = Datastore::open(root).map_err(|error| format!("{}: {error}", root.display()));
         let folders = Folders {
+            root: Arc::new(whole?),
             disks: open(DISKS)?,
             saved: open(SNAPSHOTS)?,
         };

@@ -17,6 +17,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// Where the files of a datastore are.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
+    /// What the others are in.
+    pub(crate) root: Arc<Datastore>,
     pub(crate) disks: Arc<Datastore>,
     /// What snapshots have of the disks.
     pub(crate) saved: Arc<Datastore>,

@@ -466,6 +466,7 @@ fn spec(
         nics,
         cloud_init: None,
         snapshot_schedule: None,
+        backup_schedule: None,
         autostart: false,
         on_crash: Default::default(),
         watchdog: Default::default(),

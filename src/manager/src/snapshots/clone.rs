@@ -76,6 +76,7 @@ impl Core {
         spec.name = clone.name.clone();
         // Whoever wants snapshots of this one, too, says so.
         spec.snapshot_schedule = None;
+        spec.backup_schedule = None;
         for nic in &mut spec.nics {
             nic.mac = None;
         }

@@ -6,6 +6,7 @@
 mod clone;
 mod export;
 mod files;
+mod kept;
 mod revert;
 mod schedule;
 mod suspend;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use self::files::{Part, disk_of_file, open, open_disk, remove_unrecorded};
+pub(crate) use self::kept::kept_for;
 pub(crate) use self::schedule::check as check_schedule;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking};
@@ -53,6 +55,9 @@ pub(crate) struct SnapshotRecord {
     /// Taken by the guest's schedule.
     #[serde(default)]
     scheduled: bool,
+    /// The backup target whose next backup begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept_for: Option<Uuid>,
     memory: bool,
     spec: VmSpec,
     /// The disks that were copied, in the order of `spec`.

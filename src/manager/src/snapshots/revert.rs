@@ -155,6 +155,7 @@ impl Core {
         spec.name = now.name.clone();
         // Else going back would end, or begin, what is done against having to.
         spec.snapshot_schedule = now.snapshot_schedule.clone();
+        spec.backup_schedule = now.backup_schedule.clone();
         for (number, disk) in disks.iter().enumerate() {
             spec.disks[number].disk = disk.value.name.clone();
             let part = files::name(snapshot.id, Part::Disk(number))?;

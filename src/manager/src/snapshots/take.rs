@@ -123,6 +123,7 @@ impl Core {
             vm: vm.spec.name,
             vm_id: vm.id,
             scheduled: false,
+            kept_for: None,
             memory,
             spec,
             disks,

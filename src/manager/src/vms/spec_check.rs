@@ -10,6 +10,7 @@ use lodge_store::{Snapshot, Versioned};
 use uuid::Uuid;
 
 use super::{VmRecord, boot, cpu, disc};
+use crate::backups;
 use crate::catalogue;
 use crate::cloud_init;
 use crate::disks::DiskRecord;
@@ -39,6 +40,10 @@ pub(crate) struct Surroundings<'a> {
 
 /// Checks a configuration and fills in what is left to us: firmware, MAC addresses.
 pub(crate) fn check(spec: &mut VmSpec, around: &Surroundings<'_>) -> Result<(), Problem> {
+    let schedule = spec.backup_schedule.as_ref();
+    schedule.map_or(Ok(()), |schedule| {
+        backups::require_target(schedule, around.snapshot)
+    })?;
     check_beside(spec, around, &mut others_macs(around))
 }
 
@@ -56,6 +61,8 @@ pub(crate) fn check_beside(
     spec.cloud_init.as_ref().map_or(Ok(()), cloud_init::check)?;
     let schedule = spec.snapshot_schedule.as_ref();
     schedule.map_or(Ok(()), snapshots::check_schedule)?;
+    let schedule = spec.backup_schedule.as_ref();
+    schedule.map_or(Ok(()), backups::check_schedule)?;
     check_queues(spec)?;
     check_nics(&mut spec.nics, around, taken)
 }

@@ -1,6 +1,7 @@
 //! The manager, without guests that run.
 
 mod accounts;
+mod backups;
 mod configuration;
 mod configuration_hostile;
 mod datastores;

@@ -1,6 +1,8 @@
 //! The methods of the API, one file per resource.
 
 mod authorities;
+mod backup_targets;
+mod backups;
 pub mod carry;
 mod configuration;
 mod content;
@@ -59,6 +61,8 @@ pub fn table() -> Vec<Route> {
         vm_vnc::routes(),
         vm_vsock::routes(),
         snapshots::routes(),
+        backups::routes(),
+        backup_targets::routes(),
         images::routes(),
         datastores::routes(),
         nvme::routes(),

@@ -6,11 +6,11 @@
 mod catalog;
 mod restore;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
 use http::Method;
+use lodge_api::backup_catalog::{Catalog, DiskFile, Entry};
 use lodge_api::nvram::VmVariable;
 use lodge_api::operation::Operation;
 use lodge_api::page::Page;
@@ -21,7 +21,7 @@ use lodge_client::{Client, ClientError, encode_segment};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use self::catalog::{Backup, Catalog, DiskFile, Folder};
+use self::catalog::Folder;
 pub(super) use self::restore::{RestoreVm, restore};
 use super::export::fetch;
 use super::path;
@@ -57,15 +57,10 @@ pub(super) fn list(context: &Context, arguments: &ListBackups) -> Result<(), Cli
     let catalog = Folder::to_read(&arguments.folder).contents()?;
     let head = ["NUMBER", "TAKEN", "SIZE", "MADE OF"];
     output::list(context.format, &catalog.backups, &head, |backup| {
-        let since: BTreeSet<u32> = backup
-            .disks
-            .values()
-            .filter_map(|disk| disk.since)
-            .collect();
-        let since: Vec<String> = since.iter().map(u32::to_string).collect();
+        let since: Vec<String> = backup.made_of().iter().map(u32::to_string).collect();
         vec![
             backup.number.to_string(),
-            backup.taken_at.clone(),
+            backup.taken_at.to_string(),
             Size(backup.bytes()).to_string(),
             since.join(", "),
         ]
@@ -114,7 +109,7 @@ fn prune(folder: &Folder, catalog: &mut Catalog, keep: u32) -> Result<(), Client
         return Ok(());
     }
     folder.write(catalog)?;
-    for file in gone.iter().flat_map(Backup::files) {
+    for file in gone.iter().flat_map(Entry::files) {
         folder.remove(file)?;
     }
     Ok(())
@@ -173,9 +168,10 @@ async fn add(
     folder: &Folder,
     catalog: &mut Catalog,
     snapshot: &Snapshot,
-    base: Option<&Backup>,
-) -> Result<Backup, ClientError> {
+    base: Option<&Entry>,
+) -> Result<Entry, ClientError> {
     let backup = write(client, folder, snapshot, catalog.next_number(), base).await?;
+    catalog.name = Some(snapshot.vm.clone());
     catalog.backups.push(backup.clone());
     folder.write(catalog)?;
     Ok(backup)
@@ -187,17 +183,18 @@ async fn write(
     folder: &Folder,
     snapshot: &Snapshot,
     number: u32,
-    base: Option<&Backup>,
-) -> Result<Backup, ClientError> {
+    base: Option<&Entry>,
+) -> Result<Entry, ClientError> {
     let configuration = format!("vm.{number:04}.json");
     folder.write_file(&configuration, &snapshot.spec)?;
-    let mut backup = Backup {
+    let mut backup = Entry {
         number,
-        taken_at: snapshot.created_at.to_string(),
+        taken_at: snapshot.created_at,
         snapshot: snapshot.name.clone(),
         configuration,
         variables: write_variables(client, folder, snapshot, number).await?,
         disks: Default::default(),
+        checksums: Default::default(),
     };
     for disk in &snapshot.spec.disks {
         let disk = &disk.disk;
@@ -229,9 +226,9 @@ async fn write_variables(
 async fn write_disk(
     client: &Client,
     folder: &Folder,
-    backup: &Backup,
+    backup: &Entry,
     disk: &Name,
-    base: Option<(&Backup, &DiskFile)>,
+    base: Option<(&Entry, &DiskFile)>,
 ) -> Result<DiskFile, ClientError> {
     let file = format!("{disk}.{:04}.qcow2", backup.number);
     folder.remove(&file)?;
@@ -245,11 +242,12 @@ async fn write_disk(
     Ok(DiskFile {
         file,
         bytes,
+        sha256: None,
         since: base.map(|(base, _)| base.number),
     })
 }
 
-fn told(context: &Context, vm: &Vm, catalog: &Catalog, backup: &Backup) -> Result<(), ClientError> {
+fn told(context: &Context, vm: &Vm, catalog: &Catalog, backup: &Entry) -> Result<(), ClientError> {
     if context.format != Format::Table {
         return output::structured(context.format, backup);
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use http::Method;
+use lodge_api::backup_catalog::{Catalog, DiskFile, Entry};
 use lodge_api::disk::Disk;
 use lodge_api::image::Image;
 use lodge_api::nvram::{VmVariable, VmVariableSet};
@@ -16,7 +17,7 @@ use lodge_client::{Client, ClientError, encode_segment};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::catalog::{Backup, Catalog, DiskFile, Folder};
+use super::catalog::Folder;
 use crate::commands::disk::parse_name;
 use crate::commands::image_upload::{Sent, send};
 use crate::commands::path;
@@ -45,7 +46,7 @@ pub(crate) async fn restore(context: &Context, arguments: RestoreVm) -> Result<(
     } = arguments;
     let folder = Folder::to_read(&folder);
     let catalog = folder.contents()?;
-    let backup = catalog.backup(number)?;
+    let backup = catalog.backup(number).map_err(ClientError::Usage)?;
     let plan = plan(&folder, &catalog, backup, name.as_ref())?;
     let remote = name.and_then(|name| name.remote);
     let client = context.client(remote.as_deref())?;
@@ -76,13 +77,14 @@ struct Plan<'a> {
 fn plan<'a>(
     folder: &Folder,
     catalog: &'a Catalog,
-    backup: &'a Backup,
+    backup: &'a Entry,
     name: Option<&Target>,
 ) -> Result<Plan<'a>, ClientError> {
     let mut spec: VmSpec = folder.read_file(&backup.configuration)?;
     let mut disks = Vec::new();
     for entry in &spec.disks {
-        let files = catalog.chain(backup, &entry.disk)?;
+        let files = catalog.chain(backup, &entry.disk);
+        let files = files.map_err(ClientError::Usage)?;
         for file in &files {
             folder.require(&file.file)?;
         }
@@ -109,6 +111,7 @@ fn plan<'a>(
 fn make_another(spec: &mut VmSpec, name: &str) -> Result<(), ClientError> {
     spec.name = parse_name(name)?;
     spec.snapshot_schedule = None;
+    spec.backup_schedule = None;
     for nic in &mut spec.nics {
         nic.mac = None;
     }
@@ -284,7 +287,7 @@ impl Restoring<'_> {
     }
 }
 
-fn told(context: &Context, vm: &Vm, backup: &Backup, plan: &Plan<'_>) -> Result<(), ClientError> {
+fn told(context: &Context, vm: &Vm, backup: &Entry, plan: &Plan<'_>) -> Result<(), ClientError> {
     if context.format != Format::Table {
         return output::structured(context.format, vm);
     }
