@@ -137,15 +137,16 @@ fn to_a_bucket(host: &Host, console: &mut GuestConsole, folder: &Path) -> Result
     let endpoint = service.url("");
     let add = ["backup", "target", "add", "cloud", "--endpoint", &endpoint];
     let add = [&add[..], &["--bucket", "backups", "--access-key", "KEYID"]].concat();
-    let add = |file: &str| [&add[..], &["--secret-key-file", file]].concat();
-    let said = host.cli.fails(&add(&key))?;
+    let right = [&add[..], &["--secret-key-file", &key]].concat();
+    let wrong = [&add[..], &["--secret-key-file", &wrong]].concat();
+    let said = host.cli.fails(&right)?;
     ensure!(said.contains("TLS failed"), "{said}");
     let certificate = authority.certificate.display().to_string();
     host.cli
         .ok(&["system", "authority", "add", "lab", &certificate])?;
-    let said = host.cli.fails(&add(&wrong))?;
+    let said = host.cli.fails(&wrong)?;
     ensure!(said.contains("(at /secret_key)"), "{said}");
-    host.cli.ok(&add(&key))?;
+    host.cli.ok(&right)?;
 
     let create = ["backup", "create", "worker", "--to", "cloud"];
     let said = host.cli.ok(&create)?;

@@ -6,6 +6,7 @@ use lodge_api::Problem;
 use lodge_api::backup::VmBackup;
 use lodge_api::backup_catalog::{Catalog, Entry};
 use lodge_api::operation::{Operation, OperationStatus};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::place::Folder;
@@ -21,6 +22,9 @@ use crate::{Caller, IfMatch, Manager};
 
 /// How long a snapshot of disks may take, where they have to be copied.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long files may take to be removed of one that broke off.
+const UNDO: Duration = Duration::from_secs(10);
 
 /// What is wanted.
 pub(super) struct Wanted {
@@ -225,15 +229,23 @@ impl Manager {
         Ok(())
     }
 
-    /// Takes back what was written of a backup that is in no list. What cannot be, the next one removes.
+    /// Takes back what was written of a backup that is in no list. What cannot be, the next one removes: nobody waits long for a target that
+    /// does not answer.
     async fn undo(&self, caller: &Caller, job: &Job<'_>) {
-        for file in job.files() {
-            if let Err(problem) = job.folder.remove(&file).await {
-                tracing::warn!(%problem, file, "a file of a backup that broke off stays for now");
-                break;
+        let removed = async {
+            for file in job.files() {
+                job.folder.remove(&file).await?;
             }
+            job.folder.leave().await;
+            Ok::<_, Problem>(())
+        };
+        match timeout(UNDO, removed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => {
+                tracing::warn!(%problem, "files of a backup that broke off stay for now");
+            }
+            Err(_) => tracing::warn!("files of a backup that broke off stay for now"),
         }
-        job.folder.leave().await;
         self.let_go(caller, job.snapshot).await;
     }
 

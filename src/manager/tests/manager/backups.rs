@@ -13,6 +13,8 @@ use lodge_api::operation::{Operation, OperationStatus};
 use lodge_api::page::ListParams;
 use lodge_api::{ErrorCode, Problem};
 use lodge_manager::IfMatch;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::{Host, admin, bzimage, event, make_disk, spec, wait};
@@ -489,6 +491,13 @@ impl Service {
     }
 }
 
+impl Service {
+    fn signal(&self, signal: Signal) {
+        let process = i32::try_from(self.process.id()).unwrap();
+        kill(Pid::from_raw(process), signal).unwrap();
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         self.process.kill().unwrap();
@@ -547,6 +556,20 @@ async fn buckets_are_as_folders() {
     // It is reached as before.
     assert_eq!(lab.backups().len(), 2);
     lab.back_up("cloud", true).await.unwrap();
+    // Nobody has to wait for a service that does not answer.
+    service.signal(Signal::SIGSTOP);
+    let body = serde_json::from_value(json!({"target": "cloud"})).unwrap();
+    let started = manager.vm_backup(&admin(), "web", body).await.unwrap();
+    let again = serde_json::from_value(json!({"target": "cloud"})).unwrap();
+    let problem = manager.vm_backup(&admin(), "web", again).await.unwrap_err();
+    assert_eq!(problem.code, ErrorCode::InUse, "one at a time");
+    manager
+        .operation_cancel(&admin(), started.id)
+        .await
+        .unwrap();
+    let ended = wait(manager, &started).await;
+    assert_eq!(ended.status, OperationStatus::Cancelled, "{ended:?}");
+    service.signal(Signal::SIGCONT);
     // What is there is known to whoever adds it again.
     manager
         .target_delete(&admin(), "cloud", IfMatch::Any)
