@@ -47,9 +47,10 @@ pub(crate) async fn restore(context: &Context, arguments: RestoreVm) -> Result<(
     let folder = Folder::to_read(&folder);
     let catalog = folder.contents()?;
     let backup = catalog.backup(number).map_err(ClientError::Usage)?;
-    let plan = plan(&folder, &catalog, backup, name.as_ref())?;
+    let mut plan = plan(&folder, &catalog, backup, name.as_ref())?;
     let remote = name.and_then(|name| name.remote);
     let client = context.client(remote.as_deref())?;
+    forget_missing_target(&client, &mut plan.spec).await?;
     let there = require_possible(&client, &plan).await?;
     let mut restoring = Restoring {
         context,
@@ -117,6 +118,20 @@ fn make_another(spec: &mut VmSpec, name: &str) -> Result<(), ClientError> {
     }
     for (number, entry) in spec.disks.iter_mut().enumerate() {
         entry.disk = parse_name(&format!("{name}-disk{number}"))?;
+    }
+    Ok(())
+}
+
+/// Another host may not have the target that the host's own backups of the VM go to.
+async fn forget_missing_target(client: &Client, spec: &mut VmSpec) -> Result<(), ClientError> {
+    if let Some(schedule) = &spec.backup_schedule
+        && !is_there(client, "backup-targets", &schedule.target).await?
+    {
+        let target = &schedule.target;
+        eprintln!(
+            "warning: the VM is not backed up by schedule any more: the host has no target {target}"
+        );
+        spec.backup_schedule = None;
     }
     Ok(())
 }
