@@ -1,8 +1,10 @@
 # An S3 service with one bucket in memory: s3.py BUCKET ACCESS_KEY SECRET_KEY [CERTIFICATE KEY]. Says its port, and serves until it is ended.
+# From one SIGUSR1 to the next, large bodies are not answered.
 # Requests have to be signed, which botocore's signer is asked about: Amazon's own, and not the one that is tested.
 import datetime
 import hashlib
 import http.server
+import signal
 import ssl
 import sys
 import threading
@@ -16,6 +18,9 @@ from botocore.credentials import Credentials
 
 bucket, access_key, secret_key, *identity = sys.argv[1:]
 objects, uploads, lock = {}, {}, threading.Lock()
+moving = threading.Event()
+moving.set()
+signal.signal(signal.SIGUSR1, lambda *_: moving.clear() if moving.is_set() else moving.set())
 
 
 class Refused(Exception):
@@ -78,6 +83,8 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     def serve(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if len(body) > 1 << 20:
+            moving.wait()
         try:
             self.check(body)
             url = urllib.parse.urlsplit(self.path)

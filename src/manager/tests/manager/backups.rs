@@ -5,11 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use lodge_api::backup::{Backup, BackupDeleteParams, BackupListParams};
 use lodge_api::event::EventBody;
 use lodge_api::image::ImageKind;
-use lodge_api::operation::{Operation, OperationStatus};
+use lodge_api::operation::{Operation, OperationStatus, Progress};
 use lodge_api::page::ListParams;
 use lodge_api::{ErrorCode, Problem};
 use lodge_manager::IfMatch;
@@ -17,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Host, admin, bzimage, event, make_disk, spec, wait};
+use crate::support::{Host, admin, bzimage, event, make_disk, spec, wait, within};
 
 const MIB: u64 = 1 << 20;
 
@@ -556,6 +557,32 @@ async fn buckets_are_as_folders() {
     // It is reached as before.
     assert_eq!(lab.backups().len(), 2);
     lab.back_up("cloud", true).await.unwrap();
+    // One that is given up in the middle leaves nothing.
+    service.signal(Signal::SIGUSR1);
+    let body = serde_json::from_value(json!({"target": "cloud", "full": true})).unwrap();
+    let started = manager.vm_backup(&admin(), "web", body).await.unwrap();
+    // Not each step of its progress is an event.
+    within(async {
+        let writes = |now: &Progress| now.phase == "writing data";
+        while !manager
+            .operation_view(started.id)
+            .unwrap()
+            .progress
+            .as_ref()
+            .is_some_and(writes)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    manager
+        .operation_cancel(&admin(), started.id)
+        .await
+        .unwrap();
+    let ended = wait(manager, &started).await;
+    assert_eq!(ended.status, OperationStatus::Cancelled, "{ended:?}");
+    service.signal(Signal::SIGUSR1);
+    assert_eq!((lab.backups().len(), lab.snapshots().len()), (3, 1));
     // Nobody has to wait for a service that does not answer.
     service.signal(Signal::SIGSTOP);
     let body = serde_json::from_value(json!({"target": "cloud"})).unwrap();
