@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, datastore, disk, event, image, network, nvme, operation, query, remote, snapshot,
-    system, token, user, vm,
+    backup, config, datastore, disk, event, image, network, nvme, operation, query, remote,
+    snapshot, system, token, user, vm,
 };
 use crate::output::Format;
 

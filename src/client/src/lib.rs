@@ -28,5 +28,6 @@ pub use fetch::{FetchError, Fetched, Fetcher, fetch_url, outside};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use remotes::{Remote, RemoteError, Remotes};
 pub use request::{Client, Response, UploadBody};
+pub use resolve::addresses_of;
 pub use url::{BaseUrl, encode_segment};
 pub use websocket::{Socket, SocketMessage};

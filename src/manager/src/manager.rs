@@ -14,6 +14,7 @@ use lodge_block::datastore::Datastore;
 use lodge_host::boot::BootReport;
 use lodge_host::cgroup::{self, CgroupTree};
 use lodge_host::net::Shutdown;
+use lodge_host::nvmf::HostIdentity;
 use lodge_store::{Opened, SledStore, Store};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,11 +30,12 @@ use crate::disks::DiskRecord;
 use crate::events::EventStream;
 use crate::first_admin::InitialPassword;
 use crate::hostname::HostName;
+use crate::identity;
 use crate::images::ImageRecord;
 use crate::install;
 use crate::log_ring::LogRing;
 use crate::networks;
-use crate::nvme::{self, Nvme};
+use crate::nvme::Nvme;
 use crate::operations::Operations;
 use crate::recovered;
 use crate::sessions::Sessions;
@@ -225,7 +227,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
     let missing = [
         networks::missing_default(&store.snapshot(), &config)?,
         datastores::missing_default(&store.snapshot())?,
-        nvme::missing_identity(&store.snapshot())?,
+        identity::missing(&store.snapshot())?,
     ];
     for batch in missing.into_iter().flatten() {
         store.commit(batch).await?;
@@ -273,7 +275,7 @@ async fn prepare(config: ManagerConfig, log: LogRing) -> Result<Arc<Core>, OpenE
             disks: Arc::new(disks),
             saved: saved.clone(),
         }),
-        nvme: Nvme::new(nvme::identity(&snapshot)?),
+        nvme: Nvme::new(HostIdentity(identity::of_host(&snapshot)?)),
         variables: Arc::new(variables),
         saved,
         events: EventStream::open(config.run_dir.join("events"), epoch()),

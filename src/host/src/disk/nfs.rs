@@ -1,19 +1,23 @@
 //! Directories of NFS servers, mounted by the kernel alone (NFSv4, RFC 8881).
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::mount::{MountFlags, mount};
+use super::mount::{MountFlags, detach, mount};
 use crate::modules;
 
 /// How long a server may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Minor versions, in the order they are tried. From 4.2 on holes are known, and some servers share extents.
+/// Minor versions, in the order they are tried. From 4.2 on holes are known, and some servers share extents. Others say that they speak it, and do
+/// not: the reads of Linux, which leave holes out (READ_PLUS, RFC 7862, section 15.10), fail with NFS-Ganesha 4.3.
 const VERSIONS: [&str; 3] = ["4.2", "4.1", "4.0"];
 
 /// What is not answered within a minute fails (10 s, then 20 s, then 30 s), so that nobody waits for ever for a server that is gone, and guests
@@ -80,10 +84,53 @@ pub fn mount_nfs(export: &NfsExport, target: &Path, flags: MountFlags) -> Result
         match mount(&source, target, "nfs4", flags, &export.options(version)) {
             Err(error) if is_of_version(&error) => {}
             Err(error) => return Err(export.refusal(error)),
-            Ok(()) => return Ok(()),
+            Ok(()) if speaks(target) => return Ok(()),
+            Ok(()) => {
+                tracing::info!(version, %source, "the server does not speak this version of NFS well");
+                detach(target)?;
+            }
         }
     }
     Err(NfsError::Version)
+}
+
+/// Whether what is written to a file is what is read then, as a disk's holes and data are. Where nothing can be written it is not looked at.
+fn speaks(directory: &Path) -> bool {
+    let trial = directory.join(format!(".lodge-trial-{}", std::process::id()));
+    let mut made = OpenOptions::new();
+    made.read(true).write(true).create(true).truncate(true);
+    let Ok(file) = made.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&trial) else {
+        return true;
+    };
+    let outcome = reads_back(&file, &trial);
+    if let Err(error) = std::fs::remove_file(&trial) {
+        tracing::warn!(%error, path = %trial.display(), "a file of a trial stays");
+    }
+    outcome.unwrap_or_else(|error| {
+        tracing::debug!(%error, "trial of a server");
+        // A server that has gone is found out by others.
+        error.raw_os_error() == Some(libc::ETIMEDOUT)
+    })
+}
+
+fn reads_back(file: &File, path: &Path) -> io::Result<bool> {
+    const BLOCK: usize = 4096;
+    let mut written = vec![0; 4 * BLOCK];
+    written[..BLOCK].fill(0x5a);
+    file.write_all_at(&written[..2 * BLOCK], 0)?;
+    file.set_len(written.len() as u64)?;
+    file.sync_all()?;
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match fallocate(file, hole, BLOCK as i64, BLOCK as i64) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // Past the page cache; NFS wants no alignment.
+    let mut direct = OpenOptions::new();
+    let direct = direct.read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let mut read = vec![0xff; written.len()];
+    direct.read_exact_at(&mut read, 0)?;
+    Ok(read == written)
 }
 
 impl NfsExport {
@@ -165,6 +212,25 @@ mod tests {
         let error = error.unwrap_err();
         assert!(matches!(error, NfsError::Unreachable(..)), "{error}");
         assert!(error.to_string().contains(&port.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_trial_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        // The filesystem of the test may not read past its cache at any address.
+        if let Ok(same) = reads_back(&file.unwrap(), &path) {
+            assert!(same);
+        }
+        std::fs::remove_file(path).unwrap();
+        speaks(directory.path());
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+        assert!(speaks(Path::new("/proc")), "nothing can be written there");
     }
 
     #[test]

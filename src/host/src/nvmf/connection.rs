@@ -7,8 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{HostIdentity, Nqn, modules};
+use super::{HostIdentity, Nqn};
 use crate::disk::attribute;
+use crate::modules;
 
 /// Where the kernel is told of a connection.
 const FABRICS: &str = "/dev/nvme-fabrics";

@@ -8,7 +8,6 @@ mod association;
 mod connection;
 mod discovery;
 mod export_disk;
-mod modules;
 mod name;
 mod pdu;
 mod target;

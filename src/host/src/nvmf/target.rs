@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::{Nqn, modules};
+use super::Nqn;
 use crate::disk::{MountFlags, attribute, mount};
+use crate::modules;
 
 /// Where configfs is, and the target in it.
 const CONFIGFS: &str = "/sys/kernel/config";

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use lodge_api::Problem;
 use lodge_api::datastore::{DatastoreCreate, Nfs};
+use lodge_client::addresses_of;
 use lodge_host::boot::DATA_FLAGS;
 use lodge_host::disk::{NfsError, NfsExport, detach, mount_nfs, mounts, name_nfs_client};
 use uuid::Uuid;
@@ -12,13 +13,16 @@ use uuid::Uuid;
 use super::home::{Home, is_occupied};
 use super::owner::{ClaimError, Owner};
 use crate::core::Core;
-use crate::resolve;
+use crate::identity;
 
 /// Longest name of a server (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 253;
 
 /// Longest path; more does not fit into a mount's source.
 const LONGEST_PATH: usize = 1024;
+
+/// Most addresses of a server that are tried: each may take its time.
+const MOST_ADDRESSES: usize = 4;
 
 /// What it takes to open one.
 #[derive(Debug, Clone)]
@@ -64,12 +68,14 @@ impl There {
 impl Core {
     /// Looks for the server of a datastore. An error is text for people.
     pub(super) async fn nfs_source(&self, id: Uuid, nfs: &Nfs) -> Result<Source, String> {
+        let addresses = addresses_of(&nfs.server).await;
+        let addresses = addresses.map_err(|error| error.to_string())?;
         Ok(Source {
             nfs: nfs.clone(),
-            addresses: resolve::addresses(&nfs.server).await?,
+            addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
             owner: Owner {
                 id,
-                host: self.identity().map_err(|problem| problem.to_string())?,
+                host: identity::of_host(&self.snapshot()).map_err(|problem| problem.to_string())?,
                 hostname: self.hostname.get(),
             },
             names_client: self.config.appliance,

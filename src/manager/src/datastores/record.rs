@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::{self, Object};
-use crate::core::{Core, internal};
+use crate::core::internal;
 
 /// A datastore as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,14 +96,6 @@ pub(crate) fn missing_default(snapshot: &Snapshot) -> Result<Option<Batch>, Prob
     };
     catalogue::insert(&mut batch, &record)?;
     Ok(Some(batch))
-}
-
-impl Core {
-    /// What this installation of a host is known by where several hosts meet: the id of the datastore that every host has.
-    pub(crate) fn identity(&self) -> Result<Uuid, Problem> {
-        let own = catalogue::find::<DatastoreRecord>(&self.snapshot(), DEFAULT)?;
-        Ok(own.value.id)
-    }
 }
 
 /// The datastore that a request names at `pointer`, or the one that every host has.

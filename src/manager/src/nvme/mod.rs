@@ -9,13 +9,11 @@ mod connection;
 mod export;
 mod export_apply;
 mod follow;
-mod identity;
 mod refusal;
 mod registry;
 
 pub(crate) use self::connection::ConnectionRecord;
 pub(crate) use self::export::ExportRecord;
-pub(crate) use self::identity::{identity, missing_identity};
 pub(crate) use self::registry::Nvme;
 
 use std::collections::BTreeSet;

@@ -9,6 +9,8 @@ use lodge_api::nvme::NvmeState;
 use lodge_host::nvmf::HostIdentity;
 use uuid::Uuid;
 
+use crate::core::Core;
+
 /// The first pause between two tries, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -108,6 +110,13 @@ pub(super) enum Applied {
     Active(std::path::PathBuf, String),
     /// They cannot; why not.
     Failed(String),
+}
+
+impl Core {
+    /// The name by which targets allow this host.
+    pub(crate) fn nvme_nqn(&self) -> String {
+        self.nvme.host.nqn().to_string()
+    }
 }
 
 impl Nvme {

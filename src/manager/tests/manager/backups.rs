@@ -99,18 +99,21 @@ impl Lab {
         self.ended(started).await
     }
 
-    fn disk(&self, name: &str) -> PathBuf {
-        let id = self.host.manager.disk_view(name).unwrap().id;
+    async fn disk(&self, name: &str) -> PathBuf {
+        let id = self.host.manager.disk_view(name).await.unwrap().id;
         self.host.config.data_dir.join("disks").join(id.to_string())
     }
 
-    fn write(&self, at: u64, content: &[u8]) {
-        let file = File::options().write(true).open(self.disk("data")).unwrap();
+    async fn write(&self, at: u64, content: &[u8]) {
+        let file = File::options()
+            .write(true)
+            .open(self.disk("data").await)
+            .unwrap();
         file.write_all_at(content, at).unwrap();
     }
 
-    fn content(&self, disk: &str) -> Vec<u8> {
-        fs::read(self.disk(disk)).unwrap()
+    async fn content(&self, disk: &str) -> Vec<u8> {
+        fs::read(self.disk(disk).await).unwrap()
     }
 
     /// The files of the guest's folder in the directory.
@@ -122,20 +125,20 @@ impl Lab {
         names
     }
 
-    fn snapshots(&self) -> Vec<String> {
-        let page = self.host.manager.snapshot_list(&ListParams::default());
-        let items = page.unwrap().items.into_iter();
+    async fn snapshots(&self) -> Vec<String> {
+        let page = self.host.manager.snapshot_list(ListParams::default());
+        let items = page.await.unwrap().items.into_iter();
         items.map(|snapshot| snapshot.name.to_string()).collect()
     }
 
     /// Two backups, the second of what changed. Returns what was on the disk at each.
     async fn two(&self, target: &str) -> [Vec<u8>; 2] {
-        self.write(MIB, &noise(18 * MIB));
+        self.write(MIB, &noise(18 * MIB)).await;
         self.back_up(target, false).await.unwrap();
-        let first = self.content("data");
-        self.write(2 * MIB, b"changed");
+        let first = self.content("data").await;
+        self.write(2 * MIB, b"changed").await;
         self.back_up(target, false).await.unwrap();
-        [first, self.content("data")]
+        [first, self.content("data").await]
     }
 }
 
@@ -172,12 +175,12 @@ async fn backups_have_what_changed_and_come_back() {
     assert_eq!((two.number, &two.made_of[..]), (2, &[1][..]));
     // How much of it changed is known where the filesystem shares extents.
     assert!(one.size.bytes() > 18 * MIB, "{backups:?}");
-    assert_eq!(lab.snapshots().len(), 1, "that of the last one");
+    assert_eq!(lab.snapshots().await.len(), 1, "that of the last one");
 
     for (backup, expected) in [(one, &first), (two, &second)] {
         let name = format!("again-{}", backup.number);
         lab.restore(backup, json!({"name": name})).await.unwrap();
-        assert_eq!(&lab.content(&format!("{name}-disk0")), expected);
+        assert_eq!(&lab.content(&format!("{name}-disk0")).await, expected);
     }
     let problem = lab.restore(two, json!({})).await.unwrap_err();
     assert_eq!(problem.code, ErrorCode::AlreadyExists, "{problem:?}");
@@ -197,7 +200,7 @@ async fn backups_have_what_changed_and_come_back() {
     lab.restore(two, json!({})).await.unwrap();
     let after = lab.host.vm("web");
     assert_eq!((after.id, after.spec), (before.id, before.spec));
-    assert_eq!(lab.content("data"), second);
+    assert_eq!(lab.content("data").await, second);
 }
 
 #[tokio::test]
@@ -226,7 +229,7 @@ async fn full_ones_need_nothing_before() {
     lab.back_up("safe", false).await.unwrap();
     assert_eq!(lab.backups()[1].made_of, [3]);
     // Without that it is whole.
-    for snapshot in lab.snapshots() {
+    for snapshot in lab.snapshots().await {
         let manager = &lab.host.manager;
         manager
             .snapshot_delete(&admin(), &snapshot, IfMatch::Any)
@@ -275,7 +278,7 @@ async fn what_broke_off_is_in_no_list_and_goes() {
         lab.backups()[0].made_of.is_empty(),
         "nothing is there to begin with"
     );
-    assert_eq!(lab.snapshots().len(), 1);
+    assert_eq!(lab.snapshots().await.len(), 1);
 }
 
 #[tokio::test]
@@ -356,7 +359,7 @@ async fn targets_are_tried_and_found_again() {
         .target_delete(&admin(), "safe", IfMatch::Any)
         .await
         .unwrap();
-    assert!(lab.backups().is_empty() && lab.snapshots().is_empty());
+    assert!(lab.backups().is_empty() && lab.snapshots().await.is_empty());
     lab.safe().await;
     let found = lab.backups();
     assert_eq!(found.len(), 2);
@@ -543,7 +546,7 @@ async fn buckets_are_as_folders() {
         assert_eq!(lab.verify(backup).await.unwrap().verified, Some(true));
         let name = format!("again-{}", backup.number);
         lab.restore(backup, json!({"name": name})).await.unwrap();
-        assert_eq!(&lab.content(&format!("{name}-disk0")), expected);
+        assert_eq!(&lab.content(&format!("{name}-disk0")).await, expected);
     }
     lab.delete(&backups[1], false).await.unwrap();
     lab.back_up("cloud", false).await.unwrap();
@@ -582,7 +585,7 @@ async fn buckets_are_as_folders() {
     let ended = wait(manager, &started).await;
     assert_eq!(ended.status, OperationStatus::Cancelled, "{ended:?}");
     service.signal(Signal::SIGUSR1);
-    assert_eq!((lab.backups().len(), lab.snapshots().len()), (3, 1));
+    assert_eq!((lab.backups().len(), lab.snapshots().await.len()), (3, 1));
     // Nobody has to wait for a service that does not answer.
     service.signal(Signal::SIGSTOP);
     let body = serde_json::from_value(json!({"target": "cloud"})).unwrap();

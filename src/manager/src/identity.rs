@@ -1,13 +1,11 @@
-//! Who this host is to targets. It stays while its data do.
+//! Who this host is where several hosts meet: at targets of NVMe/TCP, and at servers of NFS. It stays while its data do.
 
 use lodge_api::Problem;
-use lodge_host::nvmf::HostIdentity;
 use lodge_store::{Batch, Precondition, Record, Snapshot};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue;
-use crate::core::Core;
 
 /// The only key of the table.
 const KEY: &str = "host";
@@ -19,12 +17,12 @@ struct IdentityRecord {
 }
 
 impl Record for IdentityRecord {
-    const TABLE: &'static str = "nvme_identity";
+    const TABLE: &'static str = "identity";
     const SCHEMA: u32 = 1;
 }
 
 /// The batch that gives the host an identity, where it has none. Those of firmware are not to be relied on: makers forget to change them.
-pub(crate) fn missing_identity(snapshot: &Snapshot) -> Result<Option<Batch>, Problem> {
+pub(crate) fn missing(snapshot: &Snapshot) -> Result<Option<Batch>, Problem> {
     if catalogue::get::<IdentityRecord>(snapshot, KEY)?.is_some() {
         return Ok(None);
     }
@@ -37,15 +35,8 @@ pub(crate) fn missing_identity(snapshot: &Snapshot) -> Result<Option<Batch>, Pro
 }
 
 /// Who it is.
-pub(crate) fn identity(snapshot: &Snapshot) -> Result<HostIdentity, Problem> {
+pub(crate) fn of_host(snapshot: &Snapshot) -> Result<Uuid, Problem> {
     let record = catalogue::get::<IdentityRecord>(snapshot, KEY)?;
-    let record = record.ok_or_else(|| Problem::not_found("NVMe identity", KEY))?;
-    Ok(HostIdentity(record.value.id))
-}
-
-impl Core {
-    /// The name by which targets allow it.
-    pub(crate) fn nvme_nqn(&self) -> String {
-        self.nvme.host.nqn().to_string()
-    }
+    let record = record.ok_or_else(|| Problem::not_found("identity", KEY))?;
+    Ok(record.value.id)
 }
