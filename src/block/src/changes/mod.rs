@@ -1,14 +1,16 @@
 //! What of a disk is another than in an earlier copy of it.
 //!
 //! Copies share extents as long as neither is written to, and a block that is written to gets another place, because the
-//! other has the old one still: what is at the same place is the same. Where the filesystem does not tell places, the
-//! contents are compared.
+//! other has the old one still: what is at the same place is the same. Where the filesystem does not share extents, or does not
+//! tell places, the contents are compared.
 
 mod extents;
 
 use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
+
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC};
 
 use self::extents::Extents;
 use crate::copy::{CopyError, next_data, read_padded};
@@ -32,6 +34,7 @@ impl<'a> Changes<'a> {
     pub fn between(base: &'a File, now: &'a File) -> Result<Self, CopyError> {
         // Places on different filesystems cannot be compared.
         if status(base)?.dev() == status(now)?.dev()
+            && shares_extents(now)
             && let (Some(base), Some(now)) = (Extents::of(base)?, Extents::of(now)?)
         {
             return Ok(Self(How::Places(Places { base, now, at: 0 })));
@@ -60,6 +63,13 @@ impl<'a> Changes<'a> {
             How::Contents(contents) => contents.next(),
         }
     }
+}
+
+/// Whether copies can have their extents in common there. Elsewhere each has all of its data at places of its own.
+fn shares_extents(file: &File) -> bool {
+    let status = nix::sys::statfs::fstatfs(file);
+    let kind = status.map(|status| status.filesystem_type());
+    kind.is_ok_and(|kind| kind == XFS_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC)
 }
 
 fn status(file: &File) -> Result<Metadata, CopyError> {

@@ -63,6 +63,15 @@ fn contents_are_compared() {
 }
 
 #[test]
+fn a_copy_at_another_place_is_no_change() {
+    let data = [(0, 8192, 1), (1 << 20, 1 << 18, 2)];
+    let (base, now) = (file(SIZE, &data), file(SIZE, &data));
+    let ranges = all(Changes::between(&base, &now).unwrap());
+    // Where extents are shared, what is at another place is taken to be another.
+    assert_eq!(ranges.is_empty(), !shares_extents(&now), "{ranges:?}");
+}
+
+#[test]
 fn nothing_that_differs_is_left_out() {
     let data = [(4096, 8192, 1), (1 << 20, 1 << 18, 2), (3 << 20, 4096, 3)];
     for (base, now) in [
