@@ -11,6 +11,11 @@ use serde_json::Value;
 const WRITES: &str = "disk-write:/dev/vda:4,shell";
 const CHECKS: &str = "disk-check:/dev/vda:4,shell";
 
+/// What is typed there, and what it says at its end.
+const WRITE_MORE: &str =
+    "dd if=/dev/zero of=/dev/vda bs=1M seek=8 count=1 conv=fsync && echo wrote-it-$((40 + 2))\n";
+const WRITTEN: &str = "wrote-it-42";
+
 /// The directory of the server.
 const LAB: &str = "lab";
 
@@ -86,13 +91,19 @@ fn is_told(host: &Host, word: &str) -> Result<()> {
     Ok(())
 }
 
+/// It runs on.
+fn a_guest_writes(host: &Host) -> Result<GuestConsole> {
+    host.cli.ok(&["vm", "start", "writer"])?;
+    let console = GuestConsole::open(&host.cli, "writer")?;
+    console.wait("LODGE-GUEST-SHELL")?;
+    Ok(console)
+}
+
 /// The guest waits for its server, and so does nobody else.
 fn its_server_restarts(host: &Host, nfs: &mut Nfs) -> Result<()> {
-    host.cli.ok(&["vm", "start", "writer"])?;
-    let mut console = GuestConsole::open(&host.cli, "writer")?;
-    console.wait("LODGE-GUEST-SHELL")?;
+    let mut console = a_guest_writes(host)?;
     nfs.kill()?;
-    console.write("dd if=/dev/zero of=/dev/vda bs=1M seek=8 count=1 conv=fsync && echo wrote-it-$((40 + 2))\n")?;
+    console.write(WRITE_MORE)?;
     is_told(host, "does not answer")?;
     let disks = host.cli.json(&["disk", "list"])?;
     ensure!(disks[0]["name"] == "data", "{disks}");
@@ -104,7 +115,7 @@ fn its_server_restarts(host: &Host, nfs: &mut Nfs) -> Result<()> {
     host.cli.ok(&more)?;
     nfs.restart()?;
     is_told(host, "is sound")?;
-    console.wait("wrote-it-42")?;
+    console.wait(WRITTEN)?;
     Ok(())
 }
 
@@ -173,6 +184,28 @@ fn another_host_has_one(host: &Host, nfs: &Nfs) -> Result<()> {
     );
     host.cli.ok(&["datastore", "delete", "theirs"])?;
     Ok(())
+}
+
+/// Until its guests are paused, which takes the kernel minutes of patience: run it by name.
+#[test]
+#[ignore = "takes four minutes"]
+fn a_server_is_gone_for_minutes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut nfs = Nfs::serve(directory.path()).unwrap();
+    std::fs::create_dir(nfs.at(LAB)).unwrap();
+    let host = Host::boot(Builder::new().medium(Medium::Shell).data_disk(512 << 20)).unwrap();
+    host.upload_unpacked_guest().unwrap();
+    guests_have_disks_there(&host, &nfs).unwrap();
+    let mut console = a_guest_writes(&host).unwrap();
+    nfs.kill().unwrap();
+    console.write(WRITE_MORE).unwrap();
+    let vm = host.wait_state("writer", "paused").unwrap();
+    assert_eq!(vm["status"]["disk_error"]["disk"], "data", "{vm}");
+    nfs.restart().unwrap();
+    is_told(&host, "is sound").unwrap();
+    console.wait(WRITTEN).unwrap();
+    assert_eq!(host.vm("writer").unwrap()["status"]["state"], "running");
+    host.shut_down().unwrap();
 }
 
 #[test]
