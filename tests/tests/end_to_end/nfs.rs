@@ -188,7 +188,7 @@ fn another_host_has_one(host: &Host, nfs: &Nfs) -> Result<()> {
 
 /// Until its guests are paused, which takes the kernel minutes of patience: run it by name.
 #[test]
-#[ignore = "takes four minutes"]
+#[ignore = "takes two minutes"]
 fn a_server_is_gone_for_minutes() {
     let directory = tempfile::tempdir().unwrap();
     let mut nfs = Nfs::serve(directory.path()).unwrap();
