@@ -109,6 +109,11 @@ pub(crate) fn find<O: Object>(snapshot: &Snapshot, key: &str) -> Result<Versione
     find_optional(snapshot, key)?.ok_or_else(|| Problem::not_found(O::KIND, shown(key)))
 }
 
+/// Whether an object is recorded no more. One that cannot be read is there.
+pub(crate) fn is_gone<O: Object>(snapshot: &Snapshot, id: Uuid) -> bool {
+    matches!(find_optional::<O>(snapshot, &id.to_string()), Ok(None))
+}
+
 /// The object of that name or id, if there is one.
 pub(crate) fn find_optional<O: Object>(
     snapshot: &Snapshot,

@@ -41,6 +41,7 @@ mod operations;
 mod ova;
 mod password;
 mod recovered;
+mod schedule;
 mod sessions;
 mod snapshots;
 mod storage;

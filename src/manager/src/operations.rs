@@ -232,6 +232,15 @@ impl OperationHandle {
     }
 }
 
+/// What has come of an operation that somebody has waited for.
+pub(crate) fn outcome(ended: Operation) -> Result<(), Problem> {
+    match (ended.status, ended.error) {
+        (OperationStatus::Succeeded, _) => Ok(()),
+        (_, Some(problem)) => Err(problem),
+        (status, None) => Err(internal(format!("its operation has {}", status.as_str()))),
+    }
+}
+
 /// How a cancelled operation ends.
 pub(crate) fn cancelled() -> Problem {
     Problem::new(ErrorCode::Cancelled, "cancelled")

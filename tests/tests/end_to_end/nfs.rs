@@ -25,9 +25,14 @@ fn create(nfs: &Nfs, name: &'static str, directory: &str) -> Vec<String> {
     command.map(str::to_owned).to_vec()
 }
 
+fn succeeds(host: &Host, command: &[String]) -> Result<String> {
+    host.cli
+        .ok(&command.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 fn fails(host: &Host, command: &[String]) -> Result<String> {
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    host.cli.fails(&command)
+    host.cli
+        .fails(&command.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn shown(host: &Host) -> Result<Value> {
@@ -57,9 +62,7 @@ fn what_cannot_be_is_refused(host: &Host, nfs: &Nfs) -> Result<()> {
 }
 
 fn guests_have_disks_there(host: &Host, nfs: &Nfs) -> Result<()> {
-    let command = create(nfs, "nas", LAB);
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    host.cli.ok(&command)?;
+    succeeds(host, &create(nfs, "nas", LAB))?;
     let nas = shown(host)?;
     ensure!(nas["health"] == "sound" && nas["kind"] == "nfs", "{nas}");
     ensure!(nas["device"] == nfs.path(LAB), "{nas}");
@@ -175,8 +178,7 @@ fn another_host_has_one(host: &Host, nfs: &Nfs) -> Result<()> {
     );
     ensure!(theirs.join("disks/.new-1").exists());
     let adopt = [create(nfs, "theirs", "theirs"), vec!["--adopt".to_owned()]].concat();
-    let adopt: Vec<&str> = adopt.iter().map(String::as_str).collect();
-    host.cli.ok(&adopt)?;
+    succeeds(host, &adopt)?;
     let shown = host.cli.json(&["datastore", "show", "theirs"])?;
     ensure!(
         shown["id"] == "0193e2b0-0000-7000-8000-000000000001",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lodge_api::Problem;
 use lodge_api::backup::VmBackup;
 use lodge_api::backup_catalog::{Catalog, Entry};
-use lodge_api::operation::{Operation, OperationStatus};
+use lodge_api::operation::Operation;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -14,8 +14,8 @@ use super::target::TargetRecord;
 use super::write::{Job, is_leftover};
 use super::{catalog, delete};
 use crate::catalogue::{self, Object};
-use crate::core::{Core, internal};
-use crate::operations::{OperationHandle, cancelled};
+use crate::core::Core;
+use crate::operations::{OperationHandle, cancelled, outcome};
 use crate::snapshots::{self, SnapshotRecord};
 use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager};
@@ -190,13 +190,7 @@ impl Manager {
                 return Err(cancelled());
             }
         };
-        match (ended.status, ended.error) {
-            (OperationStatus::Succeeded, _) => {}
-            (_, Some(problem)) => return Err(problem),
-            (status, None) => {
-                return Err(internal(format!("the snapshot has {}", status.as_str())));
-            }
-        }
+        outcome(ended)?;
         Ok(catalogue::find(&self.core.snapshot(), name.as_str())?.value)
     }
 

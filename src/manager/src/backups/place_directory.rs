@@ -101,15 +101,7 @@ impl InDirectory {
         pieces: Pieces,
     ) -> Result<(), Problem> {
         let (root, folder, file) = (self.0.clone(), folder.clone(), file.clone());
-        blocking(move || {
-            let made = match root.create_directory(&folder) {
-                Err(DatastoreError::Exists { .. }) => root.open_directory(&folder),
-                other => other,
-            };
-            let folder = made.map_err(|error| datastore_problem(&error))?;
-            take(&folder, &file, pieces)
-        })
-        .await
+        blocking(move || take(&folder_in(&root, &folder)?, &file, pieces)).await
     }
 
     pub(super) async fn open(
@@ -180,6 +172,15 @@ impl InDirectory {
         });
         let _ = left.await;
     }
+}
+
+/// A folder in another, which is made if it is not there.
+pub(super) fn folder_in(root: &Datastore, name: &FileName) -> Result<Datastore, Problem> {
+    let folder = match root.create_directory(name) {
+        Err(DatastoreError::Exists { .. }) => root.open_directory(name),
+        other => other,
+    };
+    folder.map_err(|error| datastore_problem(&error))
 }
 
 /// What there is of it.

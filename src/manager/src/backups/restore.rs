@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use lodge_api::backup::BackupRestore;
 use lodge_api::backup_catalog::{Catalog, DiskFile, Entry};
 use lodge_api::event::Change;
@@ -154,18 +152,12 @@ impl Manager {
         plan: &Plan,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let made = match or_cancelled(handle, self.make_disks(folder, plan, handle)).await {
-            Ok(sizes) => match handle.commit_to_finish() {
-                Ok(()) => self.add_restored(caller, plan, &sizes).await,
-                Err(problem) => Err(problem),
-            },
-            Err(problem) => Err(problem),
+        let making = async {
+            let sizes = or_cancelled(handle, self.make_disks(folder, plan, handle)).await?;
+            handle.commit_to_finish()?;
+            self.add_restored(caller, plan, &sizes).await
         };
-        if let Err(problem) = made {
-            self.take_back(plan).await?;
-            return Err(problem);
-        }
-        self.set_variables(caller, plan).await
+        self.finish_restore(caller, plan, making.await).await
     }
 
     /// The same of a guest that goes again, whatever becomes of it: it can be cancelled to the end.
@@ -176,10 +168,19 @@ impl Manager {
         plan: &Plan,
         handle: &OperationHandle,
     ) -> Result<(), Problem> {
-        let made = match self.make_disks(folder, plan, handle).await {
-            Ok(sizes) => self.add_restored(caller, plan, &sizes).await,
-            Err(problem) => Err(problem),
+        let making = async {
+            let sizes = self.make_disks(folder, plan, handle).await?;
+            self.add_restored(caller, plan, &sizes).await
         };
+        self.finish_restore(caller, plan, making.await).await
+    }
+
+    async fn finish_restore(
+        &self,
+        caller: &Caller,
+        plan: &Plan,
+        made: Result<(), Problem>,
+    ) -> Result<(), Problem> {
         if let Err(problem) = made {
             self.take_back(plan).await?;
             return Err(problem);
@@ -259,9 +260,10 @@ impl Manager {
         let incoming = folder.open(&file.file).await?;
         self.require_room_for(on, Some(incoming.length))?;
         let receiver = Receiver::start(on.clone(), expected);
-        let body = incoming.pieces.map(|piece: std::io::Result<Bytes>| piece);
         let length = Some(incoming.length);
-        let received = self.receive(receiver, length, body, handle).await?;
+        let received = self
+            .receive(receiver, length, incoming.pieces, handle)
+            .await?;
         let wanted = file.sha256.as_ref();
         if wanted.is_some_and(|wanted| *wanted != received.sha256) {
             let detail = format!("{} is not what was written to the target", file.file);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use lodge_api::backup::BackupSchedule;
-use lodge_api::operation::OperationStatus;
 use lodge_api::vm::VmState;
 use lodge_api::{ErrorCode, Problem};
 use lodge_store::Snapshot;
@@ -16,7 +15,8 @@ use super::make::{Full, Wanted};
 use super::record;
 use super::target::TargetRecord;
 use crate::catalogue::{self, Object};
-use crate::core::internal;
+use crate::operations::outcome;
+use crate::schedule::{KEPT, MINUTES, interval, is_due, later};
 use crate::vms::VmRecord;
 use crate::{Caller, Manager};
 
@@ -32,9 +32,7 @@ const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// The longest of these pauses.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(6);
 
-const MINUTES: RangeInclusive<u32> = 5..=525_600;
 const FULL_EVERY: RangeInclusive<u32> = 1..=100;
-const KEPT: RangeInclusive<u32> = 1..=500;
 
 /// Refuses what is no schedule.
 pub(crate) fn check(schedule: &BackupSchedule) -> Result<(), Problem> {
@@ -117,7 +115,8 @@ impl Manager {
                     continue;
                 };
                 let now = Timestamp::now();
-                let next = PutOff::after(put_off.get(&vm.id), now, interval(&schedule));
+                let next =
+                    PutOff::after(put_off.get(&vm.id), now, interval(schedule.every_minutes));
                 put_off.insert(vm.id, next);
                 self.core.backups.note(vm.id, Some((vm.name(), &problem)));
                 let (name, minutes) = (vm.name(), next.pause.as_mins());
@@ -151,7 +150,7 @@ impl Manager {
             let target = target.ok().flatten().map(|target| target.value.id);
             let of_it = made.iter().map(|made| &made.value);
             let of_it = of_it.filter(|made| made.vm_id == vm.id && Some(made.target) == target);
-            can_be && !waits && is_due(schedule, of_it.map(|made| made.taken_at), now)
+            can_be && !waits && is_due(schedule.every_minutes, of_it.map(|made| made.taken_at), now)
         });
         scheduled
     }
@@ -177,31 +176,8 @@ impl Manager {
             keep: Some(schedule.keep),
         };
         let started = self.start_backup(&Caller::manager(), wanted).await?;
-        let ended = self.operation_wait(started.id, PATIENCE).await?;
-        match (ended.status, ended.error) {
-            (OperationStatus::Succeeded, _) => Ok(()),
-            (_, Some(problem)) => Err(problem),
-            (status, None) => Err(internal(format!("its operation has {}", status.as_str()))),
-        }
+        outcome(self.operation_wait(started.id, PATIENCE).await?)
     }
-}
-
-fn interval(schedule: &BackupSchedule) -> SignedDuration {
-    SignedDuration::from_mins(schedule.every_minutes.into())
-}
-
-fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
-    moment.checked_add(by).unwrap_or(Timestamp::MAX)
-}
-
-/// Whether the next one is due. What was made later than now was made when the clock was wrong.
-fn is_due(
-    schedule: &BackupSchedule,
-    made: impl Iterator<Item = Timestamp>,
-    now: Timestamp,
-) -> bool {
-    let last = made.filter(|at| *at <= now).max();
-    last.is_none_or(|last| later(last, interval(schedule)) <= now)
 }
 
 #[cfg(test)]
@@ -236,19 +212,6 @@ mod tests {
             let pointer = problem.pointer.clone().unwrap_or_default();
             assert!(pointer.ends_with(field), "{problem:?}");
         }
-    }
-
-    #[test]
-    fn one_is_due_when_the_last_is_old_enough() {
-        let hourly = schedule(60, 7, 14);
-        let due = |made: &[&str], now| is_due(&hourly, made.iter().map(|t| at(t)), at(now));
-        assert!(due(&[], "12:00:00"), "the first at once");
-        assert!(!due(&["11:00:01"], "12:00:00"));
-        assert!(due(&["11:00:00", "09:00:00"], "12:00:00"));
-        assert!(
-            due(&["23:00:00", "11:00:00"], "12:00:00"),
-            "the clock was ahead"
-        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use lodge_api::Problem;
 use lodge_api::backup::{BackupTarget, BackupTargetKind};
 use lodge_api::{ErrorCode, Size};
 use lodge_block::FileName;
-use lodge_block::datastore::{Datastore, DatastoreError};
+use lodge_block::datastore::Datastore;
 use lodge_s3::sign::Credentials;
 use lodge_s3::{Bucket, Settings, SettingsError};
 use lodge_store::{Record, Versioned};
@@ -18,13 +18,12 @@ use uuid::Uuid;
 
 use super::place::Place;
 use super::place_bucket::InBucket;
-use super::place_directory::InDirectory;
+use super::place_directory::{InDirectory, folder_in};
 use super::record;
 use crate::authorities::AuthorityRecord;
 use crate::catalogue::{self, Object};
 use crate::core::{Core, blocking, internal};
 use crate::datastores::{self, DatastoreRecord};
-use crate::images::datastore_problem;
 
 /// The folder on a datastore.
 const FOLDER: &str = "backups";
@@ -208,10 +207,6 @@ impl Core {
 /// The folder for backups on a datastore, which is made if it is not there.
 fn own_folder(root: &Datastore) -> Result<Place, Problem> {
     let name = FileName::new(FOLDER).map_err(|error| internal(error.to_string()))?;
-    let folder = match root.create_directory(&name) {
-        Err(DatastoreError::Exists { .. }) => root.open_directory(&name),
-        other => other,
-    };
-    let folder = folder.map_err(|error| datastore_problem(&error))?;
+    let folder = folder_in(root, &name)?;
     Ok(Place::Directory(InDirectory::new(Arc::new(folder))))
 }

@@ -74,13 +74,12 @@ impl Core {
         cell.update(|seen| seen.told = seen.health);
         let back = matches!(seen.health, StorageHealth::Sound | StorageHealth::Low)
             && matches!(seen.told, StorageHealth::Failed | StorageHealth::Missing);
-        // Servers restart. What was on a disk that failed is for people to look at first.
-        if back && matches!(record.backing, Backing::Nfs { .. }) {
-            vms::go_on_with_datastore(self, record.id).await;
-        }
         if back {
-            let manager = Manager { core: self.clone() };
-            manager.start_waiting().await;
+            // Servers restart. What was on a disk that failed is for people to look at first.
+            if matches!(record.backing, Backing::Nfs { .. }) {
+                vms::go_on_with_datastore(self, record.id).await;
+            }
+            Manager { core: self.clone() }.start_waiting().await;
         }
         match self.datastore_warning(record) {
             Some(problem) => self.tell_problem(problem),
@@ -90,9 +89,7 @@ impl Core {
     }
 
     fn is_deleted(&self, record: &DatastoreRecord) -> bool {
-        let found =
-            catalogue::find_optional::<DatastoreRecord>(&self.snapshot(), &record.id.to_string());
-        matches!(found, Ok(None))
+        catalogue::is_gone::<DatastoreRecord>(&self.snapshot(), record.id)
     }
 
     /// Looks at one that is open, if it is.

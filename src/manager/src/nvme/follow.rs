@@ -138,9 +138,7 @@ impl Core {
     }
 
     pub(super) fn is_forgotten(&self, record: &ConnectionRecord) -> bool {
-        let id = record.id.to_string();
-        let found = catalogue::find_optional::<ConnectionRecord>(&self.snapshot(), &id);
-        matches!(found, Ok(None))
+        catalogue::is_gone::<ConnectionRecord>(&self.snapshot(), record.id)
     }
 
     /// Tells people of a change.

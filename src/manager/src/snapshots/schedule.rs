@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use lodge_api::operation::OperationStatus;
 use lodge_api::snapshot::SnapshotCreate;
 use lodge_api::vm::{SnapshotSchedule, VmState};
 use lodge_api::{Name, Problem};
@@ -14,6 +13,8 @@ use uuid::Uuid;
 use super::SnapshotRecord;
 use crate::catalogue::{self, Object};
 use crate::core::internal;
+use crate::operations::outcome;
+use crate::schedule::{KEPT, MINUTES, interval, is_due, later};
 use crate::vms::VmRecord;
 use crate::{Caller, IfMatch, Manager};
 
@@ -25,12 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// A failure is tried again after this at most, whatever the schedule.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
-
-/// Minutes between two of a guest's snapshots that can be asked for.
-const MINUTES: std::ops::RangeInclusive<u32> = 5..=525_600;
-
-/// How many can be kept.
-const KEPT: std::ops::RangeInclusive<u32> = 1..=500;
 
 /// Refuses what is no schedule.
 pub(crate) fn check(schedule: &SnapshotSchedule) -> Result<(), Problem> {
@@ -75,7 +70,7 @@ impl Manager {
                     put_off.remove(&vm.id);
                     continue;
                 };
-                let pause = interval(&schedule).min(LONGEST_PAUSE);
+                let pause = interval(schedule.every_minutes).min(LONGEST_PAUSE);
                 put_off.insert(vm.id, later(Timestamp::now(), pause));
                 let name = vm.name();
                 self.core.tell_problem(format!(
@@ -108,7 +103,11 @@ impl Manager {
         let taken = scheduled(&snapshot);
         wanted.retain(|(vm, schedule)| {
             let of_it = taken.iter().filter(|taken| taken.vm_id == vm.id);
-            is_due(schedule, of_it.map(|taken| taken.created_at), now)
+            is_due(
+                schedule.every_minutes,
+                of_it.map(|taken| taken.created_at),
+                now,
+            )
         });
         wanted
     }
@@ -127,11 +126,8 @@ impl Manager {
         plan.record.scheduled = true;
         let started = self.start_snapshot(&Caller::manager(), plan).await?;
         let ended = self.operation_wait(started.id, PATIENCE).await?;
-        match (ended.status, ended.error) {
-            (OperationStatus::Succeeded, _) => self.delete_surplus(vm.id, schedule.keep).await,
-            (_, Some(problem)) => Err(problem),
-            (status, None) => Err(internal(format!("its operation has {}", status.as_str()))),
-        }
+        outcome(ended)?;
+        self.delete_surplus(vm.id, schedule.keep).await
     }
 
     /// Deletes the oldest of a guest's scheduled snapshots, so that so many are left.
@@ -153,24 +149,6 @@ fn scheduled(snapshot: &Snapshot) -> Vec<SnapshotRecord> {
     all.map(|taken| taken.value)
         .filter(|taken| taken.scheduled)
         .collect()
-}
-
-fn interval(schedule: &SnapshotSchedule) -> SignedDuration {
-    SignedDuration::from_mins(schedule.every_minutes.into())
-}
-
-fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
-    moment.checked_add(by).unwrap_or(Timestamp::MAX)
-}
-
-/// Whether the next one is due. What was taken later than now was taken when the clock was wrong.
-fn is_due(
-    schedule: &SnapshotSchedule,
-    taken: impl Iterator<Item = Timestamp>,
-    now: Timestamp,
-) -> bool {
-    let last = taken.filter(|at| *at <= now).max();
-    last.is_none_or(|last| later(last, interval(schedule)) <= now)
 }
 
 /// The oldest of these, so that so many are left.
@@ -221,18 +199,6 @@ mod tests {
             let pointer = problem.pointer.clone().unwrap_or_default();
             assert!(pointer.ends_with(field), "{problem:?}");
         }
-    }
-
-    #[test]
-    fn one_is_due_when_the_last_is_old_enough() {
-        let hourly = schedule(60, 1);
-        let due = |taken: &[&str], now| is_due(&hourly, taken.iter().map(|t| at(t)), at(now));
-        assert!(due(&[], "12:00:00"), "the first at once");
-        assert!(!due(&["11:00:01", "09:00:00"], "12:00:00"));
-        assert!(due(&["11:00:00", "09:00:00"], "12:00:00"));
-        // The clock was ahead once.
-        assert!(due(&["23:00:00", "11:00:00"], "12:00:00"));
-        assert!(!due(&["23:00:00", "11:30:00"], "12:00:00"));
     }
 
     #[test]

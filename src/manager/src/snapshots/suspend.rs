@@ -131,12 +131,13 @@ impl Core {
         if !self.host.kvm.usable() {
             return rest;
         }
-        let suspended = self.snapshot().list::<SuspendedRecord>();
+        let now = self.snapshot();
+        let suspended = now.list::<SuspendedRecord>();
         let vms: Vec<VmRecord> = suspended
             .iter()
             .filter_map(|(_, record)| {
                 let vm = record.value.vm_id.to_string();
-                Some(catalogue::find(&self.snapshot(), &vm).ok()?.value)
+                Some(catalogue::find(&now, &vm).ok()?.value)
             })
             .collect();
         self.wait_for_datastores_of(&vms).await;
